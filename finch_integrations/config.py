@@ -1,0 +1,163 @@
+"""Options, validated when they are made."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar, get_args
+
+from finch_integrations.errors import ConfigurationError
+
+Selection = Literal["layer", "kv_head"]
+BudgetSchedule = Literal["linear", "fill"]
+Pooling = Literal["none", "max", "mean"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionConfig:
+    """How documents are compressed.
+
+    Give at most one of the three budgets. Without any, `DEFAULT_TARGET_SIZE` tokens are kept,
+    or half of what a small window has room for.
+
+    Attributes:
+        target_size: Document tokens to keep in every layer.
+        compression_ratio: Fraction of the document tokens to remove, 0 ≤ ratio < 1.
+        max_kv_bytes: Size in bytes of the cache the answer starts from: prefix, kept document
+            tokens, question and generation prompt.
+        method: Name of the compression method.
+        chunk_length: Document tokens read per step; fewer where the model's window is small.
+        selection: `layer`: every layer keeps one set of tokens, chosen by the attention summed
+            over its heads (the paper). `kv_head`: every KV head keeps its own set.
+        budget_schedule: `linear`: the cache grows in proportion to what was read (the paper).
+            `fill`: keep everything until the target is reached, then evict.
+        normalize_scores: Weigh each question row by the fraction of the tokens it can see
+            (the row factor of the authors' code; 1 for every row in the paper's formula).
+        pooling: Smooth scores over neighbouring tokens of the original text.
+        pooling_kernel: Width of the pooling window in tokens, odd.
+    """
+
+    target_size: int | None = None
+    compression_ratio: float | None = None
+    max_kv_bytes: int | None = None
+    method: str = "finch"
+    chunk_length: int = 1024
+    selection: Selection = "layer"
+    budget_schedule: BudgetSchedule = "linear"
+    normalize_scores: bool = False
+    pooling: Pooling = "none"
+    pooling_kernel: int = 5
+
+    def __post_init__(self) -> None:
+        budgets = {
+            name: value
+            for name in ("target_size", "compression_ratio", "max_kv_bytes")
+            if (value := getattr(self, name)) is not None
+        }
+        if len(budgets) > 1:
+            raise ConfigurationError(
+                f"give one budget, got {len(budgets)}: {', '.join(budgets)}. "
+                "Remove all but one of them"
+            )
+        for name in ("target_size", "max_kv_bytes"):
+            if name in budgets:
+                _require_int(name, budgets[name], minimum=1)
+        ratio = self.compression_ratio
+        if ratio is not None and not (_is_real(ratio) and 0 <= ratio < 1):
+            raise ConfigurationError(
+                "compression_ratio is the fraction of tokens to remove and must be "
+                f"at least 0 and below 1, got {ratio!r}"
+            )
+        if not isinstance(self.method, str) or not self.method:
+            raise ConfigurationError(f"method must be a method's name, got {self.method!r}")
+        _require_int("chunk_length", self.chunk_length, minimum=1)
+        _require_choice("selection", self.selection, get_args(Selection))
+        _require_choice("budget_schedule", self.budget_schedule, get_args(BudgetSchedule))
+        _require_choice("pooling", self.pooling, get_args(Pooling))
+        _require_bool("normalize_scores", self.normalize_scores)
+        _require_int("pooling_kernel", self.pooling_kernel, minimum=1)
+        if self.pooling_kernel % 2 == 0:
+            raise ConfigurationError(
+                f"pooling_kernel must be odd, so that it has a middle, got {self.pooling_kernel}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How an answer is decoded.
+
+    Attributes:
+        max_new_tokens: Upper limit of generated tokens.
+        temperature: 0 takes the most likely token each time (deterministic); higher is more
+            random.
+        top_p: Sample from the smallest set of tokens with this probability, 0 < top_p ≤ 1.
+        top_k: Sample from this many most likely tokens; 0 means all.
+        stop: Strings that end the answer; matched on the decoded text and left out of it.
+        seed: Makes sampling repeatable.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_int("max_new_tokens", self.max_new_tokens, minimum=1)
+        if not (_is_real(self.temperature) and 0 <= self.temperature < math.inf):
+            raise ConfigurationError(f"temperature must be 0 or more, got {self.temperature!r}")
+        if not (_is_real(self.top_p) and 0 < self.top_p <= 1):
+            raise ConfigurationError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
+        _require_int("top_k", self.top_k, minimum=0)
+        if self.seed is not None:
+            _require_int("seed", self.seed, minimum=0)
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if not all(isinstance(item, str) and item for item in stop):
+            raise ConfigurationError(f"stop must hold non-empty strings, got {self.stop!r}")
+        object.__setattr__(self, "stop", stop)
+
+
+Options = TypeVar("Options", CompressionConfig, SamplingParams)
+
+
+def with_overrides(options: Options, overrides: Mapping[str, Any]) -> Options:
+    """Return `options` with some fields replaced.
+
+    A budget among the overrides replaces whichever budget `options` had.
+
+    Raises:
+        ConfigurationError: An override is unknown or its value is wrong.
+    """
+    if not overrides:
+        return options
+    known = [field.name for field in fields(options)]
+    for name in overrides:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise ConfigurationError(f"unknown option {name!r}; {hint}")
+    changes = dict(overrides)
+    budgets = ("target_size", "compression_ratio", "max_kv_bytes")
+    if any(changes.get(name) is not None for name in budgets):
+        changes = dict.fromkeys(budgets) | changes
+    return replace(options, **changes)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require_int(name: str, value: object, *, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ConfigurationError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+
+
+def _require_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {value!r}")
+
+
+def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

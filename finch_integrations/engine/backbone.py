@@ -1,0 +1,116 @@
+"""A model with its tokenizer, and the one function that runs it."""
+
+import hashlib
+import json
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finch_integrations.engine.attention import Record, observe_attention
+from finch_integrations.engine.cache import KVCache, cache_length
+from finch_integrations.engine.support import inspect_model
+from finch_integrations.errors import ConfigurationError
+
+# One lock per configuration object: observing attention switches a field on it, and models made
+# from one configuration share it.
+_locks: dict[int, threading.Lock] = {}
+_locks_guard = threading.Lock()
+
+
+class Backbone:
+    """A supported model, its tokenizer and its facts; safe to use from several threads.
+
+    Attributes:
+        model: The decoder, left exactly as it came.
+        tokenizer: Its tokenizer.
+        spec: Facts about the model.
+        name: What to call it.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        """Check the model.
+
+        Raises:
+            UnsupportedModelError: The model cannot be compressed for.
+            ConfigurationError: The model is in training mode.
+        """
+        if model.training:
+            raise ConfigurationError("the model is in training mode. Call model.eval() first")
+        self.spec = inspect_model(model)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self._lock = _lock_for(model.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens are fed; with a `device_map` other layers may lie elsewhere."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the model for saved contexts: its configuration, dtype and some weights."""
+        facts = self.model.config.to_dict()
+        for volatile in ("_name_or_path", "transformers_version", "dtype"):
+            facts.pop(volatile, None)
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+        digest.update(str(self.model.dtype).encode())
+        for weight in self.model.parameters():
+            # A few values of every tensor tell fine-tuned models apart without reading them all.
+            digest.update(str(weight.detach().flatten()[:4].float().tolist()).encode())
+        return f"{facts['model_type']}-{digest.hexdigest()[:16]}"
+
+    @torch.inference_mode()
+    def forward(
+        self, ids: Sequence[int], cache: KVCache, *, rows: int = 0, record: Record | None = None
+    ) -> Tensor:
+        """Feed tokens behind the cache, which grows by them.
+
+        Args:
+            ids: Tokens to feed.
+            cache: Changed in place.
+            rows: With `record`: how many of the last tokens to observe.
+            record: Receives the attention of those tokens, layer by layer.
+
+        Returns:
+            Logits for the token after the last one, float32, [vocabulary].
+        """
+        start = cache_length(cache)
+        device = self.device
+        positions = torch.arange(start, start + len(ids), device=device)
+        watching = (
+            observe_attention(self.model, rows=rows, record=record) if record else nullcontext()
+        )
+        # Held for one forward only, so streams over one model take turns token by token.
+        with self._lock, watching:
+            output = self.model(
+                input_ids=torch.tensor([ids], device=device),
+                position_ids=positions[None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logits: Tensor = output.logits[0, -1].float()
+        return logits
+
+    def prefill(self, ids: Sequence[int], cache: KVCache, chunk_length: int) -> Tensor:
+        """Feed many tokens in chunks; return the logits after the last one."""
+        for start in range(0, len(ids), chunk_length):
+            logits = self.forward(ids[start : start + chunk_length], cache)
+        return logits
+
+
+def _lock_for(config: Any) -> threading.Lock:
+    with _locks_guard:
+        key = id(config)
+        if key not in _locks:
+            _locks[key] = threading.Lock()
+            weakref.finalize(config, _locks.pop, key, None)
+        return _locks[key]

@@ -1,0 +1,108 @@
+"""The compressed context: what a compression returns and an answer starts from."""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from finch_integrations.engine.cache import KVCache, cache_from_tensors, cache_tensors
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.types import CompressionStats, DocumentShare
+
+_FORMAT = "finch-compressed-context-1"
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedContext:
+    """Documents compressed under one question, ready to be answered from any number of times.
+
+    Attributes:
+        cache: Prefix and kept document tokens at positions 0, 1, 2, …; never changed.
+        suffix: Token ids of the question and the generation prompt, fed when answering.
+        prompt_tokens: Length of the prompt before compression.
+        kept: For every layer, the kept positions in the document tokens, ascending, [S, K].
+        documents: Per document, how much of it was kept.
+        stats: What the compression did.
+        fingerprint: Identifies the model the cache belongs to.
+    """
+
+    cache: KVCache
+    suffix: tuple[int, ...]
+    prompt_tokens: int
+    kept: tuple[Tensor, ...]
+    documents: tuple[DocumentShare, ...]
+    stats: CompressionStats
+    fingerprint: str
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the cache in bytes."""
+        return self.stats.kv_bytes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the context to a safetensors file, atomically.
+
+        It can be loaded by `FinchEngine.load_context` with the same model, in this or another
+        process. Document texts are not stored.
+        """
+        path = Path(path)
+        tensors = cache_tensors(self.cache)
+        tensors |= {f"kept.{number}": kept for number, kept in enumerate(self.kept)}
+        facts = {
+            "suffix": self.suffix,
+            "prompt_tokens": self.prompt_tokens,
+            "documents": [asdict(share) for share in self.documents],
+            "stats": asdict(self.stats),
+            "fingerprint": self.fingerprint,
+        }
+        # The temporary file lies beside the target, so that the rename is atomic.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+            draft = Path(folder) / "draft"
+            save_file(tensors, draft, metadata={"format": _FORMAT, "facts": json.dumps(facts)})
+            os.replace(draft, path)
+
+
+def load_context(
+    path: str | os.PathLike[str], *, fingerprint: str, device: torch.device
+) -> CompressedContext:
+    """Read a context written by `CompressedContext.save`.
+
+    Args:
+        path: The file.
+        fingerprint: Of the model it is to be used with.
+        device: Where to put the tensors.
+
+    Raises:
+        InvalidInputError: The file is missing, damaged, of another kind or of another model.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise InvalidInputError(f"{path} is not a compressed context of this version")
+            facts = json.loads(metadata["facts"])
+            if facts["fingerprint"] != fingerprint:
+                raise InvalidInputError(
+                    f"{path} was compressed with another model ({facts['fingerprint']}) than the "
+                    f"one in use ({fingerprint}). Load that model or compress again"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InvalidInputError(f"cannot read the compressed context {path}: {error}") from error
+    num_layers = sum(name.startswith("keys.") for name in tensors)
+    return CompressedContext(
+        cache=cache_from_tensors(tensors, num_layers),
+        suffix=tuple(facts["suffix"]),
+        prompt_tokens=facts["prompt_tokens"],
+        kept=tuple(tensors[f"kept.{number}"] for number in range(num_layers)),
+        documents=tuple(DocumentShare(**share) for share in facts["documents"]),
+        stats=CompressionStats(**facts["stats"]),
+        fingerprint=facts["fingerprint"],
+    )

@@ -1,0 +1,94 @@
+"""Decoding an answer from a compressed context: tokens, then pieces of text."""
+
+from collections.abc import Iterator, Sequence
+
+from finch_integrations.config import SamplingParams
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.cache import KVCache, cache_length, share_cache
+from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.sampling import Sampler, make_sampler
+from finch_integrations.engine.text_stream import TextStream
+from finch_integrations.errors import ContextTooLongError
+from finch_integrations.types import FinishReason, GenerationResponse
+
+# The suffix of one answer is fed at once up to this length, then piece by piece.
+_PREFILL_LENGTH = 1024
+
+
+def generate_step(
+    backbone: Backbone, cache: KVCache, ids: Sequence[int], sampler: Sampler
+) -> Iterator[int]:
+    """Feed `ids` behind the cache, then yield token after token without end; the cache grows."""
+    logits = backbone.prefill(ids, cache, _PREFILL_LENGTH)
+    while True:
+        token = sampler(logits)
+        yield token
+        logits = backbone.forward((token,), cache)
+
+
+def stream_generate(
+    backbone: Backbone, context: CompressedContext, params: SamplingParams
+) -> Iterator[GenerationResponse]:
+    """Answer from a compressed context, which stays as it is.
+
+    The last piece has a finish reason. Text is joined from the pieces; a piece is yielded when
+    there is new text to show. Closing the iterator stops the decoding.
+
+    Raises:
+        ContextTooLongError: The window has no room for a single new token.
+    """
+    cache = share_cache(context.cache)
+    room = backbone.spec.window - cache_length(cache) - len(context.suffix)
+    if room < 1:
+        raise ContextTooLongError(
+            f"the compressed context ({cache_length(cache)} tokens) and the question "
+            f"({len(context.suffix)}) fill {backbone.spec.window_reason} of "
+            f"{backbone.spec.window} tokens. Compress to a smaller target_size"
+        )
+    stop_tokens = _stop_tokens(backbone)
+    stream = TextStream(backbone.tokenizer, params.stop)
+    sampler = make_sampler(params)
+    limit = min(params.max_new_tokens, room)
+    pending: list[int] = []
+    steps = generate_step(backbone, cache, context.suffix, sampler)
+    for count, token in enumerate(steps, start=1):
+        pending.append(token)
+        ended = token in stop_tokens
+        text = "" if ended else stream.push(token)
+        reason: FinishReason | None = None
+        if ended or stream.stopped:
+            reason = "stop"
+        elif count == limit:
+            reason = "length"
+        if reason is not None:
+            text += stream.finish()
+        if text or reason is not None:
+            yield GenerationResponse(
+                text=text,
+                tokens=tuple(pending),
+                prompt_tokens=context.prompt_tokens,
+                generation_tokens=count,
+                finish_reason=reason,
+            )
+            pending.clear()
+        if reason is not None:
+            return
+
+
+def join_responses(pieces: Iterator[GenerationResponse]) -> GenerationResponse:
+    """Run a stream to its end and return the whole answer."""
+    all_pieces = list(pieces)
+    last = all_pieces[-1]
+    return GenerationResponse(
+        text="".join(piece.text for piece in all_pieces),
+        tokens=tuple(token for piece in all_pieces for token in piece.tokens),
+        prompt_tokens=last.prompt_tokens,
+        generation_tokens=last.generation_tokens,
+        finish_reason=last.finish_reason,
+    )
+
+
+def _stop_tokens(backbone: Backbone) -> set[int]:
+    configured = backbone.model.generation_config.eos_token_id
+    tokens = set(configured if isinstance(configured, list) else [configured])
+    return (tokens | {backbone.tokenizer.eos_token_id}) - {None}

@@ -1,0 +1,45 @@
+"""What every compression method takes and returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from finch_integrations.config import CompressionConfig
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Plan
+from finch_integrations.engine.cache import KVCache
+from finch_integrations.engine.prompt import Prompt
+
+# Called after every chunk with (document tokens read so far, length of the KV cache at its
+# longest during this chunk).
+OnChunk = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A method's result.
+
+    Attributes:
+        cache: Prefix and kept document tokens at consecutive positions.
+        kept: For every layer, the kept positions in the document tokens, ascending, [S, K].
+    """
+
+    cache: KVCache
+    kept: tuple[Tensor, ...]
+
+
+class Method(Protocol):
+    """Compress a prompt's documents to exactly `plan.target` tokens per layer."""
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        prompt: Prompt,
+        plan: Plan,
+        config: CompressionConfig,
+        on_chunk: OnChunk,
+    ) -> Compressed:
+        """Run the method; call `on_chunk` after every chunk."""
+        ...

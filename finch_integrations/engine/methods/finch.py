@@ -1,0 +1,72 @@
+"""The paper's method: read chunk by chunk, let the question choose, keep what it attends to.
+
+Finch (Corallo & Papotti, arXiv 2408.00167, §4). Each step feeds a chunk and the question behind
+the cache, scores cached and new tokens by the attention of the question's rows, keeps the best,
+moves their keys together and drops the question's own keys and values again.
+"""
+
+import torch
+from torch import Tensor
+
+from finch_integrations.config import CompressionConfig
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Plan
+from finch_integrations.engine.cache import cache_length, new_cache, prune_layer
+from finch_integrations.engine.methods.base import Compressed, OnChunk
+from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.scoring import (
+    budget_after,
+    pool_scores,
+    score_tokens,
+    select_tokens,
+)
+
+
+def compress_finch(
+    backbone: Backbone,
+    prompt: Prompt,
+    plan: Plan,
+    config: CompressionConfig,
+    on_chunk: OnChunk,
+) -> Compressed:
+    """Compress iteratively; the cache never exceeds prefix + target + chunk + question."""
+    spec = backbone.spec
+    prefix, question = len(prompt.prefix), prompt.question
+    total = len(prompt.documents)
+    selections = spec.num_kv_heads if config.selection == "kv_head" else 1
+
+    cache = new_cache()
+    if prompt.prefix:
+        backbone.prefill(prompt.prefix, cache, plan.chunk_length)
+    kept = [torch.empty(selections, 0, dtype=torch.long)] * spec.num_layers  # [S, K]
+    scores: dict[int, Tensor] = {}
+
+    def record(layer: int, weights: Tensor) -> None:
+        scores[layer] = score_tokens(
+            weights,
+            prefix=prefix,
+            num_kv_heads=spec.num_kv_heads,
+            selection=config.selection,
+            normalize=config.normalize_scores,
+        ).cpu()  # [S, cached + chunk]
+
+    for start in range(0, total, plan.chunk_length):
+        chunk = prompt.documents[start : start + plan.chunk_length]
+        seen = start + len(chunk)
+        backbone.forward((*chunk, *question), cache, rows=len(question), record=record)
+        peak = cache_length(cache)
+        budget = budget_after(
+            seen, total=total, target=plan.target, schedule=config.budget_schedule
+        )
+        new = torch.arange(start, seen).expand(selections, -1)
+        for layer, rotated in enumerate(spec.rope_layers):
+            positions = torch.cat((kept[layer], new), dim=-1)  # [S, cached + chunk]
+            smooth = pool_scores(
+                scores[layer], positions, pooling=config.pooling, kernel=config.pooling_kernel
+            )
+            keep = select_tokens(smooth, budget)  # [S, K]
+            inv_freq = spec.inv_freq if rotated else None
+            prune_layer(cache, layer, prefix=prefix, keep=keep, inv_freq=inv_freq)
+            kept[layer] = positions.gather(-1, keep)
+        on_chunk(seen, peak)
+    return Compressed(cache, tuple(kept))

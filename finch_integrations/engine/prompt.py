@@ -1,0 +1,258 @@
+"""From chat messages and documents to the three parts of the prompt.
+
+    prefix     everything before the documents: special tokens, system text, history, instruction
+    documents  the part that is compressed
+    suffix     everything after them: the question, then the generation prompt
+
+The chat template is rendered once with a placeholder where the documents go, and the finished
+text is tokenized in one piece, so the parts join to exactly the plain prompt's tokens.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from finch_integrations.documents import check_text
+from finch_integrations.errors import InvalidInputError, UnsupportedModelError
+from finch_integrations.types import Document, Message
+
+INSTRUCTION = "Answer the question using the documents below."
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSpan:
+    """Where a document lies among the document tokens: [start, end)."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A tokenized prompt in its three parts; `prefix + documents + suffix` is the plain prompt.
+
+    Attributes:
+        prefix: Token ids before the documents.
+        documents: Token ids of all documents.
+        suffix: Token ids after the documents.
+        question_length: How many ids of the suffix come up to the question's end; the rest is
+            the generation prompt.
+        spans: Each document's place among the document ids.
+    """
+
+    prefix: tuple[int, ...]
+    documents: tuple[int, ...]
+    suffix: tuple[int, ...]
+    question_length: int
+    spans: tuple[DocumentSpan, ...]
+
+    @property
+    def question(self) -> tuple[int, ...]:
+        """Token ids that guide the compression: the suffix up to the question's end."""
+        return self.suffix[: self.question_length]
+
+    def __len__(self) -> int:
+        return len(self.prefix) + len(self.documents) + len(self.suffix)
+
+
+def build_prompt(
+    tokenizer: Any,
+    documents: Sequence[Document],
+    question: str,
+    *,
+    system: str | None = None,
+    history: Sequence[Message] = (),
+    instruction: str = INSTRUCTION,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> Prompt:
+    """Tokenize documents and a question in the model's chat format.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer; without a chat template the parts are joined
+            as plain text.
+        documents: Checked documents (`prepare_documents`).
+        question: The user's question; the end of the last user turn.
+        system: System text. A template without a system role gets it at the start of the first
+            user turn.
+        history: Earlier turns, oldest first, with the roles `user` and `assistant`.
+        instruction: What the model is told to do with the documents.
+        chat_template_kwargs: Further variables for the chat template, such as
+            `enable_thinking`.
+
+    Raises:
+        InvalidInputError: The question is unusable or the template refuses the messages.
+        UnsupportedModelError: The tokenizer gives no character offsets, or its chat template
+            does not put the documents before the question exactly once.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UnsupportedModelError(
+            f"{type(tokenizer).__name__} gives no character offsets; use the model's fast tokenizer"
+        )
+    question = check_text("the question", question).strip()
+    nonce = secrets.token_hex(8)
+    documents_slot, question_slot = f"DOCUMENTS{nonce}", f"QUESTION{nonce}"
+    instruction = instruction.strip()
+    lead = f"{instruction}\n\n" if instruction else ""
+    turn = f"{lead}Documents:\n\n{documents_slot}\n\nQuestion: {question_slot}"
+    messages = _check_history(history) + [Message(role="user", content=turn)]
+    if system is not None:
+        messages.insert(0, Message(role="system", content=check_text("the system text", system)))
+    rendered = _render(tokenizer, messages, dict(chat_template_kwargs or {}))
+    before, _, rest = rendered.partition(documents_slot)
+    between, _, after = rest.partition(question_slot)
+    if rendered.count(documents_slot) != 1 or rest.count(question_slot) != 1:
+        raise UnsupportedModelError(
+            "the chat template does not show the last user turn exactly once and in order"
+        )
+
+    bodies = [_document_text(document) for document in documents]
+    body = "\n\n".join(bodies)
+    text = f"{before}{body}{between}{question}{after}"
+    body_end = len(before) + len(body)
+    question_start = body_end + len(between)
+    question_end = question_start + len(question)
+    user_text = [(len(before), body_end), (question_start, question_end)]
+    ids, starts, ends = _tokenize(tokenizer, text, user_text)
+
+    # Tokens that reach over a border belong to the part that is kept whole.
+    first = _first(starts, lambda start: start >= len(before))
+    last = _first(ends, lambda end: end > body_end)
+    stop = _first(ends, lambda end: end >= question_end)
+    spans, start = [], len(before)
+    for text_of_one in bodies:
+        end = start + len(text_of_one)
+        spans.append((start, end))
+        start = end + len("\n\n")
+    return Prompt(
+        prefix=tuple(ids[:first]),
+        documents=tuple(ids[first:last]),
+        suffix=tuple(ids[last:]),
+        question_length=stop + 1 - last,
+        spans=_token_spans(spans, starts[first:last]),
+    )
+
+
+def _document_text(document: Document) -> str:
+    text = document.text.strip()
+    return f"# {document.title.strip()}\n\n{text}" if document.title else text
+
+
+def _check_history(history: Sequence[Message]) -> list[Message]:
+    for number, message in enumerate(history, start=1):
+        role = message.get("role") if isinstance(message, Mapping) else None
+        if role not in ("user", "assistant"):
+            raise InvalidInputError(
+                f"message {number} of the history must be a mapping with the role 'user' or "
+                f"'assistant' and a content, got {message!r}"
+            )
+        check_text(f"message {number} of the history", message.get("content"))
+    return [Message(role=message["role"], content=message["content"]) for message in history]
+
+
+def _render(tokenizer: Any, messages: list[Message], kwargs: dict[str, Any]) -> str:
+    """Render the chat, folding roles together where the template refuses or drops them."""
+    if not tokenizer.chat_template:
+        return _bos(tokenizer) + "\n\n".join(m["content"] for m in messages) + "\n\nAnswer:"
+    refusal = ""
+    for attempt in (messages, _fold_system(messages), _merge_runs(_fold_system(messages))):
+        try:
+            rendered = tokenizer.apply_chat_template(
+                attempt, tokenize=False, add_generation_prompt=True, **kwargs
+            )
+        except TemplateError as error:
+            refusal = str(error)
+            continue
+        if all(m["content"].strip() in rendered for m in attempt if m["role"] != "assistant"):
+            return str(rendered)
+        refusal = "it leaves out a message"
+    roles = ", ".join(m["role"] for m in messages)
+    raise InvalidInputError(
+        f"the model's chat template refuses these messages ({roles}): {refusal}. "
+        "Turns should alternate between user and assistant, starting with user"
+    )
+
+
+def _fold_system(messages: list[Message]) -> list[Message]:
+    if messages[0]["role"] != "system":
+        return messages
+    system, first, *rest = messages
+    if first["role"] != "user":
+        return [Message(role="user", content=system["content"]), first, *rest]
+    content = f"{system['content']}\n\n{first['content']}"
+    return [Message(role="user", content=content), *rest]
+
+
+def _merge_runs(messages: list[Message]) -> list[Message]:
+    merged: list[Message] = []
+    for message in messages:
+        if merged and merged[-1]["role"] == message["role"]:
+            content = f"{merged[-1]['content']}\n\n{message['content']}"
+            merged[-1] = Message(role=message["role"], content=content)
+        else:
+            merged.append(message)
+    return merged
+
+
+def _bos(tokenizer: Any) -> str:
+    """The text of the BOS token, if the tokenizer starts sequences with one."""
+    bos = tokenizer.bos_token
+    starts_with_bos = bos is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    return str(bos) if starts_with_bos else ""
+
+
+def _tokenize(
+    tokenizer: Any, text: str, user_text: list[tuple[int, int]]
+) -> tuple[list[int], list[int], list[int]]:
+    """Tokenize without letting the user's text form special tokens.
+
+    Inside the `user_text` ranges the spelling of a special token is split after its first
+    character, so a document cannot end its own turn; everything else is one piece.
+
+    Returns:
+        Ids, and the start and end character of every token.
+    """
+    cuts = [0, *_special_token_cuts(tokenizer, text, user_text), len(text)]
+    ids: list[int] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for begin, end in zip(cuts, cuts[1:], strict=False):
+        encoding = tokenizer(
+            text[begin:end],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        ids += encoding["input_ids"]
+        starts += [begin + offset[0] for offset in encoding["offset_mapping"]]
+        ends += [begin + offset[1] for offset in encoding["offset_mapping"]]
+    return ids, starts, ends
+
+
+def _special_token_cuts(tokenizer: Any, text: str, ranges: list[tuple[int, int]]) -> list[int]:
+    spellings = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    spellings = sorted((s for s in spellings if len(s) > 1), key=len, reverse=True)
+    if not spellings:
+        return []
+    pattern = re.compile("|".join(map(re.escape, spellings)))
+    return [m.start() + 1 for begin, end in ranges for m in pattern.finditer(text, begin, end)]
+
+
+def _first(values: list[int], matches: Any) -> int:
+    return next((index for index, value in enumerate(values) if matches(value)), len(values))
+
+
+def _token_spans(spans: list[tuple[int, int]], starts: list[int]) -> tuple[DocumentSpan, ...]:
+    """Give every document token to one document; separators go to the document before them."""
+    borders = []
+    token = 0
+    for start, _ in spans:
+        while token < len(starts) and starts[token] < start:
+            token += 1
+        borders.append(token)
+    borders.append(len(starts))
+    return tuple(DocumentSpan(a, b) for a, b in zip(borders, borders[1:], strict=False))

@@ -1,0 +1,138 @@
+"""Which models the engine can compress for, and the facts about one that it needs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finch_integrations.errors import UnsupportedModelError
+
+ARCHITECTURES = ("granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What compression needs to know about a model.
+
+    Attributes:
+        num_layers: Decoder layers.
+        num_kv_heads: Key/value heads per layer.
+        window: Positions the model can tell apart.
+        window_reason: What to call that limit in messages.
+        kv_bytes_per_token: Size of one token's keys and values over all layers.
+        inv_freq: Inverse rope frequencies, float32, [R/2].
+        rope_layers: For every layer, whether its keys are rotated.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    window: int
+    window_reason: str
+    kv_bytes_per_token: int
+    inv_freq: Tensor
+    rope_layers: tuple[bool, ...]
+
+
+def inspect_model(model: Any) -> ModelSpec:
+    """Read a model's facts, or say why it cannot be compressed for.
+
+    Raises:
+        UnsupportedModelError: Naming the reason.
+    """
+    config = model.config
+    _refuse_structure(config)
+    rope = _rope_parameters(config)
+    window, window_reason = _window(config, rope)
+    num_layers = config.num_hidden_layers
+    num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    return ModelSpec(
+        num_layers=num_layers,
+        num_kv_heads=num_kv_heads,
+        window=window,
+        window_reason=window_reason,
+        kv_bytes_per_token=2 * num_layers * num_kv_heads * head_dim * model.dtype.itemsize,
+        inv_freq=_inverse_frequencies(model, rope["rope_type"]),
+        rope_layers=_rope_layers(config, num_layers),
+    )
+
+
+def _refuse_structure(config: Any) -> None:
+    """Raise for every structure whose cache is not one growing list of rotated keys."""
+    kind = getattr(config, "model_type", type(config).__name__)
+
+    def refuse(reason: str) -> UnsupportedModelError:
+        return UnsupportedModelError(f"cannot compress for a {kind!r} model: {reason}")
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise refuse("it is an encoder-decoder; a decoder-only model is needed")
+    if getattr(config, "kv_lora_rank", None):
+        raise refuse("its latent attention (MLA) keeps no plain keys to select from")
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    recurrent = layer_types - {"full_attention", "sliding_attention", "chunked_attention"}
+    if recurrent:
+        raise refuse(f"it has hybrid or recurrent layers ({', '.join(sorted(recurrent))})")
+    if "chunked_attention" in layer_types:
+        raise refuse("it has chunked-attention layers")
+    sliding = getattr(config, "sliding_window", None)
+    unused = getattr(config, "use_sliding_window", None) is False
+    if "sliding_attention" in layer_types or (
+        # Models without layer types (Mistral, Phi-3) apply their window in every layer. One at
+        # least as wide as the model's positions can never hide a key.
+        not layer_types and sliding and not unused and sliding < config.max_position_embeddings
+    ):
+        raise refuse(
+            f"its layers see a sliding window of {sliding} tokens only, "
+            "so a compressed cache would be dropped from view"
+        )
+    if kind not in ARCHITECTURES:
+        raise refuse(f"this architecture is not proven. Proven: {', '.join(ARCHITECTURES)}")
+
+
+def _rope_parameters(config: Any) -> dict[str, Any]:
+    parameters = dict(getattr(config, "rope_parameters", None) or {})
+    rope_type = parameters.setdefault("rope_type", "default")
+    if rope_type not in ROPE_TYPES:
+        changing = " (its frequencies change with the length)" if "dynamic" in rope_type else ""
+        raise UnsupportedModelError(
+            f"cannot move keys of rope type {rope_type!r}{changing}. "
+            f"Supported: {', '.join(ROPE_TYPES)}"
+        )
+    return parameters
+
+
+def _window(config: Any, rope: dict[str, Any]) -> tuple[int, str]:
+    window = config.max_position_embeddings
+    original = rope.get("original_max_position_embeddings")
+    if rope["rope_type"] == "longrope":
+        # Past this length longrope changes the frequencies of keys that are already cached.
+        original = original or getattr(config, "original_max_position_embeddings", None) or window
+        return original, "the range in which longrope keeps its frequencies"
+    if rope["rope_type"] == "yarn" and original and rope.get("factor"):
+        # Some YaRN configurations leave max_position_embeddings at the original length.
+        window = max(window, int(original * rope["factor"]))
+    return window, "the model's window"
+
+
+def _inverse_frequencies(model: Any, rope_type: str) -> Tensor:
+    rotary = getattr(model.base_model, "rotary_emb", None)
+    # A longrope model that has seen long inputs holds its long-range frequencies in `inv_freq`.
+    name = "original_inv_freq" if rope_type == "longrope" else "inv_freq"
+    inv_freq = getattr(rotary, name, None)
+    if not isinstance(inv_freq, Tensor):
+        raise UnsupportedModelError(
+            f"found no inverse rope frequencies on {type(model).__name__}; "
+            "the model's rotary embedding is not the one transformers ships"
+        )
+    # float32 as in the model's own rotary embedding, which upcasts before it multiplies.
+    return inv_freq.detach().to(torch.float32)
+
+
+def _rope_layers(config: Any, num_layers: int) -> tuple[bool, ...]:
+    """SmolLM3 leaves out the rotation in some layers (1 means rotated in `no_rope_layers`)."""
+    flags = getattr(config, "no_rope_layers", None) or [1] * num_layers
+    return tuple(bool(flag) for flag in flags)

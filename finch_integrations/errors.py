@@ -1,0 +1,40 @@
+"""Every error this package raises on purpose.
+
+FinchError (RuntimeError)
+├── ConfigurationError      an option has a wrong value or does not exist
+├── InvalidInputError       documents, question or files cannot be used
+├── ContextTooLongError     prompt and budget do not fit the window or the budget
+├── UnsupportedModelError   the model's architecture or rope type is not supported
+├── ModelLoadError          a model cannot be found, fetched, verified or read
+└── MissingExtraError       an optional dependency is not installed
+
+The root is a RuntimeError, not a ValueError: some frameworks swallow ValueErrors at call time.
+"""
+
+
+class FinchError(RuntimeError):
+    """Root of all errors raised by finch_integrations."""
+
+
+class ConfigurationError(FinchError):
+    """An option has a wrong value or does not exist."""
+
+
+class InvalidInputError(FinchError):
+    """Documents, question, messages or files cannot be used as given."""
+
+
+class ContextTooLongError(FinchError):
+    """The prompt, the budget and the chunk do not fit the model's window or the byte budget."""
+
+
+class UnsupportedModelError(FinchError):
+    """The model's architecture, layers or rope type are not supported."""
+
+
+class ModelLoadError(FinchError):
+    """A model cannot be found, fetched, verified or read."""
+
+
+class MissingExtraError(FinchError):
+    """An optional dependency is not installed."""

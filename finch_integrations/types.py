@@ -1,0 +1,124 @@
+"""The data that flows through the package; all of it immutable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+FinishReason = Literal["stop", "length"]
+
+
+class Message(TypedDict):
+    """One chat turn, as chat templates expect it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to ask about.
+
+    Attributes:
+        text: The document's text.
+        id: What results call it. Documents without one are numbered `doc-1`, `doc-2`, …
+        title: Shown to the model above the text, when given.
+        metadata: Anything the caller wants to find again; the engine does not read it.
+    """
+
+    text: str
+    id: str | None = None
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentShare:
+    """How much of one document was kept.
+
+    Attributes:
+        id: The document's id.
+        title: The document's title, if it has one.
+        tokens: Its length in the model's tokens, title line included.
+        kept_tokens: Tokens kept, averaged over the layers (and KV heads) that chose for
+            themselves, so it need not be a whole number.
+    """
+
+    id: str
+    title: str | None
+    tokens: int
+    kept_tokens: float
+
+    @property
+    def kept_share(self) -> float:
+        """Kept part of the document, between 0 and 1."""
+        return self.kept_tokens / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionStats:
+    """What one compression did.
+
+    Attributes:
+        document_tokens: Length of all documents in the model's tokens.
+        kept_tokens: Document tokens left in the cache, the same number in every layer.
+        prefix_tokens: Tokens before the documents, always kept.
+        suffix_tokens: Tokens after the documents (question and generation prompt), fed again
+            when an answer is generated.
+        peak_kv_tokens: The longest the KV cache ever was, measured after every forward pass.
+        kv_bytes: Size of the compressed cache.
+        chunks: Number of document chunks that were processed.
+        seconds: Wall-clock time of the compression.
+    """
+
+    document_tokens: int
+    kept_tokens: int
+    prefix_tokens: int
+    suffix_tokens: int
+    peak_kv_tokens: int
+    kv_bytes: int
+    chunks: int
+    seconds: float
+
+    @property
+    def compression_ratio(self) -> float:
+        """Removed fraction of the document tokens, between 0 and 1."""
+        return 1 - self.kept_tokens / self.document_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionProgress:
+    """Where a running compression is; handed to the `progress` callback after every chunk.
+
+    Attributes:
+        tokens: Document tokens processed so far.
+        total_tokens: Document tokens to process.
+        chunks: Chunks processed so far.
+        total_chunks: Chunks to process.
+        seconds: Wall-clock time since the start.
+    """
+
+    tokens: int
+    total_tokens: int
+    chunks: int
+    total_chunks: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationResponse:
+    """A streamed piece of an answer, or the whole answer.
+
+    Attributes:
+        text: New text (of a piece) or all text (of an answer). Always valid Unicode.
+        tokens: Ids of the generated tokens behind it; a stop token is counted, not shown.
+        prompt_tokens: Length of the prompt before compression.
+        generation_tokens: Tokens generated so far.
+        finish_reason: None until the last piece; then `stop` (stop token or stop string) or
+            `length` (`max_new_tokens` or the model's window reached).
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    generation_tokens: int
+    finish_reason: FinishReason | None
