@@ -1,2 +1,64 @@
-"""Stub while building."""
+"""Ask a local model about a whole document set: Finch KV-cache compression.
+
+Importing the package is cheap; torch and transformers are imported with the engine.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from finch_integrations.config import CompressionConfig, SamplingParams
+from finch_integrations.errors import (
+    ConfigurationError,
+    ContextTooLongError,
+    FinchError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelLoadError,
+    UnsupportedModelError,
+)
+from finch_integrations.types import (
+    CompressionProgress,
+    CompressionStats,
+    Document,
+    DocumentShare,
+    GenerationResponse,
+    Message,
+)
+
+if TYPE_CHECKING:
+    from finch_integrations.engine.context import CompressedContext
+    from finch_integrations.engine.engine import FinchEngine
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "CompressedContext",
+    "CompressionConfig",
+    "CompressionProgress",
+    "CompressionStats",
+    "ConfigurationError",
+    "ContextTooLongError",
+    "Document",
+    "DocumentShare",
+    "FinchEngine",
+    "FinchError",
+    "GenerationResponse",
+    "InvalidInputError",
+    "Message",
+    "MissingExtraError",
+    "ModelLoadError",
+    "SamplingParams",
+    "UnsupportedModelError",
+]
+
+_LAZY = {
+    "CompressedContext": "finch_integrations.engine.context",
+    "FinchEngine": "finch_integrations.engine.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

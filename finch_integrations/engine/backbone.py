@@ -64,6 +64,8 @@ class Backbone:
         digest.update(str(self.model.dtype).encode())
         for weight in self.model.parameters():
             # A few values of every tensor tell fine-tuned models apart without reading them all.
+            if weight.is_meta:
+                continue  # offloaded to disk
             digest.update(str(weight.detach().flatten()[:4].float().tolist()).encode())
         return f"{facts['model_type']}-{digest.hexdigest()[:16]}"
 

@@ -1,9 +1,11 @@
 """The only file that knows how a transformers cache stores its layers."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from finch_integrations.engine.rope import rerotate_keys
@@ -21,11 +23,6 @@ def cache_length(cache: KVCache) -> int:
     return int(cache.get_seq_length())
 
 
-def layer_lengths(cache: KVCache) -> list[int]:
-    """Tokens in every layer."""
-    return [layer.keys.shape[-2] for layer in cache.layers]
-
-
 def cache_bytes(cache: KVCache) -> int:
     """Bytes of all keys and values."""
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
@@ -39,27 +36,58 @@ def share_cache(cache: KVCache) -> KVCache:
     return twin
 
 
-def prune_layer(
-    cache: KVCache, layer: int, *, prefix: int, keep: Tensor, inv_freq: Tensor | None
-) -> None:
-    """Keep the prefix and, behind it, the tokens in `keep`; move their keys together.
+class PrunableCache:
+    """A cache whose document tokens are thinned out again and again while it grows.
 
-    Args:
-        cache: Changed in place.
-        layer: Which layer.
-        prefix: Tokens at the start that stay as they are.
-        keep: Ascending indices counted from the end of the prefix, [S, K].
-        inv_freq: Inverse rope frequencies [R/2], or None if the layer's keys are not rotated.
+    Layout: the prefix, which stays; the document tokens kept so far; what was fed last. Kept
+    tokens move together after every pruning. Their keys are always turned from the state in
+    which the model wrote them, by the whole distance moved since: turning them step by step in
+    bfloat16 would round small angles away every time.
+
+    Attributes:
+        cache: What the model reads and extends.
     """
-    states = cache.layers[layer]
-    keys, values = states.keys[0], states.values[0]  # [G, N, D]
-    keep = keep.to(keys.device)
-    kept_keys, kept_values = (_take(x[:, prefix:], keep) for x in (keys, values))  # [G, K, D]
-    if inv_freq is not None:
-        new = torch.arange(keep.shape[-1], device=keep.device)
-        kept_keys = rerotate_keys(kept_keys, new - keep, inv_freq)
-    states.keys = torch.cat((keys[:, :prefix], kept_keys), dim=1)[None]
-    states.values = torch.cat((values[:, :prefix], kept_values), dim=1)[None]
+
+    def __init__(self, prefix: int, inv_freq: Tensor, rope_layers: Sequence[bool]) -> None:
+        """Start empty.
+
+        Args:
+            prefix: Tokens at the start that are never dropped or moved.
+            inv_freq: Inverse rope frequencies, [R/2].
+            rope_layers: For every layer, whether its keys are rotated.
+        """
+        self.cache = new_cache()
+        self._prefix = prefix
+        self._inv_freq = inv_freq
+        self._rope_layers = rope_layers
+        self._written: dict[int, Tensor] = {}  # layer -> keys as the model wrote them, [G, K, D]
+        self._moved: dict[int, Tensor] = {}  # layer -> distance moved since, [S, K]
+
+    def prune(self, layer: int, keep: Tensor) -> None:
+        """Drop everything behind the prefix but the tokens in `keep`.
+
+        Args:
+            layer: Which layer.
+            keep: Ascending indices counted from the end of the prefix, [S, K].
+        """
+        states = self.cache.layers[layer]
+        keep = keep.to(states.keys.device)
+        keys, values = (x[0, :, self._prefix :] for x in (states.keys, states.values))  # [G, N, D]
+        if self._rope_layers[layer]:
+            held = self._moved.get(layer, keep.new_zeros(keep.shape[0], 0))  # [S, held]
+            if layer in self._written:
+                keys = torch.cat((self._written[layer], keys[:, held.shape[-1] :]), dim=1)
+            moved = pad(held, (0, keys.shape[1] - held.shape[-1])).gather(1, keep)  # [S, K]
+            moved += torch.arange(keep.shape[-1], device=keep.device) - keep
+            self._written[layer], self._moved[layer] = _take(keys, keep), moved
+            kept_keys = rerotate_keys(self._written[layer], moved, self._inv_freq)
+        else:
+            kept_keys = _take(keys, keep)  # [G, K, D]
+        prefix = (x[0, :, : self._prefix] for x in (states.keys, states.values))
+        kept = (kept_keys, _take(values, keep))
+        states.keys, states.values = (
+            torch.cat(parts, dim=1)[None] for parts in zip(prefix, kept, strict=True)
+        )
 
 
 def cache_tensors(cache: KVCache) -> dict[str, Tensor]:

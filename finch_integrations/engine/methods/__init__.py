@@ -6,11 +6,12 @@ write it in a file of its own and name it in `METHODS`.
 
 from finch_integrations.engine.methods.base import Compressed, Method, OnChunk
 from finch_integrations.engine.methods.finch import compress_finch
+from finch_integrations.engine.methods.full import keep_everything
 from finch_integrations.errors import ConfigurationError
 
 METHODS: dict[str, Method] = {"finch": compress_finch}
 
-__all__ = ["METHODS", "Compressed", "Method", "OnChunk", "get_method"]
+__all__ = ["METHODS", "Compressed", "Method", "OnChunk", "get_method", "keep_everything"]
 
 
 def get_method(name: str) -> Method:

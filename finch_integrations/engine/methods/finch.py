@@ -11,7 +11,7 @@ from torch import Tensor
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
-from finch_integrations.engine.cache import cache_length, new_cache, prune_layer
+from finch_integrations.engine.cache import PrunableCache, cache_length
 from finch_integrations.engine.methods.base import Compressed, OnChunk
 from finch_integrations.engine.prompt import Prompt
 from finch_integrations.engine.scoring import (
@@ -35,7 +35,8 @@ def compress_finch(
     total = len(prompt.documents)
     selections = spec.num_kv_heads if config.selection == "kv_head" else 1
 
-    cache = new_cache()
+    prunable = PrunableCache(prefix, spec.inv_freq, spec.rope_layers)
+    cache = prunable.cache
     if prompt.prefix:
         backbone.prefill(prompt.prefix, cache, plan.chunk_length)
     kept = [torch.empty(selections, 0, dtype=torch.long)] * spec.num_layers  # [S, K]
@@ -59,14 +60,13 @@ def compress_finch(
             seen, total=total, target=plan.target, schedule=config.budget_schedule
         )
         new = torch.arange(start, seen).expand(selections, -1)
-        for layer, rotated in enumerate(spec.rope_layers):
+        for layer in range(spec.num_layers):
             positions = torch.cat((kept[layer], new), dim=-1)  # [S, cached + chunk]
             smooth = pool_scores(
                 scores[layer], positions, pooling=config.pooling, kernel=config.pooling_kernel
             )
             keep = select_tokens(smooth, budget)  # [S, K]
-            inv_freq = spec.inv_freq if rotated else None
-            prune_layer(cache, layer, prefix=prefix, keep=keep, inv_freq=inv_freq)
+            prunable.prune(layer, keep)
             kept[layer] = positions.gather(-1, keep)
         on_chunk(seen, peak)
     return Compressed(cache, tuple(kept))

@@ -1,0 +1,302 @@
+"""FinchEngine: the engine's public face."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
+from finch_integrations.documents import prepare_documents
+from finch_integrations.engine import context as contexts
+from finch_integrations.engine import loading
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import make_plan
+from finch_integrations.engine.cache import cache_bytes, cache_length
+from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.generate import join_responses, stream_generate
+from finch_integrations.engine.methods import get_method, keep_everything
+from finch_integrations.engine.prompt import INSTRUCTION, DocumentSpan, build_prompt
+from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.types import (
+    CompressionProgress,
+    CompressionStats,
+    Document,
+    DocumentShare,
+    GenerationResponse,
+    Message,
+)
+
+
+class FinchEngine:
+    """Compress documents under a question and answer from the compressed cache.
+
+    Safe to use from several threads: forward passes take turns, and compressed contexts are
+    never changed. Use it as a context manager, or call `close()`, to free the weights.
+
+    Example:
+        engine = FinchEngine.from_pretrained("embedded")
+        context = engine.compress(["The door code is 4711."], "What is the door code?")
+        for piece in engine.stream(context):
+            print(piece.text, end="")
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        compression: CompressionConfig | None = None,
+        sampling: SamplingParams | None = None,
+    ) -> None:
+        """Wrap a model that is already loaded; it is used as it is and left as it is.
+
+        Args:
+            model: A decoder-only transformers model in evaluation mode.
+            tokenizer: Its fast tokenizer.
+            compression: Defaults for `compress`.
+            sampling: Defaults for `stream` and `generate`.
+
+        Raises:
+            UnsupportedModelError: The model cannot be compressed for.
+            ConfigurationError: The model is in training mode.
+        """
+        name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+        self._set_up(Backbone(model, tokenizer, name), None, compression, sampling)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "embedded",
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        compression: CompressionConfig | None = None,
+        sampling: SamplingParams | None = None,
+        **model_kwargs: Any,
+    ) -> Self:
+        """Load a model; engines of one process share the weights of the same model.
+
+        Args:
+            model: `embedded` (a 135M demonstration model, see `finch fetch`), a folder, a
+                `.gguf` file or a hub id.
+            device: Default: the accelerator if there is one.
+            dtype: Default: by device; float32 on CPUs without fast bfloat16.
+            revision: Of a hub model.
+            compression: Defaults for `compress`.
+            sampling: Defaults for `stream` and `generate`.
+            model_kwargs: Passed to transformers' `from_pretrained` untouched, for example
+                `device_map`, `quantization_config`, `trust_remote_code` (off by default).
+
+        Raises:
+            ModelLoadError: There is no such model, or it cannot be read.
+            UnsupportedModelError: The model cannot be compressed for.
+            ConfigurationError: The device or dtype is unknown.
+        """
+        lease = loading.acquire(
+            model, revision=revision, device=device, dtype=dtype, **model_kwargs
+        )
+        engine = cls.__new__(cls)
+        engine._set_up(lease.backbone, lease, compression, sampling)
+        return engine
+
+    def _set_up(
+        self,
+        backbone: Backbone,
+        lease: loading.Lease | None,
+        compression: CompressionConfig | None,
+        sampling: SamplingParams | None,
+    ) -> None:
+        self._backbone: Backbone | None = backbone
+        self._lease = lease
+        self.compression = compression or CompressionConfig()
+        self.sampling = sampling or SamplingParams()
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model with its tokenizer and facts.
+
+        Raises:
+            ConfigurationError: The engine has been closed.
+        """
+        if self._backbone is None:
+            raise ConfigurationError("this engine has been closed. Make a new one")
+        return self._backbone
+
+    def compress(
+        self,
+        documents: Iterable[Document | str | Mapping[str, Any]],
+        query: str,
+        *,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        instruction: str = INSTRUCTION,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        progress: Callable[[CompressionProgress], None] | None = None,
+        **overrides: Any,
+    ) -> CompressedContext:
+        """Compress documents into a KV cache, guided by a question.
+
+        Documents that fit the budget are kept whole. An exception raised by `progress` cancels
+        the compression and reaches the caller.
+
+        Args:
+            documents: `Document`s, strings, or mappings with the fields of `Document`.
+            query: The question; also the end of the prompt the answer starts from.
+            system: System text, kept verbatim.
+            history: Earlier user and assistant turns, kept verbatim.
+            instruction: What the model is told to do with the documents.
+            chat_template_kwargs: Further variables for the chat template.
+            progress: Called after every chunk.
+            overrides: Fields of `CompressionConfig` to change for this call.
+
+        Raises:
+            InvalidInputError: Documents, question or messages are unusable.
+            ConfigurationError: An option is unknown or wrong.
+            ContextTooLongError: Prompt and budget do not fit the model's window.
+        """
+        backbone = self.backbone
+        config = with_overrides(self.compression, overrides)
+        method = get_method(config.method)
+        checked = prepare_documents(documents)
+        started = time.perf_counter()
+        prompt = build_prompt(
+            backbone.tokenizer,
+            checked,
+            query,
+            system=system,
+            history=history,
+            instruction=instruction,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        plan = make_plan(prompt, backbone.spec, config)
+        if plan.target == len(prompt.documents):
+            method = keep_everything
+        watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
+        compressed = method(backbone, prompt, plan, config, watch.chunk_done)
+        return CompressedContext(
+            cache=compressed.cache,
+            suffix=prompt.suffix,
+            prompt_tokens=len(prompt),
+            kept=compressed.kept,
+            documents=_shares(checked, prompt.spans, compressed.kept),
+            stats=CompressionStats(
+                document_tokens=len(prompt.documents),
+                kept_tokens=plan.target,
+                prefix_tokens=len(prompt.prefix),
+                suffix_tokens=len(prompt.suffix),
+                peak_kv_tokens=max(watch.peak, cache_length(compressed.cache)),
+                kv_bytes=cache_bytes(compressed.cache),
+                chunks=watch.chunks,
+                seconds=time.perf_counter() - started,
+            ),
+            fingerprint=backbone.fingerprint,
+        )
+
+    def stream(
+        self, context: CompressedContext, **overrides: Any
+    ) -> Iterator[GenerationResponse]:
+        """Answer from a compressed context, piece by piece.
+
+        Args:
+            context: From `compress` or `load_context`; stays as it is.
+            overrides: Fields of `SamplingParams` to change for this call.
+
+        Raises:
+            ConfigurationError: An option is unknown or wrong.
+            InvalidInputError: The context belongs to another model.
+            ContextTooLongError: The window has no room for a new token.
+        """
+        backbone = self.backbone
+        params = with_overrides(self.sampling, overrides)
+        if context.fingerprint != backbone.fingerprint:
+            raise InvalidInputError(
+                f"this context was compressed with another model ({context.fingerprint}) than "
+                f"the engine's ({backbone.fingerprint}). Compress again with this engine"
+            )
+        return stream_generate(backbone, context, params)
+
+    def generate(self, context: CompressedContext, **overrides: Any) -> GenerationResponse:
+        """Answer from a compressed context at once; arguments and errors as for `stream`."""
+        return join_responses(self.stream(context, **overrides))
+
+    def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:
+        """Read a context written by `CompressedContext.save`.
+
+        Raises:
+            InvalidInputError: The file is missing, damaged or belongs to another model.
+        """
+        backbone = self.backbone
+        return contexts.load_context(
+            path, fingerprint=backbone.fingerprint, device=backbone.device
+        )
+
+    def close(self) -> None:
+        """Let go of the model; the last engine that shares it frees its memory."""
+        if self._lease is not None:
+            loading.release(self._lease)
+        self._backbone = self._lease = None
+        loading.free_memory()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Watch:
+    """Follow a compression: count chunks, remember the longest cache, report progress."""
+
+    def __init__(
+        self,
+        total: int,
+        chunk_length: int,
+        started: float,
+        progress: Callable[[CompressionProgress], None] | None,
+    ) -> None:
+        self._total = total
+        self._total_chunks = -(-total // chunk_length)
+        self._started = started
+        self._progress = progress
+        self.chunks = 0
+        self.peak = 0
+
+    def chunk_done(self, seen: int, kv_tokens: int) -> None:
+        self.chunks += 1
+        self.peak = max(self.peak, kv_tokens)
+        if self._progress is not None:
+            self._progress(
+                CompressionProgress(
+                    tokens=seen,
+                    total_tokens=self._total,
+                    chunks=self.chunks,
+                    total_chunks=self._total_chunks,
+                    seconds=time.perf_counter() - self._started,
+                )
+            )
+
+
+def _shares(
+    documents: Sequence[Document], spans: Sequence[DocumentSpan], kept: Sequence[Tensor]
+) -> tuple[DocumentShare, ...]:
+    """Count each document's kept tokens, averaged over layers and selections."""
+    positions = torch.cat([layer.flatten() for layer in kept])
+    selections = sum(layer.shape[0] for layer in kept)
+    borders = torch.tensor([span.start for span in spans] + [spans[-1].end])
+    # A document's tokens are those that lie behind its start and before the next one's.
+    owner = torch.bucketize(positions, borders[1:], right=True)
+    counts = torch.bincount(owner, minlength=len(documents)) / selections
+    return tuple(
+        DocumentShare(
+            id=str(document.id),
+            title=document.title,
+            tokens=span.end - span.start,
+            kept_tokens=float(count),
+        )
+        for document, span, count in zip(documents, spans, counts.tolist(), strict=True)
+    )

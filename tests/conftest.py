@@ -1,0 +1,40 @@
+"""Shared fixtures: tiny random models and a byte tokenizer, both made in memory."""
+
+import os
+
+# Before transformers is imported: tests never reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+from finch_integrations import FinchEngine, ModelLoadError
+from tests.tiny import make_model, make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture
+def model():
+    return make_model("llama")
+
+
+@pytest.fixture
+def engine(model, tokenizer):
+    return FinchEngine(model, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def embedded_engine():
+    """The embedded model's real weights; tests that use it carry the marker `model`."""
+    from finch_integrations.engine.embedded import embedded_path
+
+    try:
+        embedded_path()
+    except ModelLoadError as error:
+        pytest.fail(f"{error} (make test does that)")
+    with FinchEngine.from_pretrained("embedded", device="cpu", dtype=torch.float32) as engine:
+        yield engine

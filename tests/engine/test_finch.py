@@ -1,0 +1,150 @@
+"""The Finch method against the slow reference, for every option and architecture."""
+
+import pytest
+import torch
+
+from finch_integrations.config import CompressionConfig
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Plan
+from finch_integrations.engine.methods.finch import compress_finch
+from finch_integrations.engine.prompt import DocumentSpan, Prompt
+from tests.reference import reference_finch
+from tests.tiny import CONFIGS, ROPE, make_model
+
+PREFIX, QUESTION, CLOSING = 5, 4, 3
+
+
+def random_prompt(documents=60, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    size = PREFIX + documents + QUESTION + CLOSING
+    ids = torch.randint(0, 256, (size,), generator=generator).tolist()
+    return Prompt(
+        prefix=tuple(ids[:PREFIX]),
+        documents=tuple(ids[PREFIX : PREFIX + documents]),
+        suffix=tuple(ids[PREFIX + documents :]),
+        question_length=QUESTION,
+        spans=(DocumentSpan(0, documents),),
+    )
+
+
+def run(model, prompt, *, target, chunk_length, **options):
+    backbone = Backbone(model, None, "tiny")
+    config = CompressionConfig(target_size=target, chunk_length=chunk_length, **options)
+    peaks = []
+    compressed = compress_finch(
+        backbone, prompt, Plan(target, chunk_length), config, lambda seen, kv: peaks.append(kv)
+    )
+    return compressed, peaks
+
+
+def assert_same(compressed, reference, *, atol=1e-4):
+    kept, keys, values = reference
+    for layer, states in enumerate(compressed.cache.layers):
+        chosen = compressed.kept[layer].tolist()
+        assert chosen == (kept[layer] if len(chosen) > 1 else kept[layer][:1])
+        torch.testing.assert_close(states.keys[0], keys[layer], atol=atol, rtol=1e-4)
+        torch.testing.assert_close(states.values[0], values[layer], atol=atol, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"selection": "kv_head"},
+        {"budget_schedule": "fill"},
+        {"selection": "kv_head", "budget_schedule": "fill"},
+        {"normalize_scores": True},
+        {"pooling": "max"},
+        {"pooling": "mean", "pooling_kernel": 3},
+        {"pooling": "max", "selection": "kv_head", "pooling_kernel": 7},
+    ],
+    ids=lambda options: ",".join(f"{k}={v}" for k, v in options.items()) or "paper",
+)
+@pytest.mark.parametrize(("target", "chunk_length"), [(20, 16), (7, 60), (31, 5)])
+def test_every_option_equals_the_reference(options, target, chunk_length):
+    model, prompt = make_model(), random_prompt()
+    compressed, _ = run(model, prompt, target=target, chunk_length=chunk_length, **options)
+    reference = reference_finch(
+        model,
+        prompt.prefix,
+        prompt.documents,
+        prompt.question,
+        target=target,
+        chunk_length=chunk_length,
+        **options,
+    )
+    assert_same(compressed, reference)
+
+
+@pytest.mark.parametrize("kv_heads_of", [(4, 4), (6, 2), (8, 1)], ids=["gqa1", "gqa3", "gqa8"])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_every_architecture_equals_the_reference(architecture, kv_heads_of):
+    heads, kv_heads = kv_heads_of
+    model = make_model(architecture, heads=heads, kv_heads=kv_heads)
+    prompt = random_prompt(50)
+    for selection in ("layer", "kv_head"):
+        compressed, _ = run(model, prompt, target=17, chunk_length=20, selection=selection)
+        reference = reference_finch(
+            model,
+            prompt.prefix,
+            prompt.documents,
+            prompt.question,
+            target=17,
+            chunk_length=20,
+            selection=selection,
+        )
+        assert_same(compressed, reference)
+
+
+@pytest.mark.parametrize("rope", ROPE)
+def test_every_rope_type_equals_the_reference(rope):
+    model, prompt = make_model(rope=ROPE[rope]), random_prompt()
+    compressed, _ = run(model, prompt, target=20, chunk_length=16)
+    reference = reference_finch(
+        model, prompt.prefix, prompt.documents, prompt.question, target=20, chunk_length=16
+    )
+    assert_same(compressed, reference)
+
+
+def test_partial_rotary_equals_the_reference():
+    model = make_model("phi3", rope=ROPE["default"] | {"partial_rotary_factor": 0.5})
+    assert Backbone(model, None, "tiny").spec.inv_freq.numel() == 4  # half of 16 dims, in pairs
+    prompt = random_prompt()
+    compressed, _ = run(model, prompt, target=20, chunk_length=16)
+    reference = reference_finch(
+        model, prompt.prefix, prompt.documents, prompt.question, target=20, chunk_length=16
+    )
+    assert_same(compressed, reference)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_bfloat16_follows_float32(architecture):
+    """With the same weights; rounding may swap close calls, so most choices must agree."""
+    prompt = random_prompt(100)
+    model = make_model(architecture, dtype=torch.bfloat16)
+    run16, _ = run(model, prompt, target=40, chunk_length=25)
+    run32, _ = run(model.float(), prompt, target=40, chunk_length=25)
+    for layer, states in enumerate(run16.cache.layers):
+        assert states.keys.dtype == torch.bfloat16
+        assert states.keys.shape[-2] == states.values.shape[-2] == PREFIX + 40
+        assert torch.isfinite(states.keys).all()
+        same = set(run32.kept[layer][0].tolist()) & set(run16.kept[layer][0].tolist())
+        assert len(same) >= 28  # chance would give 16
+
+
+def test_the_cache_never_exceeds_its_bound_over_200_chunks():
+    model = make_model(max_position_embeddings=256)
+    prompt = random_prompt(200 * 16)
+    target, chunk_length = 64, 16
+    for schedule in ("linear", "fill"):
+        compressed, peaks = run(
+            model, prompt, target=target, chunk_length=chunk_length, budget_schedule=schedule
+        )
+        assert len(peaks) == 200
+        assert max(peaks) <= PREFIX + target + chunk_length + QUESTION
+        for layer, states in enumerate(compressed.cache.layers):
+            assert states.keys.shape[-2] == PREFIX + target
+            kept = compressed.kept[layer]
+            assert kept.shape == (1, target)
+            assert (kept.diff() > 0).all()
+            assert kept.max() < 3200
