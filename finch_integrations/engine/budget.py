@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.prompt import Prompt
-from finch_integrations.engine.support import ModelSpec
+from finch_integrations.engine.support import ModelSpec, window_error
 from finch_integrations.errors import ContextTooLongError
 
 DEFAULT_TARGET_SIZE = 2048
@@ -31,15 +31,17 @@ def make_plan(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Pla
 
     Raises:
         ContextTooLongError: They do not fit the window, or the byte budget is too small.
+        UnsupportedModelError: They reach past the range in which longrope can be used.
     """
     prefix, suffix, question = len(prompt.prefix), len(prompt.suffix), len(prompt.question)
     total = len(prompt.documents)
     room = spec.window - prefix - suffix - 1
     fixed = f"prefix ({prefix} tokens) and question with generation prompt ({suffix})"
     if room < 1:
-        raise ContextTooLongError(
-            f"{fixed} fill {spec.window_reason} of {spec.window} tokens and leave no room for "
-            "documents. Shorten the question, the system text or the history"
+        raise window_error(
+            spec,
+            f"{fixed} fill the model's window of {spec.window} tokens and leave no room for "
+            "documents. Shorten the question, the system text or the history",
         )
     target = min(total, _wanted_tokens(config, spec, total, prefix + suffix, room))
     if target == total and total <= room:
@@ -47,10 +49,11 @@ def make_plan(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Pla
     chunk_room = spec.window - prefix - target - question
     if target > room or chunk_room < 1:
         most = min(room, spec.window - prefix - question - 1)
-        raise ContextTooLongError(
+        raise window_error(
+            spec,
             f"keeping {target} of {total} document tokens beside {fixed} leaves no room for a "
-            f"chunk in {spec.window_reason} of {spec.window} tokens. Keep at most {most} tokens, "
-            "better a good deal fewer (target_size)"
+            f"chunk in the model's window of {spec.window} tokens. Keep at most {most} tokens, "
+            "better a good deal fewer (target_size)",
         )
     return Plan(target, min(config.chunk_length, chunk_room))
 

@@ -158,6 +158,7 @@ class FinchEngine:
             InvalidInputError: Documents, question or messages are unusable.
             ConfigurationError: An option is unknown or wrong.
             ContextTooLongError: Prompt and budget do not fit the model's window.
+            UnsupportedModelError: They reach past the range in which longrope can be used.
         """
         backbone = self.backbone
         config = with_overrides(self.compression, overrides)

@@ -6,9 +6,9 @@ from finch_integrations.config import SamplingParams
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
 from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.support import window_error
 from finch_integrations.engine.sampling import Sampler, make_sampler
 from finch_integrations.engine.text_stream import TextStream
-from finch_integrations.errors import ContextTooLongError
 from finch_integrations.types import FinishReason, GenerationResponse
 
 # The suffix of one answer is fed at once up to this length, then piece by piece.
@@ -40,10 +40,11 @@ def stream_generate(
     cache = share_cache(context.cache)
     room = backbone.spec.window - cache_length(cache) - len(context.suffix)
     if room < 1:
-        raise ContextTooLongError(
+        raise window_error(
+            backbone.spec,
             f"the compressed context ({cache_length(cache)} tokens) and the question "
-            f"({len(context.suffix)}) fill {backbone.spec.window_reason} of "
-            f"{backbone.spec.window} tokens. Compress to a smaller target_size"
+            f"({len(context.suffix)}) fill the model's window of {backbone.spec.window} tokens. "
+            "Compress to a smaller target_size",
         )
     stop_tokens = _stop_tokens(backbone)
     stream = TextStream(backbone.tokenizer, params.stop)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finch_integrations.errors import UnsupportedModelError
+from finch_integrations.errors import ContextTooLongError, FinchError, UnsupportedModelError
 
 ARCHITECTURES = ("granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
@@ -19,8 +19,9 @@ class ModelSpec:
     Attributes:
         num_layers: Decoder layers.
         num_kv_heads: Key/value heads per layer.
-        window: Positions the model can tell apart.
-        window_reason: What to call that limit in messages.
+        window: Positions the model can tell apart; for longrope, those at which its
+            frequencies stay the same.
+        rope_type: As transformers calls it.
         kv_bytes_per_token: Size of one token's keys and values over all layers.
         inv_freq: Inverse rope frequencies, float32, [R/2].
         rope_layers: For every layer, whether its keys are rotated.
@@ -29,7 +30,7 @@ class ModelSpec:
     num_layers: int
     num_kv_heads: int
     window: int
-    window_reason: str
+    rope_type: str
     kv_bytes_per_token: int
     inv_freq: Tensor
     rope_layers: tuple[bool, ...]
@@ -44,7 +45,6 @@ def inspect_model(model: Any) -> ModelSpec:
     config = model.config
     _refuse_structure(config)
     rope = _rope_parameters(config)
-    window, window_reason = _window(config, rope)
     num_layers = config.num_hidden_layers
     num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = (
@@ -53,8 +53,8 @@ def inspect_model(model: Any) -> ModelSpec:
     return ModelSpec(
         num_layers=num_layers,
         num_kv_heads=num_kv_heads,
-        window=window,
-        window_reason=window_reason,
+        window=_window(config, rope),
+        rope_type=rope["rope_type"],
         kv_bytes_per_token=2 * num_layers * num_kv_heads * head_dim * model.dtype.itemsize,
         inv_freq=_inverse_frequencies(model, rope["rope_type"]),
         rope_layers=_rope_layers(config, num_layers),
@@ -105,17 +105,17 @@ def _rope_parameters(config: Any) -> dict[str, Any]:
     return parameters
 
 
-def _window(config: Any, rope: dict[str, Any]) -> tuple[int, str]:
-    window = config.max_position_embeddings
+def _window(config: Any, rope: dict[str, Any]) -> int:
+    window: int = config.max_position_embeddings
     original = rope.get("original_max_position_embeddings")
     if rope["rope_type"] == "longrope":
         # Past this length longrope changes the frequencies of keys that are already cached.
-        original = original or getattr(config, "original_max_position_embeddings", None) or window
-        return original, "the range in which longrope keeps its frequencies"
+        original = original or getattr(config, "original_max_position_embeddings", None)
+        return min(window, original or window)
     if rope["rope_type"] == "yarn" and original and rope.get("factor"):
         # Some YaRN configurations leave max_position_embeddings at the original length.
         window = max(window, int(original * rope["factor"]))
-    return window, "the model's window"
+    return window
 
 
 def _inverse_frequencies(model: Any, rope_type: str) -> Tensor:
@@ -136,3 +136,13 @@ def _rope_layers(config: Any, num_layers: int) -> tuple[bool, ...]:
     """SmolLM3 leaves out the rotation in some layers (1 means rotated in `no_rope_layers`)."""
     flags = getattr(config, "no_rope_layers", None) or [1] * num_layers
     return tuple(bool(flag) for flag in flags)
+
+
+def window_error(spec: ModelSpec, problem: str) -> FinchError:
+    """Make the error for a prompt that `spec.window` cannot hold."""
+    if spec.rope_type == "longrope":
+        return UnsupportedModelError(
+            f"{problem}. The model's longrope frequencies change past this length, and cached "
+            "keys with them, which is not supported"
+        )
+    return ContextTooLongError(problem)
