@@ -1,0 +1,63 @@
+"""Saving a compressed context and answering from it later."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from finch_integrations import FinchEngine, InvalidInputError
+from tests.tiny import make_model, text_of
+
+DOCUMENTS = [text_of(300, seed=1), {"text": text_of(100, seed=2), "id": "x", "title": "T"}]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("selection", ["layer", "kv_head"])
+def test_a_loaded_context_answers_the_same(tmp_path, tokenizer, dtype, selection):
+    engine = FinchEngine(make_model(dtype=dtype), tokenizer)
+    context = engine.compress(DOCUMENTS, "What?", target_size=50, selection=selection)
+    context.save(tmp_path / "context.safetensors")
+    again = FinchEngine(make_model(dtype=dtype), tokenizer)  # as after a restart
+    loaded = again.load_context(tmp_path / "context.safetensors")
+    assert again.generate(loaded, max_new_tokens=20) == engine.generate(context, max_new_tokens=20)
+    assert (loaded.stats, loaded.documents) == (context.stats, context.documents)
+    assert all(torch.equal(x, y) for x, y in zip(loaded.kept, context.kept, strict=True))
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, engine, monkeypatch):
+    context = engine.compress(DOCUMENTS, "What?", target_size=50)
+    path = tmp_path / "context.safetensors"
+    context.save(path)
+    before = path.read_bytes()
+
+    def disk_full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("finch_integrations.engine.context.os.replace", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        context.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_models_context_is_refused(tmp_path, tokenizer, engine):
+    path = tmp_path / "context.safetensors"
+    engine.compress(DOCUMENTS, "What?", target_size=50).save(path)
+    other_weights = make_model()
+    with torch.no_grad():
+        other_weights.model.layers[0].mlp.up_proj.weight += 0.1
+    for other in (make_model("qwen2"), other_weights, make_model(dtype=torch.bfloat16)):
+        with pytest.raises(InvalidInputError, match="compressed with another model"):
+            FinchEngine(other, tokenizer).load_context(path)
+
+
+def test_unreadable_files_are_named(tmp_path, engine):
+    path = tmp_path / "context.safetensors"
+    with pytest.raises(InvalidInputError, match=r"cannot read .*context\.safetensors"):
+        engine.load_context(path)
+    engine.compress(DOCUMENTS, "What?", target_size=50).save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InvalidInputError, match="cannot read"):
+        engine.load_context(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(InvalidInputError, match="not a compressed context"):
+        engine.load_context(path)
