@@ -112,10 +112,7 @@ class SamplingParams:
         _require_int("top_k", self.top_k, minimum=0)
         if self.seed is not None:
             _require_int("seed", self.seed, minimum=0)
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if not all(isinstance(item, str) and item for item in stop):
-            raise ConfigurationError(f"stop must hold non-empty strings, got {self.stop!r}")
-        object.__setattr__(self, "stop", stop)
+        object.__setattr__(self, "stop", _stop_strings(self.stop))
 
 
 Options = TypeVar("Options", CompressionConfig, SamplingParams)
@@ -144,13 +141,22 @@ def with_overrides(options: Options, overrides: Mapping[str, Any]) -> Options:
     return replace(options, **changes)
 
 
+def _stop_strings(value: Any) -> tuple[str, ...]:
+    strings = (value,) if isinstance(value, str) else tuple(value or ())
+    if not all(isinstance(item, str) and item for item in strings):
+        raise ConfigurationError(f"stop must hold non-empty strings, got {value!r}")
+    return strings
+
+
 def _is_real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _require_int(name: str, value: object, *, minimum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ConfigurationError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+        raise ConfigurationError(
+            f"{name} must be a whole number of at least {minimum}, got {value!r}"
+        )
 
 
 def _require_bool(name: str, value: object) -> None:

@@ -3,6 +3,7 @@
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForCausalLM,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -13,7 +14,6 @@ from transformers import (
     Qwen3Config,
     SmolLM3Config,
 )
-from transformers import AutoModelForCausalLM
 
 CONFIGS = {
     "granite": GraniteConfig,

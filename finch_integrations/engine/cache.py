@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from transformers import DynamicCache
 
 from finch_integrations.engine.rope import rerotate_keys
 
-KVCache = DynamicCache
+KVCache: TypeAlias = Any  # DynamicCache: transformers' annotations are not usable
 
 
 def new_cache() -> KVCache:

@@ -198,9 +198,7 @@ class FinchEngine:
             fingerprint=backbone.fingerprint,
         )
 
-    def stream(
-        self, context: CompressedContext, **overrides: Any
-    ) -> Iterator[GenerationResponse]:
+    def stream(self, context: CompressedContext, **overrides: Any) -> Iterator[GenerationResponse]:
         """Answer from a compressed context, piece by piece.
 
         Args:
@@ -232,9 +230,7 @@ class FinchEngine:
             InvalidInputError: The file is missing, damaged or belongs to another model.
         """
         backbone = self.backbone
-        return contexts.load_context(
-            path, fingerprint=backbone.fingerprint, device=backbone.device
-        )
+        return contexts.load_context(path, fingerprint=backbone.fingerprint, device=backbone.device)
 
     def close(self) -> None:
         """Let go of the model; the last engine that shares it frees its memory."""

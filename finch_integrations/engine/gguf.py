@@ -44,7 +44,9 @@ def load_gguf(path: Path, **model_kwargs: Any) -> tuple[Any, Any]:
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
         config = AutoConfig.from_pretrained(**source, local_files_only=True)
-        loaded = AutoModelForCausalLM.from_pretrained(**source, local_files_only=True, **model_kwargs)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            **source, local_files_only=True, **model_kwargs
+        )
         tokenizer = AutoTokenizer.from_pretrained(**source, local_files_only=True)
     except Exception as error:
         raise ModelLoadError(f"transformers cannot load {path}: {error}") from error

@@ -8,6 +8,7 @@ The chat template is rendered once with a placeholder where the documents go, an
 text is tokenized in one piece, so the parts join to exactly the plain prompt's tokens.
 """
 
+import itertools
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,7 @@ def build_prompt(
     instruction = instruction.strip()
     lead = f"{instruction}\n\n" if instruction else ""
     turn = f"{lead}Documents:\n\n{documents_slot}\n\nQuestion: {question_slot}"
-    messages = _check_history(history) + [Message(role="user", content=turn)]
+    messages = [*_check_history(history), Message(role="user", content=turn)]
     if system is not None:
         messages.insert(0, Message(role="system", content=check_text("the system text", system)))
     rendered = _render(tokenizer, messages, dict(chat_template_kwargs or {}))
@@ -219,7 +220,7 @@ def _tokenize(
     ids: list[int] = []
     starts: list[int] = []
     ends: list[int] = []
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in itertools.pairwise(cuts):
         encoding = tokenizer(
             text[begin:end],
             add_special_tokens=False,
@@ -255,4 +256,4 @@ def _token_spans(spans: list[tuple[int, int]], starts: list[int]) -> tuple[Docum
             token += 1
         borders.append(token)
     borders.append(len(starts))
-    return tuple(DocumentSpan(a, b) for a, b in zip(borders, borders[1:], strict=False))
+    return tuple(DocumentSpan(a, b) for a, b in itertools.pairwise(borders))

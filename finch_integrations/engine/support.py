@@ -47,9 +47,7 @@ def inspect_model(model: Any) -> ModelSpec:
     rope = _rope_parameters(config)
     num_layers = config.num_hidden_layers
     num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return ModelSpec(
         num_layers=num_layers,
         num_kv_heads=num_kv_heads,

@@ -39,7 +39,9 @@ def test_keys_moved_many_times_are_as_if_moved_once(dtype, selections):
         fresh = torch.arange(start, start + chunk).expand(GROUPS, -1)
         positions = torch.cat((positions, fresh), dim=1)
         length = written.shape[1]
-        keep = torch.stack([torch.randperm(length)[:budget].sort().values for _ in range(selections)])
+        keep = torch.stack(
+            [torch.randperm(length)[:budget].sort().values for _ in range(selections)]
+        )
         prunable.prune(0, keep)
         index = keep.expand(GROUPS, -1)
         written = written.gather(1, index[..., None].expand(-1, -1, DIM))

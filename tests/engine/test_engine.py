@@ -194,7 +194,11 @@ def test_a_closed_engine_says_so(engine):
 @pytest.mark.parametrize(
     ("options", "error", "reason"),
     [
-        ({"target_size": 0}, ConfigurationError, "target_size must be a whole number of at least 1"),
+        (
+            {"target_size": 0},
+            ConfigurationError,
+            "target_size must be a whole number of at least 1",
+        ),
         ({"target_size": -5}, ConfigurationError, "got -5"),
         ({"target_size": 2.5}, ConfigurationError, "got 2.5"),
         ({"target_size": True}, ConfigurationError, "got True"),

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from finch_integrations import ContextTooLongError, FinchEngine, SamplingParams
+from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.sampling import make_sampler
-from finch_integrations.documents import prepare_documents
 from tests.tiny import CONFIGS, make_model, text_of
 
 DOCUMENTS = [text_of(120, seed=1), text_of(80, seed=2)]

@@ -52,8 +52,9 @@ def test_parts_join_to_the_template_of_the_plain_messages(tokenizer):
 
 @given(
     texts=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1)
-        .filter(str.strip),
+        st.text(
+            st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1
+        ).filter(str.strip),
         min_size=1,
         max_size=4,
     )
@@ -94,7 +95,9 @@ def test_system_text_joins_an_earlier_turn(tokenizer):
     prompt = build_prompt(
         make_tokenizer(NO_SYSTEM), [Document("text")], "Why?", system="Be brief.", history=history
     )
-    assert tokenizer.decode(prompt.prefix).startswith("<|im_start|>user\nBe brief.\n\nHello<|im_end|>")
+    assert tokenizer.decode(prompt.prefix).startswith(
+        "<|im_start|>user\nBe brief.\n\nHello<|im_end|>"
+    )
 
 
 def test_repeated_roles_are_merged_where_the_template_insists():
@@ -146,7 +149,9 @@ def test_a_tokenizer_without_offsets_is_refused():
         build_prompt(Slow(), [Document("text")], "Why?")
 
 
-@pytest.mark.parametrize("history", [["hello"], [{"role": "tool", "content": "x"}], [{"role": "user"}]])
+@pytest.mark.parametrize(
+    "history", [["hello"], [{"role": "tool", "content": "x"}], [{"role": "user"}]]
+)
 def test_unusable_history_is_an_error(tokenizer, history):
     with pytest.raises(InvalidInputError, match="message 1 of the history"):
         build_prompt(tokenizer, [Document("text")], "Why?", history=history)

@@ -11,9 +11,7 @@ from finch_integrations.engine.scoring import (
     select_tokens,
 )
 
-numbers = st.lists(
-    st.floats(0, 1, allow_nan=False, width=32), min_size=1, max_size=40
-)
+numbers = st.lists(st.floats(0, 1, allow_nan=False, width=32), min_size=1, max_size=40)
 
 
 @given(scores=numbers, data=st.data())

@@ -26,9 +26,7 @@ def test_pieces_are_whole_characters_and_join_to_the_text(text):
     assert "".join(pieces) == text
 
 
-@given(
-    text=st.text("abé漢"), stop=st.lists(st.text("abé漢", min_size=1, max_size=4), max_size=3)
-)
+@given(text=st.text("abé漢"), stop=st.lists(st.text("abé漢", min_size=1, max_size=4), max_size=3))
 def test_text_ends_before_the_first_stop_string(text, stop):
     pieces, stopped = run(TOKENIZER.encode(text, add_special_tokens=False), stop)
     joined = "".join(pieces)

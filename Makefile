@@ -1,0 +1,41 @@
+# Every command creates .venv when it is missing and installs the tested versions into it.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+QUESTION ?= What is the door code of the chemical store?
+
+.PHONY: install demo test check fix bench clean
+
+demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
+	$(BIN)/finch fetch
+	$(BIN)/finch ask "$(QUESTION)" examples/station-handbook
+
+test: $(INSTALLED)  ## the whole test suite, real model included
+	$(BIN)/finch fetch
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## style, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(INSTALLED)  ## what can be mended automatically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from one run
+	$(BIN)/finch fetch
+	$(BIN)/python -m benchmarks.prefill
+
+install: $(INSTALLED)
+
+# torch comes first and alone, so that no other package pulls in a CUDA build of it.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $(INSTALLED)
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,129 @@
+"""The commands and their options; what they do is in the files beside this one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finch_integrations import __version__
+from finch_integrations.cli import console
+from finch_integrations.errors import FinchError
+
+app = typer.Typer(
+    name="finch",
+    help="Ask a local model about a whole document set.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def _reporting_errors() -> Iterator[None]:
+    """Turn the package's errors into one message and exit code 1; Ctrl-C into 130."""
+    try:
+        yield
+    except FinchError as error:
+        console.error(str(error))
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        raise typer.Exit(130) from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"finch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Files or folders: txt, md, html, pdf, docx."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
+    ] = "embedded",
+    target_size: Annotated[
+        int | None, typer.Option(help="Document tokens to keep.  [default: 2048]")
+    ] = None,
+    compression_ratio: Annotated[
+        float | None, typer.Option(help="Instead: fraction of the document tokens to remove.")
+    ] = None,
+    chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
+    method: Annotated[str, typer.Option(help="Compression method.")] = "finch",
+    max_new_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps, …  [default: the accelerator, else cpu]")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of text.")
+    ] = False,
+) -> None:
+    """Answer a question over files, however long they are.
+
+    The answer goes to standard output; progress, sources and statistics go to standard error.
+    """
+    from finch_integrations.cli.ask import AskOptions, run_ask
+
+    with _reporting_errors():
+        run_ask(
+            AskOptions(
+                question=question,
+                paths=tuple(paths),
+                model=model,
+                device=device,
+                dtype=dtype,
+                compression={
+                    "target_size": target_size,
+                    "compression_ratio": compression_ratio,
+                    "chunk_length": chunk_length,
+                    "method": method,
+                },
+                sampling={
+                    "max_new_tokens": max_new_tokens,
+                    "temperature": temperature,
+                    "seed": seed,
+                },
+                as_json=as_json,
+            )
+        )
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """List the models on this machine: which, where, how big."""
+    from finch_integrations.cli.models import run_models
+
+    with _reporting_errors():
+        run_models(as_json=as_json)
+
+
+@app.command()
+def fetch() -> None:
+    """Download, verify and convert the embedded model (93 MB, once)."""
+    from finch_integrations.cli.models import run_fetch
+
+    with _reporting_errors():
+        run_fetch()

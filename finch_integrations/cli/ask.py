@@ -1,0 +1,123 @@
+"""`finch ask`: read files, compress them under the question, stream the answer."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finch_integrations.cli import console
+from finch_integrations.config import CompressionConfig, SamplingParams
+from finch_integrations.reading import ReadResult, read_documents
+from finch_integrations.types import CompressionStats, DocumentShare, GenerationResponse
+
+_SOURCES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskOptions:
+    """The command's arguments; `compression` and `sampling` hold fields of their configurations."""
+
+    question: str
+    paths: tuple[Path, ...]
+    model: str
+    device: str | None
+    dtype: str
+    compression: dict[str, Any]
+    sampling: dict[str, Any]
+    as_json: bool
+
+
+def run_ask(options: AskOptions) -> None:
+    """Run the command."""
+    # Options are checked before anything slow happens.
+    compression = CompressionConfig(**options.compression)
+    sampling = SamplingParams(**options.sampling)
+    files = read_documents(options.paths)
+    for file in files.skipped:
+        console.warn(f"skipped {file.path}: {file.reason}")
+
+    with console.busy(f"Loading the model ({options.model})"):
+        from transformers.utils import logging
+
+        from finch_integrations.engine.engine import FinchEngine
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        engine = FinchEngine.from_pretrained(
+            options.model,
+            device=options.device,
+            dtype=options.dtype,
+            compression=compression,
+            sampling=sampling,
+        )
+    with engine:
+        with console.CompressionBar() as bar:
+            context = engine.compress(files.documents, options.question, progress=bar)
+        started = time.perf_counter()
+        pieces = []
+        for piece in engine.stream(context):
+            pieces.append(piece)
+            if not options.as_json:
+                console.write(piece.text, end="")
+        seconds = time.perf_counter() - started
+    sources = sorted(context.documents, key=lambda share: -share.kept_share)
+    if options.as_json:
+        console.write(
+            json.dumps(
+                _as_json(options, files, pieces, sources, context.stats, seconds),
+                ensure_ascii=False,
+                indent=2,
+            )
+        )
+        return
+    console.write("")
+    _show_sources(sources)
+    console.note(_statistics_line(context.stats, pieces[-1], seconds), style="dim")
+
+
+def _show_sources(sources: Sequence[DocumentShare]) -> None:
+    shown = [share for share in sources if share.kept_tokens][:_SOURCES_SHOWN]
+    console.note("\nSources (how much of each was kept):", style="bold")
+    width = max(len(share.id) for share in shown)
+    for share in shown:
+        console.note(f"  {share.id:<{width}}  {share.kept_share:6.1%}")
+    if len(sources) > len(shown):
+        console.note(f"  and {len(sources) - len(shown)} more", style="dim")
+
+
+def _statistics_line(stats: CompressionStats, last: GenerationResponse, seconds: float) -> str:
+    return (
+        f"{stats.document_tokens:,} document tokens, {stats.kept_tokens:,} kept "
+        f"({stats.document_tokens / stats.kept_tokens:.1f}x smaller), "
+        f"peak KV {stats.peak_kv_tokens:,} tokens, "
+        f"compressed in {stats.seconds:.1f} s, "
+        f"answered {last.generation_tokens} tokens in {seconds:.1f} s"
+    )
+
+
+def _as_json(
+    options: AskOptions,
+    files: ReadResult,
+    pieces: Sequence[GenerationResponse],
+    sources: Sequence[DocumentShare],
+    stats: CompressionStats,
+    seconds: float,
+) -> dict[str, Any]:
+    return {
+        "question": options.question,
+        "answer": "".join(piece.text for piece in pieces),
+        "finish_reason": pieces[-1].finish_reason,
+        "model": options.model,
+        "method": options.compression["method"],
+        "sources": [asdict(share) | {"kept_share": share.kept_share} for share in sources],
+        "skipped": [asdict(file) for file in files.skipped],
+        "statistics": asdict(stats)
+        | {
+            "compression_ratio": stats.compression_ratio,
+            "prompt_tokens": pieces[-1].prompt_tokens,
+            "generation_tokens": pieces[-1].generation_tokens,
+            "generation_seconds": seconds,
+        },
+    }

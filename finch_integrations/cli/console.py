@@ -1,0 +1,84 @@
+"""What every command writes beside its result: notes, warnings and progress, on standard error."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from finch_integrations.types import CompressionProgress
+
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def error(message: str) -> None:
+    """Say what went wrong."""
+    _console.print(Text("error: ", style="bold red") + Text(message))
+
+
+def warn(message: str) -> None:
+    """Say what was left out."""
+    _console.print(Text("warning: ", style="yellow") + Text(message))
+
+
+def note(message: str, style: str = "") -> None:
+    """Say something in passing."""
+    _console.print(Text(message, style=style))
+
+
+@contextmanager
+def busy(message: str) -> Iterator[None]:
+    """Show a spinner while something of unknown length goes on; nothing outside a terminal."""
+    if not _console.is_terminal:
+        yield
+        return
+    with _console.status(message):
+        yield
+
+
+class CompressionBar:
+    """A progress bar for a compression; use as a context manager and as `progress` callback."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("Compressing"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(compact=True),
+            console=_console,
+            transient=True,
+            disable=not _console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "CompressionBar":
+        self._bar.start()
+        self._task = self._bar.add_task("", total=None, state="reading the first chunk")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: CompressionProgress) -> None:
+        """Show how far the compression is."""
+        assert self._task is not None, "the bar has been entered"
+        speed = progress.tokens / progress.seconds if progress.seconds else 0.0
+        self._bar.update(
+            self._task,
+            total=progress.total_tokens,
+            completed=progress.tokens,
+            state=f"{progress.chunks}/{progress.total_chunks} chunks, {speed:,.0f} tokens/s",
+        )
+
+
+def write(text: str, *, end: str = "\n") -> None:
+    """Write a result to standard output at once."""
+    typer.echo(text + end, nl=False)

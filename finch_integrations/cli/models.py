@@ -1,0 +1,49 @@
+"""`finch models` and `finch fetch`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from finch_integrations.cli import console
+
+
+def run_models(*, as_json: bool) -> None:
+    """List this package's models and those in the Hugging Face cache."""
+    from finch_integrations.engine.embedded import stored_models
+
+    rows: list[dict[str, Any]] = [
+        {"model": model.name, "path": str(model.path), "bytes": model.nbytes}
+        for model in stored_models()
+    ]
+    rows += _hub_models()
+    if as_json:
+        console.write(json.dumps(rows, ensure_ascii=False, indent=2))
+    elif not rows:
+        console.note("no models on this machine; `finch fetch` gets the embedded one")
+    for row in [] if as_json else rows:
+        console.write(f"{row['model']}  {row['bytes'] / 1e6:,.0f} MB  {row['path']}")
+
+
+def run_fetch() -> None:
+    """Make the embedded model available."""
+    with console.busy("Fetching and converting the embedded model"):
+        from transformers.utils import logging
+
+        from finch_integrations.engine.embedded import fetch_embedded
+
+        logging.disable_progress_bar()
+        model = fetch_embedded()
+    console.write(f"{model.name}  {model.nbytes / 1e6:,.0f} MB  {model.path}")
+
+
+def _hub_models() -> list[dict[str, Any]]:
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if not Path(HF_HUB_CACHE).is_dir():
+        return []
+    return [
+        {"model": repo.repo_id, "path": str(repo.repo_path), "bytes": repo.size_on_disk}
+        for repo in sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
+        if repo.repo_type == "model"
+    ]

@@ -1,0 +1,130 @@
+"""From files and folders to documents."""
+
+import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finch_integrations.documents import check_text
+from finch_integrations.errors import InvalidInputError, MissingExtraError
+from finch_integrations.types import Document
+
+SUFFIXES = (".docx", ".htm", ".html", ".md", ".pdf", ".txt")
+_TEXT_SUFFIXES = (".md", ".txt")
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file that gave no document, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """What came of reading files.
+
+    Attributes:
+        documents: One per readable file; the id is the file's path as reached from the caller's
+            argument.
+        skipped: Every other file.
+    """
+
+    documents: tuple[Document, ...]
+    skipped: tuple[SkippedFile, ...]
+
+
+def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
+    """Read files, and folders with all that is below them, in the order of their names.
+
+    Hidden files and folders inside a folder are passed over. A file named twice is read once.
+
+    Raises:
+        InvalidInputError: A path does not exist, or not one file could be read.
+        MissingExtraError: The file readers are not installed.
+    """
+    converter = _converter()
+    documents: list[Document] = []
+    skipped: list[SkippedFile] = []
+    seen: set[Path] = set()
+    for path in _files([Path(path) for path in paths]):
+        if (resolved := path.resolve()) in seen:
+            continue
+        seen.add(resolved)
+        try:
+            documents.append(_read(converter, path))
+        except OSError as error:
+            skipped.append(SkippedFile(str(path), f"cannot be opened ({error.strerror})"))
+        except InvalidInputError as error:
+            skipped.append(SkippedFile(str(path), str(error)))
+    if not documents:
+        reasons = "".join(f"\n  {file.path}: {file.reason}" for file in skipped)
+        raise InvalidInputError(
+            f"found nothing to read in {', '.join(str(path) for path in paths) or 'no path'}. "
+            f"Readable are {', '.join(SUFFIXES)}{reasons}"
+        )
+    return ReadResult(tuple(documents), tuple(skipped))
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            for folder, subfolders, names in os.walk(path):
+                subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+                yield from (
+                    Path(folder, name) for name in sorted(names) if not name.startswith(".")
+                )
+        elif path.exists():
+            yield path
+        else:
+            raise InvalidInputError(f"there is no file or folder {path}. Check the path")
+
+
+def _read(converter: Any, path: Path) -> Document:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InvalidInputError(f"files of type {suffix or '(none)'} are not read")
+    if suffix in _TEXT_SUFFIXES:
+        text, title = _decode(path.read_bytes()), None
+    else:
+        try:
+            result = converter.convert_local(str(path))
+        except Exception as error:  # the readers of damaged files fail in many ways
+            raise InvalidInputError(f"cannot be read ({_first_line(error)})") from error
+        text, title = result.markdown, (result.title or "").strip() or None
+    if not text.strip():
+        hint = "; a scanned PDF needs text recognition first" if suffix == ".pdf" else ""
+        raise InvalidInputError(f"holds no text{hint}")
+    return Document(check_text("its text", text), id=path.as_posix(), title=title)
+
+
+def _decode(content: bytes) -> str:
+    """Decode UTF-8, or UTF-16 that says so; guessing other encodings would garble text."""
+    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"is not UTF-8 text ({error}). Save it as UTF-8") from error
+
+
+def _converter() -> Any:
+    try:
+        from markitdown import MarkItDown
+        from markitdown.converters import DocxConverter, HtmlConverter, PdfConverter
+    except ImportError as error:
+        raise MissingExtraError(
+            "reading files needs an extra: pip install 'finch-integrations[cli]'"
+        ) from error
+    converter = MarkItDown(enable_builtins=False, enable_plugins=False)
+    # Only these: the built-in plain-text converter would take a damaged PDF's bytes for text.
+    for reader in (DocxConverter, HtmlConverter, PdfConverter):
+        converter.register_converter(reader())
+    return converter
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,147 @@
+"""The `finch` command, run in process on a tiny model."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from finch_integrations import FinchEngine, __version__
+from finch_integrations.cli.app import app
+from tests.tiny import make_model, make_tokenizer, text_of
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(autouse=True)
+def quiet_transformers():
+    """The command silences transformers; leave it for later tests as it was."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    yield
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    path = tmp_path / "model"
+    make_model().save_pretrained(path)
+    make_tokenizer().save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.txt").write_text(text_of(300, seed=1))
+    (folder / "b.md").write_text(text_of(100, seed=2))
+    (folder / "empty.txt").write_text("")
+    return folder
+
+
+def options(model_folder, *more):
+    return ["--model", model_folder, "--device", "cpu", "--dtype", "float32", *more]
+
+
+def test_ask_streams_the_answer_and_names_sources_on_standard_error(model_folder, files):
+    more = ("--target-size", "50", "--chunk-length", "64", "--max-new-tokens", "12")
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 0, result.output
+    with FinchEngine.from_pretrained(model_folder, device="cpu", dtype="float32") as engine:
+        documents = [
+            {"text": (files / name).read_text(), "id": str(files / name)}
+            for name in ("a.txt", "b.md")
+        ]
+        context = engine.compress(documents, "What?", target_size=50, chunk_length=64)
+        expected = engine.generate(context, max_new_tokens=12)
+    assert result.stdout == expected.text + "\n"
+    assert f"skipped {files}/empty.txt: holds no text" in result.stderr
+    assert f"{files}/a.txt" in result.stderr
+    assert "402 document tokens, 50 kept (8.0x smaller)" in result.stderr
+    assert f"peak KV {context.stats.peak_kv_tokens} tokens" in result.stderr
+
+
+def test_ask_json_is_one_object_with_everything(model_folder, files):
+    more = ("--compression-ratio", "0.5", "--max-new-tokens", "5", "--json")
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert answer["question"] == "What?"
+    assert answer["finish_reason"] == "length"
+    assert {s["id"] for s in answer["sources"]} == {f"{files}/a.txt", f"{files}/b.md"}
+    assert sum(s["kept_tokens"] for s in answer["sources"]) == pytest.approx(201)
+    assert all(0 <= s["kept_share"] <= 1 for s in answer["sources"])
+    assert [file["path"] for file in answer["skipped"]] == [f"{files}/empty.txt"]
+    statistics = answer["statistics"]
+    assert (statistics["document_tokens"], statistics["kept_tokens"]) == (402, 201)
+    assert statistics["compression_ratio"] == 0.5
+    assert statistics["generation_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ask", "What?", "nowhere"], "no file or folder nowhere"),
+        (["ask", "What?", "FILES", "--target-size", "0"], "target_size must be"),
+        (
+            ["ask", "What?", "FILES", "--target-size", "9", "--compression-ratio", ".5"],
+            "one budget",
+        ),
+        (["ask", "What?", "FILES", "--max-new-tokens", "0"], "max_new_tokens"),
+        (["ask", "What?", "FILES", "--method", "magic", "--model", "MODEL"], "unknown method"),
+        (["ask", " ", "FILES", "--model", "MODEL"], "the question is empty"),
+        (["ask", "What?", "FILES", "--model", "./nowhere"], "no model folder"),
+        (["ask", "What?", "FILES", "--device", "abacus"], "device 'abacus'"),
+    ],
+)
+def test_mistakes_end_in_one_message_without_a_traceback(model_folder, files, arguments, message):
+    places = {"FILES": str(files / "a.txt"), "MODEL": model_folder}
+    result = run(app, [places.get(argument, argument) for argument in arguments])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_ends_quietly(model_folder, files, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FinchEngine, "compress", interrupt)
+    result = run(app, ["ask", "What?", str(files / "a.txt"), *options(model_folder)])
+    assert result.exit_code == 130
+    assert result.stderr == "error: interrupted\n"
+
+
+def test_models_lists_what_is_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    result = run(app, ["models"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "finch fetch" in result.stderr
+
+    from finch_integrations.engine import embedded
+
+    folder = embedded._folder()
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x" * 2_000_000)
+    result = run(app, ["models"])
+    assert result.stdout == f"embedded  2 MB  {folder}\n"
+    listed = json.loads(run(app, ["models", "--json"]).stdout)
+    assert listed == [{"model": "embedded", "path": str(folder), "bytes": 2_000_000}]
+
+
+def test_version():
+    assert run(app, ["--version"]).stdout == f"finch {__version__}\n"
+
+
+def test_the_module_runs_like_the_command():
+    output = subprocess.run(
+        [sys.executable, "-m", "finch_integrations", "--version"], capture_output=True, text=True
+    )
+    assert output.stdout == f"finch {__version__}\n"

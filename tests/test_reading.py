@@ -1,0 +1,125 @@
+"""Files and folders become documents; what cannot be read is named."""
+
+import zipfile
+
+import pytest
+
+from finch_integrations import InvalidInputError
+from finch_integrations.reading import read_documents
+
+DOCX = """<?xml version="1.0" encoding="UTF-8"?>
+<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>
+<w:p><w:r><w:t>Text from a word file.</w:t></w:r></w:p></w:body></w:document>"""
+RELATIONS = """<?xml version="1.0" encoding="UTF-8"?>
+<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">
+<Relationship Id="rId1" Target="word/document.xml" Type=
+"http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"/>
+</Relationships>"""
+TYPES = """<?xml version="1.0" encoding="UTF-8"?>
+<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">
+<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>
+<Override PartName="/word/document.xml" ContentType=
+"application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>"""
+
+
+def write_docx(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("[Content_Types].xml", TYPES)
+        archive.writestr("_rels/.rels", RELATIONS)
+        archive.writestr("word/document.xml", DOCX)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "files"
+    (root / "sub").mkdir(parents=True)
+    (root / ".hidden").mkdir()
+    (root / ".hidden" / "secret.txt").write_text("secret")
+    (root / "b.txt").write_text("Plain text, naïve.", encoding="utf-8")
+    (root / "a.md").write_text("# Head\n\nMarkdown *text*.")
+    (root / "c.txt").write_text("UTF-16 text: déjà vu", encoding="utf-16")
+    (root / "d.txt").write_text("With a byte order mark", encoding="utf-8-sig")
+    (root / "sub" / "page.html").write_text(
+        "<html><head><title>The Page</title><style>p {}</style></head>"
+        "<body><h1>Hi</h1><p>Web text.</p><script>var x;</script></body></html>"
+    )
+    write_docx(root / "sub" / "word.docx")
+    return root
+
+
+def test_a_folder_is_read_with_all_below_in_the_order_of_names(folder):
+    result = read_documents(["files"])
+    assert [document.id for document in result.documents] == [
+        "files/a.md",
+        "files/b.txt",
+        "files/c.txt",
+        "files/d.txt",
+        "files/sub/page.html",
+        "files/sub/word.docx",
+    ]
+    texts = [document.text for document in result.documents]
+    assert texts[0] == "# Head\n\nMarkdown *text*."
+    assert texts[1] == "Plain text, naïve."
+    assert texts[2] == "UTF-16 text: déjà vu"
+    assert texts[3] == "With a byte order mark"
+    assert "Web text." in texts[4]
+    assert "var x" not in texts[4]
+    assert texts[5].strip() == "Text from a word file."
+    assert [document.title for document in result.documents] == [None] * 4 + ["The Page", None]
+    assert result.skipped == ()
+
+
+def test_the_example_pdf_is_read():
+    (document,) = read_documents(["examples/station-handbook/09-annual-report.pdf"]).documents
+    assert "Razorbill" in document.text
+
+
+def test_a_file_named_twice_is_read_once(folder):
+    result = read_documents(["files/b.txt", "files", folder / "b.txt"])
+    assert [d.id for d in result.documents].count("files/b.txt") == 1
+    assert len(result.documents) == 6
+
+
+def test_unreadable_files_are_named_with_the_reason(folder):
+    (folder / "empty.txt").write_text(" \n")
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
+    (folder / "broken.docx").write_bytes(b"not a zip")
+    (folder / "binary.txt").write_bytes(b"abc\x00def")
+    (folder / "latin.txt").write_bytes("déjà vu".encode("latin-1"))
+    (folder / "gone.txt").symlink_to("nowhere")
+    result = read_documents(["files"])
+    assert len(result.documents) == 6
+    reasons = {file.path: file.reason for file in result.skipped}
+    assert reasons.keys() == {
+        f"files/{name}"
+        for name in (
+            "empty.txt",
+            "picture.png",
+            "broken.pdf",
+            "broken.docx",
+            "binary.txt",
+            "latin.txt",
+            "gone.txt",
+        )
+    }
+    assert "no text" in reasons["files/empty.txt"]
+    assert "type .png" in reasons["files/picture.png"]
+    assert "cannot be read" in reasons["files/broken.docx"]
+    assert "NUL" in reasons["files/binary.txt"]
+    assert "not UTF-8 text" in reasons["files/latin.txt"]
+    assert "No such file" in reasons["files/gone.txt"]
+
+
+def test_nothing_readable_is_an_error_that_lists_the_reasons(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(InvalidInputError, match=r"found nothing(.|\n)*empty\.txt: holds no"):
+        read_documents([tmp_path])
+    with pytest.raises(InvalidInputError, match="found nothing to read in no path"):
+        read_documents([])
+
+
+def test_a_missing_path_is_an_error():
+    with pytest.raises(InvalidInputError, match="no file or folder nowhere"):
+        read_documents(["nowhere"])
