@@ -149,7 +149,7 @@ class FinchEngine:
             query: The question; also the end of the prompt the answer starts from.
             system: System text, kept verbatim.
             history: Earlier user and assistant turns, kept verbatim.
-            instruction: What the model is told to do with the documents.
+            instruction: Stands between the documents and the question.
             chat_template_kwargs: Further variables for the chat template.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.

@@ -14,6 +14,7 @@ from finch_integrations import (
     InvalidInputError,
     SamplingParams,
 )
+from finch_integrations.engine.prompt import INSTRUCTION
 from tests.tiny import make_model, make_tokenizer, text_of
 
 LONG = [Document(text_of(400, seed=1), id="a"), Document(text_of(200, seed=2), id="b")]
@@ -25,7 +26,7 @@ def test_stats_and_shares_add_up(engine):
     assert (stats.document_tokens, stats.kept_tokens, stats.chunks) == (602, 90, 7)
     assert stats.compression_ratio == pytest.approx(1 - 90 / 602)
     assert context.prompt_tokens == stats.prefix_tokens + 602 + stats.suffix_tokens
-    question = len("\n\nQuestion: What?")
+    question = len(f"\n\n{INSTRUCTION} What?")
     assert stats.peak_kv_tokens <= stats.prefix_tokens + 90 + 100 + question
     assert stats.peak_kv_tokens > stats.prefix_tokens + 90 + question
     cached = [layer.keys.shape[-2] for layer in context.cache.layers]

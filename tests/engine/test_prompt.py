@@ -24,7 +24,7 @@ DROPS_SYSTEM = (
 
 
 def plain(documents, question):
-    return f"{INSTRUCTION}\n\nDocuments:\n\n{documents}\n\nQuestion: {question}"
+    return f"{documents}\n\n{INSTRUCTION} {question}"
 
 
 def test_parts_join_to_the_template_of_the_plain_messages(tokenizer):
@@ -44,9 +44,9 @@ def test_parts_join_to_the_template_of_the_plain_messages(tokenizer):
     expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert [*prompt.prefix, *prompt.documents, *prompt.suffix] == expected
     decode = lambda ids: tokenizer.decode(ids)  # noqa: E731
-    assert decode(prompt.prefix).endswith("Documents:\n\n")
+    assert decode(prompt.prefix).endswith("<|im_start|>user\n")
     assert decode(prompt.documents) == "# One\n\nFirst text.\n\nSecond text."
-    assert decode(prompt.question) == "\n\nQuestion: Where is it?"
+    assert decode(prompt.question) == f"\n\n{INSTRUCTION} Where is it?"
     assert decode(prompt.suffix[prompt.question_length :]) == "<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -87,7 +87,7 @@ def test_system_text_goes_to_the_first_user_turn_where_the_template_lacks_it(tem
     tokenizer = make_tokenizer(template)
     prompt = build_prompt(tokenizer, [Document("text")], "Why?", system="Be brief.")
     text = tokenizer.decode(prompt.prefix)
-    assert text.startswith("<|im_start|>user\nBe brief.\n\nAnswer the question")
+    assert text == "<|im_start|>user\nBe brief.\n\n"
 
 
 def test_system_text_joins_an_earlier_turn(tokenizer):
@@ -104,7 +104,7 @@ def test_repeated_roles_are_merged_where_the_template_insists():
     tokenizer = make_tokenizer(ALTERNATING)
     history = [{"role": "user", "content": "Hello"}]
     prompt = build_prompt(tokenizer, [Document("text")], "Why?", history=history)
-    assert tokenizer.decode(prompt.prefix).startswith("<|im_start|>user\nHello\n\nAnswer the")
+    assert tokenizer.decode(prompt.prefix).startswith("<|im_start|>user\nHello\n\n")
 
 
 def test_messages_the_template_refuses_are_an_error():
