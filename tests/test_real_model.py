@@ -1,0 +1,64 @@
+"""The embedded model's real weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from finch_integrations.cli.app import app
+from finch_integrations.reading import read_documents
+
+pytestmark = pytest.mark.model
+
+HANDBOOK = Path(__file__).parent.parent / "examples" / "station-handbook"
+
+
+def test_the_tokenizer_splits_digits(embedded_engine):
+    tokenizer = embedded_engine.backbone.tokenizer
+    assert tokenizer.tokenize("code 71432") == ["code", "Ġ", "7", "1", "4", "3", "2"]
+
+
+def test_with_a_budget_for_everything_the_answer_is_that_of_generate(embedded_engine):
+    document = "The main door has no lock. The door code of the chemical store is 7316."
+    question = "What is the door code of the chemical store?"
+    context = embedded_engine.compress([document], question)
+    answer = embedded_engine.generate(context, max_new_tokens=30)
+    backbone = embedded_engine.backbone
+    content = f"{document}\n\nUsing only the text above, answer this question: {question}"
+    prompt = backbone.tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+    )
+    output = backbone.model.generate(**prompt, max_new_tokens=30, do_sample=False)
+    assert list(answer.tokens) == output[0, prompt["input_ids"].shape[1] :].tolist()
+    assert "7316" in answer.text
+    assert answer.finish_reason == "stop"
+
+
+def test_finch_ask_answers_over_documents_longer_than_the_window(embedded_engine):
+    """`embedded_engine` is requested so that the command shares its loaded weights."""
+    arguments = ["ask", "What is the door code of the chemical store?", str(HANDBOOK)]
+    arguments += ["--device", "cpu", "--dtype", "float32", "--max-new-tokens", "24", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    statistics = answer["statistics"]
+    assert statistics["document_tokens"] > 12_000
+    assert statistics["kept_tokens"] == 2048
+    bound = statistics["prefix_tokens"] + 2048 + 1024 + statistics["suffix_tokens"]
+    assert statistics["peak_kv_tokens"] <= bound
+    assert {Path(s["id"]).name for s in answer["sources"]} == {p.name for p in HANDBOOK.iterdir()}
+    assert answer["answer"].strip()
+
+
+def test_the_example_questions_stand_in_the_files_they_name():
+    questions = json.loads((HANDBOOK.parent / "questions.json").read_text(encoding="utf-8"))
+    texts = {Path(str(d.id)).name: d.text for d in read_documents([HANDBOOK]).documents}
+    squeeze = lambda text: " ".join(text.split())  # noqa: E731
+    assert len(questions) == 12
+    for question in questions:
+        assert question["answer"] in question["sentence"]
+        holders = [name for name, text in texts.items() if question["answer"] in squeeze(text)]
+        assert holders == [Path(question["file"]).name]
