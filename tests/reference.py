@@ -15,8 +15,9 @@ def reference_finch(
     model,
     prefix,
     documents,
-    question,
+    guide,
     *,
+    rows,
     target,
     chunk_length,
     selection="layer",
@@ -25,7 +26,9 @@ def reference_finch(
     pooling="none",
     pooling_kernel=5,
 ):
-    """Return (kept, keys, values): kept[layer][head] is a list of document positions; keys and
+    """Score by the last `rows` tokens of the guide, which is fed behind every chunk.
+
+    Return (kept, keys, values): kept[layer][head] is a list of document positions; keys and
     values are lists over layers of [G, prefix + K, D]."""
     model = copy.deepcopy(model)
     model.set_attn_implementation("eager")
@@ -36,14 +39,14 @@ def reference_finch(
 
     cache = DynamicCache()
     feed(model, prefix, cache, start=0)
-    p, q, n = len(prefix), len(question), len(documents)
+    p, q, n = len(prefix), rows, len(documents)
     kept = [[[] for _ in range(groups)] for _ in range(layers)]
 
     seen = 0
     while seen < n:
         chunk = documents[seen : seen + chunk_length]
         held = len(kept[0][0])
-        attentions = feed(model, [*chunk, *question], cache, start=p + held)
+        attentions = feed(model, [*chunk, *guide], cache, start=p + held)
         new_positions = list(range(seen, seen + len(chunk)))
         seen += len(chunk)
         if budget_schedule == "linear":

@@ -33,7 +33,7 @@ def make_plan(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Pla
         ContextTooLongError: They do not fit the window, or the byte budget is too small.
         UnsupportedModelError: They reach past the range in which longrope can be used.
     """
-    prefix, suffix, question = len(prompt.prefix), len(prompt.suffix), len(prompt.question)
+    prefix, suffix, guide = len(prompt.prefix), len(prompt.suffix), len(prompt.guide)
     total = len(prompt.documents)
     room = spec.window - prefix - suffix - 1
     fixed = f"prefix ({prefix} tokens) and question with generation prompt ({suffix})"
@@ -46,9 +46,9 @@ def make_plan(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Pla
     target = min(total, _wanted_tokens(config, spec, total, prefix + suffix, room))
     if target == total and total <= room:
         return Plan(target, config.chunk_length)  # nothing to compress
-    chunk_room = spec.window - prefix - target - question
+    chunk_room = spec.window - prefix - target - guide
     if target > room or chunk_room < 1:
-        most = min(room, spec.window - prefix - question - 1)
+        most = min(room, spec.window - prefix - guide - 1)
         raise window_error(
             spec,
             f"keeping {target} of {total} document tokens beside {fixed} leaves no room for a "

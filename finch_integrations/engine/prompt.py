@@ -42,21 +42,27 @@ class Prompt:
         prefix: Token ids before the documents.
         documents: Token ids of all documents.
         suffix: Token ids after the documents.
-        question_length: How many ids of the suffix come up to the question's end; the rest is
-            the generation prompt.
+        question_start: Where the question itself begins in the suffix, behind the instruction.
+        question_end: Where it ends; the rest of the suffix is the generation prompt.
         spans: Each document's place among the document ids.
     """
 
     prefix: tuple[int, ...]
     documents: tuple[int, ...]
     suffix: tuple[int, ...]
-    question_length: int
+    question_start: int
+    question_end: int
     spans: tuple[DocumentSpan, ...]
 
     @property
-    def question(self) -> tuple[int, ...]:
-        """Token ids that guide the compression: the suffix up to the question's end."""
-        return self.suffix[: self.question_length]
+    def guide(self) -> tuple[int, ...]:
+        """Token ids fed behind every chunk: instruction and question."""
+        return self.suffix[: self.question_end]
+
+    @property
+    def question_length(self) -> int:
+        """Tokens of the question itself, the last ones of the guide."""
+        return self.question_end - self.question_start
 
     def __len__(self) -> int:
         return len(self.prefix) + len(self.documents) + len(self.suffix)
@@ -122,6 +128,7 @@ def build_prompt(
     # Tokens that reach over a border belong to the part that is kept whole.
     first = _first(starts, lambda start: start >= len(before))
     last = _first(ends, lambda end: end > body_end)
+    asked = _first(ends, lambda end: end > question_start)
     stop = _first(ends, lambda end: end >= question_end)
     spans, start = [], len(before)
     for text_of_one in bodies:
@@ -132,7 +139,8 @@ def build_prompt(
         prefix=tuple(ids[:first]),
         documents=tuple(ids[first:last]),
         suffix=tuple(ids[last:]),
-        question_length=stop + 1 - last,
+        question_start=asked - last,
+        question_end=stop + 1 - last,
         spans=_token_spans(spans, starts[first:last]),
     )
 

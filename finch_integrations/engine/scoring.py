@@ -11,7 +11,12 @@ from finch_integrations.config import BudgetSchedule, Pooling, Selection
 
 
 def score_tokens(
-    weights: Tensor, *, prefix: int, num_kv_heads: int, selection: Selection, normalize: bool
+    weights: Tensor,
+    *,
+    columns: slice,
+    num_kv_heads: int,
+    selection: Selection,
+    normalize: bool,
 ) -> Tensor:
     """Add up the attention that the question pays to each document token.
 
@@ -22,16 +27,16 @@ def score_tokens(
     Args:
         weights: Attention of the question rows, [H, Q, N], its last Q columns being the
             question's own.
-        prefix: Number of columns before the documents; they are not scored.
+        columns: Which of the N columns are document tokens.
         num_kv_heads: G.
         selection: Sum over all heads (`layer`) or over the query heads of a KV head.
         normalize: Apply the row factor.
 
     Returns:
-        [S, N - prefix - Q].
+        [S, number of document columns].
     """
     heads, rows, length = weights.shape
-    scores = weights[:, :, prefix : length - rows]
+    scores = weights[:, :, columns]
     if normalize:
         visible = torch.arange(length - rows + 1, length + 1, device=weights.device)
         scores = scores * (visible / length)[:, None]

@@ -11,18 +11,19 @@ from finch_integrations.engine.prompt import DocumentSpan, Prompt
 from tests.reference import reference_finch
 from tests.tiny import CONFIGS, ROPE, make_model
 
-PREFIX, QUESTION, CLOSING = 5, 4, 3
+PREFIX, GUIDE, QUESTION, CLOSING = 5, 6, 4, 3  # the question is the guide's end
 
 
 def random_prompt(documents=60, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    size = PREFIX + documents + QUESTION + CLOSING
+    size = PREFIX + documents + GUIDE + CLOSING
     ids = torch.randint(0, 256, (size,), generator=generator).tolist()
     return Prompt(
         prefix=tuple(ids[:PREFIX]),
         documents=tuple(ids[PREFIX : PREFIX + documents]),
         suffix=tuple(ids[PREFIX + documents :]),
-        question_length=QUESTION,
+        question_start=GUIDE - QUESTION,
+        question_end=GUIDE,
         spans=(DocumentSpan(0, documents),),
     )
 
@@ -68,7 +69,8 @@ def test_every_option_equals_the_reference(options, target, chunk_length):
         model,
         prompt.prefix,
         prompt.documents,
-        prompt.question,
+        prompt.guide,
+        rows=QUESTION,
         target=target,
         chunk_length=chunk_length,
         **options,
@@ -88,7 +90,8 @@ def test_every_architecture_equals_the_reference(architecture, kv_heads_of):
             model,
             prompt.prefix,
             prompt.documents,
-            prompt.question,
+            prompt.guide,
+            rows=QUESTION,
             target=17,
             chunk_length=20,
             selection=selection,
@@ -101,7 +104,13 @@ def test_every_rope_type_equals_the_reference(rope):
     model, prompt = make_model(rope=ROPE[rope]), random_prompt()
     compressed, _ = run(model, prompt, target=20, chunk_length=16)
     reference = reference_finch(
-        model, prompt.prefix, prompt.documents, prompt.question, target=20, chunk_length=16
+        model,
+        prompt.prefix,
+        prompt.documents,
+        prompt.guide,
+        rows=QUESTION,
+        target=20,
+        chunk_length=16,
     )
     assert_same(compressed, reference)
 
@@ -112,7 +121,13 @@ def test_partial_rotary_equals_the_reference():
     prompt = random_prompt()
     compressed, _ = run(model, prompt, target=20, chunk_length=16)
     reference = reference_finch(
-        model, prompt.prefix, prompt.documents, prompt.question, target=20, chunk_length=16
+        model,
+        prompt.prefix,
+        prompt.documents,
+        prompt.guide,
+        rows=QUESTION,
+        target=20,
+        chunk_length=16,
     )
     assert_same(compressed, reference)
 
@@ -141,7 +156,7 @@ def test_the_cache_never_exceeds_its_bound_over_200_chunks():
             model, prompt, target=target, chunk_length=chunk_length, budget_schedule=schedule
         )
         assert len(peaks) == 200
-        assert max(peaks) <= PREFIX + target + chunk_length + QUESTION
+        assert max(peaks) <= PREFIX + target + chunk_length + GUIDE
         for layer, states in enumerate(compressed.cache.layers):
             assert states.keys.shape[-2] == PREFIX + target
             kept = compressed.kept[layer]

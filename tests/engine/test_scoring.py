@@ -56,8 +56,12 @@ def test_linear_budget_is_the_papers_recursion_without_rounding():
 
 def test_scores_are_summed_over_rows_and_heads_of_the_document_columns():
     weights = torch.rand(4, 3, 10)  # H=4, Q=3, N=10: 2 prefix, 5 document, 3 question columns
-    layer = score_tokens(weights, prefix=2, num_kv_heads=2, selection="layer", normalize=False)
-    heads = score_tokens(weights, prefix=2, num_kv_heads=2, selection="kv_head", normalize=False)
+    layer = score_tokens(
+        weights, columns=slice(2, 7), num_kv_heads=2, selection="layer", normalize=False
+    )
+    heads = score_tokens(
+        weights, columns=slice(2, 7), num_kv_heads=2, selection="kv_head", normalize=False
+    )
     torch.testing.assert_close(layer, weights[:, :, 2:7].sum(dim=(0, 1))[None])
     torch.testing.assert_close(heads[0], weights[:2, :, 2:7].sum(dim=(0, 1)))
     torch.testing.assert_close(heads[1], weights[2:, :, 2:7].sum(dim=(0, 1)))
@@ -65,7 +69,9 @@ def test_scores_are_summed_over_rows_and_heads_of_the_document_columns():
 
 def test_row_factor_is_the_visible_share():
     weights = torch.ones(1, 2, 10)
-    scores = score_tokens(weights, prefix=0, num_kv_heads=1, selection="layer", normalize=True)
+    scores = score_tokens(
+        weights, columns=slice(0, 8), num_kv_heads=1, selection="layer", normalize=True
+    )
     torch.testing.assert_close(scores, torch.full((1, 8), 9 / 10 + 10 / 10))
 
 

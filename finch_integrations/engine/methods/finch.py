@@ -2,7 +2,8 @@
 
 Finch (Corallo & Papotti, arXiv 2408.00167, §4). Each step feeds a chunk and the question behind
 the cache, scores cached and new tokens by the attention of the question's rows, keeps the best,
-moves their keys together and drops the question's own keys and values again.
+moves their keys together and drops the question's own keys and values again. Of the instruction
+and question that are fed, only the question's rows are scored, as in the authors' code.
 """
 
 import torch
@@ -31,7 +32,7 @@ def compress_finch(
 ) -> Compressed:
     """Compress iteratively; the cache never exceeds prefix + target + chunk + question."""
     spec = backbone.spec
-    prefix, question = len(prompt.prefix), prompt.question
+    prefix, guide = len(prompt.prefix), prompt.guide
     total = len(prompt.documents)
     selections = spec.num_kv_heads if config.selection == "kv_head" else 1
 
@@ -45,7 +46,7 @@ def compress_finch(
     def record(layer: int, weights: Tensor) -> None:
         scores[layer] = score_tokens(
             weights,
-            prefix=prefix,
+            columns=slice(prefix, weights.shape[-1] - len(guide)),
             num_kv_heads=spec.num_kv_heads,
             selection=config.selection,
             normalize=config.normalize_scores,
@@ -54,7 +55,7 @@ def compress_finch(
     for start in range(0, total, plan.chunk_length):
         chunk = prompt.documents[start : start + plan.chunk_length]
         seen = start + len(chunk)
-        backbone.forward((*chunk, *question), cache, rows=len(question), record=record)
+        backbone.forward((*chunk, *guide), cache, rows=prompt.question_length, record=record)
         peak = cache_length(cache)
         budget = budget_after(
             seen, total=total, target=plan.target, schedule=config.budget_schedule
