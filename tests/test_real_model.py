@@ -62,3 +62,19 @@ def test_the_example_questions_stand_in_the_files_they_name():
         assert question["answer"] in question["sentence"]
         holders = [name for name, text in texts.items() if question["answer"] in squeeze(text)]
         assert holders == [Path(question["file"]).name]
+
+
+def test_a_code_hidden_in_twice_the_window_is_found(embedded_engine):
+    """The paper's method at 2,048 of more than 16,000 tokens."""
+    filler = "The grass is green. The sky is blue. The sun is yellow. Here we go. "
+    filler += "There and back again. "
+    parts = [filler] * 680
+    parts.insert(272, "The secret access code for the vault is 71432. ")
+    context = embedded_engine.compress(
+        ["".join(parts)],
+        "What is the secret access code for the vault?",
+        method="finch",
+        target_size=2048,
+    )
+    assert context.stats.document_tokens > 16_000
+    assert "71432" in embedded_engine.generate(context, max_new_tokens=16).text
