@@ -47,6 +47,14 @@ def assert_same(compressed, reference, *, atol=1e-4):
         torch.testing.assert_close(states.values[0], values[layer], atol=atol, rtol=1e-4)
 
 
+def assert_equals_reference(model, prompt, **options):
+    compressed, _ = run(model, prompt, **options)
+    reference = reference_finch(
+        model, prompt.prefix, prompt.documents, prompt.guide, rows=QUESTION, **options
+    )
+    assert_same(compressed, reference)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -64,18 +72,7 @@ def assert_same(compressed, reference, *, atol=1e-4):
 @pytest.mark.parametrize(("target", "chunk_length"), [(20, 16), (7, 60), (31, 5)])
 def test_every_option_equals_the_reference(options, target, chunk_length):
     model, prompt = make_model(), random_prompt()
-    compressed, _ = run(model, prompt, target=target, chunk_length=chunk_length, **options)
-    reference = reference_finch(
-        model,
-        prompt.prefix,
-        prompt.documents,
-        prompt.guide,
-        rows=QUESTION,
-        target=target,
-        chunk_length=chunk_length,
-        **options,
-    )
-    assert_same(compressed, reference)
+    assert_equals_reference(model, prompt, target=target, chunk_length=chunk_length, **options)
 
 
 @pytest.mark.parametrize("kv_heads_of", [(4, 4), (6, 2), (8, 1)], ids=["gqa1", "gqa3", "gqa8"])
@@ -85,51 +82,20 @@ def test_every_architecture_equals_the_reference(architecture, kv_heads_of):
     model = make_model(architecture, heads=heads, kv_heads=kv_heads)
     prompt = random_prompt(50)
     for selection in ("layer", "kv_head"):
-        compressed, _ = run(model, prompt, target=17, chunk_length=20, selection=selection)
-        reference = reference_finch(
-            model,
-            prompt.prefix,
-            prompt.documents,
-            prompt.guide,
-            rows=QUESTION,
-            target=17,
-            chunk_length=20,
-            selection=selection,
-        )
-        assert_same(compressed, reference)
+        assert_equals_reference(model, prompt, target=17, chunk_length=20, selection=selection)
 
 
 @pytest.mark.parametrize("rope", ROPE)
 def test_every_rope_type_equals_the_reference(rope):
     model, prompt = make_model(rope=ROPE[rope]), random_prompt()
-    compressed, _ = run(model, prompt, target=20, chunk_length=16)
-    reference = reference_finch(
-        model,
-        prompt.prefix,
-        prompt.documents,
-        prompt.guide,
-        rows=QUESTION,
-        target=20,
-        chunk_length=16,
-    )
-    assert_same(compressed, reference)
+    assert_equals_reference(model, prompt, target=20, chunk_length=16)
 
 
 def test_partial_rotary_equals_the_reference():
     model = make_model("phi3", rope=ROPE["default"] | {"partial_rotary_factor": 0.5})
     assert Backbone(model, None, "tiny").spec.inv_freq.numel() == 4  # half of 16 dims, in pairs
     prompt = random_prompt()
-    compressed, _ = run(model, prompt, target=20, chunk_length=16)
-    reference = reference_finch(
-        model,
-        prompt.prefix,
-        prompt.documents,
-        prompt.guide,
-        rows=QUESTION,
-        target=20,
-        chunk_length=16,
-    )
-    assert_same(compressed, reference)
+    assert_equals_reference(model, prompt, target=20, chunk_length=16)
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
