@@ -17,9 +17,9 @@ from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import make_plan
 from finch_integrations.engine.cache import cache_bytes, cache_length
 from finch_integrations.engine.context import CompressedContext
-from finch_integrations.engine.generate import join_responses, stream_generate
+from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
 from finch_integrations.engine.methods import get_method, keep_everything
-from finch_integrations.engine.prompt import INSTRUCTION, DocumentSpan, build_prompt
+from finch_integrations.engine.prompt import INSTRUCTION, DocumentSpan, build_chat, build_prompt
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
     CompressionProgress,
@@ -222,6 +222,30 @@ class FinchEngine:
     def generate(self, context: CompressedContext, **overrides: Any) -> GenerationResponse:
         """Answer from a compressed context at once; arguments and errors as for `stream`."""
         return join_responses(self.stream(context, **overrides))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> Iterator[GenerationResponse]:
+        """Answer a chat that has no documents, piece by piece; nothing is compressed.
+
+        Args:
+            messages: With the roles `system`, `user` and `assistant`.
+            chat_template_kwargs: Further variables for the chat template.
+            overrides: Fields of `SamplingParams` to change for this call.
+
+        Raises:
+            InvalidInputError: The messages are unusable or the chat template refuses them.
+            ConfigurationError: An option is unknown or wrong.
+            ContextTooLongError: The messages fill the model's window.
+        """
+        backbone = self.backbone
+        params = with_overrides(self.sampling, overrides)
+        ids = build_chat(backbone.tokenizer, messages, chat_template_kwargs=chat_template_kwargs)
+        return stream_chat(backbone, ids, params)
 
     def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:
         """Read a context written by `CompressedContext.save`.

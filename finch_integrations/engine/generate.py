@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from finch_integrations.config import SamplingParams
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.cache import KVCache, cache_length, share_cache
+from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.sampling import Sampler, make_sampler
 from finch_integrations.engine.support import window_error
@@ -29,10 +29,7 @@ def generate_step(
 def stream_generate(
     backbone: Backbone, context: CompressedContext, params: SamplingParams
 ) -> Iterator[GenerationResponse]:
-    """Answer from a compressed context, which stays as it is.
-
-    The last piece has a finish reason. Text is joined from the pieces; a piece is yielded when
-    there is new text to show. Closing the iterator stops the decoding.
+    """Answer from a compressed context, which stays as it is; pieces as from `stream_tokens`.
 
     Raises:
         ContextTooLongError: The window has no room for a single new token.
@@ -46,12 +43,45 @@ def stream_generate(
             f"({len(context.suffix)}) fill the model's window of {backbone.spec.window} tokens. "
             "Compress to a smaller target_size",
         )
+    yield from stream_tokens(backbone, cache, context.suffix, context.prompt_tokens, params)
+
+
+def stream_chat(
+    backbone: Backbone, ids: Sequence[int], params: SamplingParams
+) -> Iterator[GenerationResponse]:
+    """Answer a chat without documents; pieces as from `stream_tokens`.
+
+    Raises:
+        ContextTooLongError: The window has no room for a single new token.
+    """
+    if len(ids) >= backbone.spec.window:
+        raise window_error(
+            backbone.spec,
+            f"the messages ({len(ids)} tokens) fill the model's window of "
+            f"{backbone.spec.window} tokens. Shorten them, or hand their long texts over as "
+            "documents to have them compressed",
+        )
+    yield from stream_tokens(backbone, new_cache(), ids, len(ids), params)
+
+
+def stream_tokens(
+    backbone: Backbone,
+    cache: KVCache,
+    ids: Sequence[int],
+    prompt_tokens: int,
+    params: SamplingParams,
+) -> Iterator[GenerationResponse]:
+    """Feed `ids` behind the cache, which grows, and turn what the model says into text.
+
+    The last piece has a finish reason. Text is joined from the pieces; a piece is yielded when
+    there is new text to show. Closing the iterator stops the decoding.
+    """
     stop_tokens = _stop_tokens(backbone)
     stream = TextStream(backbone.tokenizer, params.stop)
     sampler = make_sampler(params)
-    limit = min(params.max_new_tokens, room)
+    limit = min(params.max_new_tokens, backbone.spec.window - cache_length(cache) - len(ids))
     pending: list[int] = []
-    steps = generate_step(backbone, cache, context.suffix, sampler)
+    steps = generate_step(backbone, cache, ids, sampler)
     for count, token in enumerate(steps, start=1):
         pending.append(token)
         ended = token in stop_tokens
@@ -67,7 +97,7 @@ def stream_generate(
             yield GenerationResponse(
                 text=text,
                 tokens=tuple(pending),
-                prompt_tokens=context.prompt_tokens,
+                prompt_tokens=prompt_tokens,
                 generation_tokens=count,
                 finish_reason=reason,
             )

@@ -105,7 +105,8 @@ def build_prompt(
     nonce = secrets.token_hex(8)
     documents_slot, question_slot = f"DOCUMENTS{nonce}", f"QUESTION{nonce}"
     turn = f"{documents_slot}\n\n{instruction.strip()} {question_slot}"
-    messages = [*_check_history(history), Message(role="user", content=turn)]
+    turns = _check_messages(history, "the history", ("user", "assistant"))
+    messages = [*turns, Message(role="user", content=turn)]
     if system is not None:
         messages.insert(0, Message(role="system", content=check_text("the system text", system)))
     rendered = _render(tokenizer, messages, dict(chat_template_kwargs or {}))
@@ -145,21 +146,64 @@ def build_prompt(
     )
 
 
+def build_chat(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    *,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[int, ...]:
+    """Tokenize a chat without documents, generation prompt included.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer; without a chat template the messages are joined as
+            plain text.
+        messages: With the roles `system`, `user` and `assistant`, in any order the template
+            takes; the system text and neighbours of one role are folded together where it
+            does not take them apart.
+        chat_template_kwargs: Further variables for the chat template.
+
+    Raises:
+        InvalidInputError: There is no message, one is unusable, or the template refuses them.
+    """
+    if not messages:
+        raise InvalidInputError("there is no message to answer. Give at least one")
+    checked = _check_messages(messages, "the chat", ("system", "user", "assistant"))
+    nonce = secrets.token_hex(8)
+    slots: dict[str, str] = {}
+    for number, message in enumerate(checked):
+        # Assistant turns stay readable for templates that take them apart (`</think>`).
+        if message["role"] != "assistant":
+            slot = f"TURN{number}X{nonce}"
+            slots[slot] = message["content"].strip()
+            checked[number] = Message(role=message["role"], content=slot)
+    rendered = _render(tokenizer, checked, dict(chat_template_kwargs or {}))
+    text, user_text = "", []
+    for part in re.split(f"(TURN[0-9]+X{nonce})", rendered):
+        piece = slots.get(part, part)
+        if part in slots:
+            user_text.append((len(text), len(text) + len(piece)))
+        text += piece
+    return tuple(_tokenize(tokenizer, text, user_text)[0])
+
+
 def _document_text(document: Document) -> str:
     text = document.text.strip()
     return f"# {document.title.strip()}\n\n{text}" if document.title else text
 
 
-def _check_history(history: Sequence[Message]) -> list[Message]:
-    for number, message in enumerate(history, start=1):
+def _check_messages(
+    messages: Sequence[Message], where: str, roles: tuple[str, ...]
+) -> list[Message]:
+    for number, message in enumerate(messages, start=1):
         role = message.get("role") if isinstance(message, Mapping) else None
-        if role not in ("user", "assistant"):
+        if role not in roles:
+            allowed = " or ".join((", ".join(map(repr, roles[:-1])), repr(roles[-1])))
             raise InvalidInputError(
-                f"message {number} of the history must be a mapping with the role 'user' or "
-                f"'assistant' and a content, got {message!r}"
+                f"message {number} of {where} must be a mapping with the role {allowed} "
+                f"and a content, got {message!r}"
             )
-        check_text(f"message {number} of the history", message.get("content"))
-    return [Message(role=message["role"], content=message["content"]) for message in history]
+        check_text(f"message {number} of {where}", message.get("content"))
+    return [Message(role=message["role"], content=message["content"]) for message in messages]
 
 
 def _render(tokenizer: Any, messages: list[Message], kwargs: dict[str, Any]) -> str:
