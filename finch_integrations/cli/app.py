@@ -67,7 +67,9 @@ def ask(
         float | None, typer.Option(help="Instead: fraction of the document tokens to remove.")
     ] = None,
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
-    method: Annotated[str, typer.Option(help="Compression method.")] = "finch",
+    method: Annotated[
+        str, typer.Option(help="contrast, or finch: the paper's own method.")
+    ] = "contrast",
     max_new_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,

@@ -33,7 +33,7 @@ def make_plan(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Pla
         ContextTooLongError: They do not fit the window, or the byte budget is too small.
         UnsupportedModelError: They reach past the range in which longrope can be used.
     """
-    prefix, suffix, guide = len(prompt.prefix), len(prompt.suffix), len(prompt.guide)
+    prefix, suffix, guide = len(prompt.prefix), len(prompt.suffix), len(prompt.guide.ids)
     total = len(prompt.documents)
     room = spec.window - prefix - suffix - 1
     fixed = f"prefix ({prefix} tokens) and question with generation prompt ({suffix})"

@@ -53,7 +53,8 @@ class CompressedContext:
         """
         path = Path(path)
         tensors = cache_tensors(self.cache)
-        tensors |= {f"kept.{number}": kept for number, kept in enumerate(self.kept)}
+        # Layers may share one tensor, which the format cannot express.
+        tensors |= {f"kept.{number}": kept.clone() for number, kept in enumerate(self.kept)}
         facts = {
             "suffix": self.suffix,
             "prompt_tokens": self.prompt_tokens,

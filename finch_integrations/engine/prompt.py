@@ -25,6 +25,9 @@ from finch_integrations.types import Document, Message
 # question-answering tasks are 0.4 to 0.6 nats per token likelier than with an instruction in front.
 INSTRUCTION = "Using only the text above, answer this question:"
 
+# Asks for nothing: what the model attends to under it, it attends to out of habit.
+_NULL_QUESTION = "N/A"
+
 
 @dataclass(frozen=True, slots=True)
 class DocumentSpan:
@@ -35,34 +38,43 @@ class DocumentSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Guide:
+    """What is fed behind a chunk of the documents to see where the model looks.
+
+    Attributes:
+        ids: Token ids of instruction and question.
+        rows: Tokens of the question itself, the last ones.
+    """
+
+    ids: tuple[int, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A tokenized prompt in its three parts; `prefix + documents + suffix` is the plain prompt.
 
     Attributes:
         prefix: Token ids before the documents.
         documents: Token ids of all documents.
-        suffix: Token ids after the documents.
-        question_start: Where the question itself begins in the suffix, behind the instruction.
-        question_end: Where it ends; the rest of the suffix is the generation prompt.
+        suffix: Token ids after the documents: instruction and question, generation prompt.
+        guide: The suffix up to the question's end.
+        null_guide: The same with a content-free question.
         spans: Each document's place among the document ids.
+        text: All documents as one text, as the model reads them.
+        offsets: Where each document token starts in `text`, in characters.
+        question: The question's text.
     """
 
     prefix: tuple[int, ...]
     documents: tuple[int, ...]
     suffix: tuple[int, ...]
-    question_start: int
-    question_end: int
+    guide: Guide
+    null_guide: Guide
     spans: tuple[DocumentSpan, ...]
-
-    @property
-    def guide(self) -> tuple[int, ...]:
-        """Token ids fed behind every chunk: instruction and question."""
-        return self.suffix[: self.question_end]
-
-    @property
-    def question_length(self) -> int:
-        """Tokens of the question itself, the last ones of the guide."""
-        return self.question_end - self.question_start
+    text: str
+    offsets: tuple[int, ...]
+    question: str
 
     def __len__(self) -> int:
         return len(self.prefix) + len(self.documents) + len(self.suffix)
@@ -140,10 +152,20 @@ def build_prompt(
         prefix=tuple(ids[:first]),
         documents=tuple(ids[first:last]),
         suffix=tuple(ids[last:]),
-        question_start=asked - last,
-        question_end=stop + 1 - last,
+        guide=Guide(tuple(ids[last : stop + 1]), rows=stop + 1 - asked),
+        null_guide=_null_guide(tokenizer, between),
         spans=_token_spans(spans, starts[first:last]),
+        text=body,
+        # A token may start before the documents' text when it reaches over the border.
+        offsets=tuple(max(0, start - len(before)) for start in starts[first:last]),
+        question=question,
     )
+
+
+def _null_guide(tokenizer: Any, between: str) -> Guide:
+    ids, _, ends = _tokenize(tokenizer, between + _NULL_QUESTION, [])
+    asked = _first(ends, lambda end: end > len(between))
+    return Guide(tuple(ids), rows=len(ids) - asked)
 
 
 def build_chat(

@@ -1,0 +1,152 @@
+"""The default method: keep the passages that matter to this question more than to any question.
+
+Where a small model looks when asked is mostly habit. So every chunk is read under the question and
+under a content-free one, and each segment is scored by the ratio of the attention it gets from
+the two. How well its words match the question (BM25) is added: models and words err on different
+segments. Both are taken of the segment and of its neighbourhood. The best segments are encoded
+again as one text, so that no cached state depends on what was dropped.
+"""
+
+import torch
+from torch import Tensor
+
+from finch_integrations.config import CompressionConfig
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Plan
+from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
+from finch_integrations.engine.lexical import bm25_scores
+from finch_integrations.engine.methods.base import Compressed, OnChunk
+from finch_integrations.engine.prompt import Guide, Prompt
+from finch_integrations.engine.scoring import contrast_scores, standardize
+from finch_integrations.engine.segments import Segment, neighbourhoods, split_segments
+
+# In tokens. Shorter segments lose their context, longer ones waste budget.
+_SHORTEST, _LONGEST = 32, 96
+# A neighbourhood reaches this far to either side, about a passage.
+_REACH = 128
+
+
+def compress_contrast(
+    backbone: Backbone,
+    prompt: Prompt,
+    plan: Plan,
+    config: CompressionConfig,
+    on_chunk: OnChunk,
+) -> Compressed:
+    """Score chunk by chunk, then encode the best segments; every layer keeps the same tokens."""
+    segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
+    prefix = new_cache()
+    if prompt.prefix:
+        backbone.prefill(prompt.prefix, prefix, plan.chunk_length)
+    asked, null = _segment_attention(backbone, prompt, plan, segments, prefix, on_chunk)
+    around = neighbourhoods(segments, _REACH)
+    scores = sum(
+        (
+            standardize(contrast_scores(asked, null)),
+            standardize(contrast_scores(_sum_over(asked, around), _sum_over(null, around))),
+            standardize(bm25_scores(_texts(prompt, segments), prompt.question)),
+            standardize(bm25_scores(_texts(prompt, segments, around), prompt.question)),
+        ),
+        start=torch.zeros(len(segments)),
+    )
+    kept = fill_budget(segments, scores, plan.target)  # [K]
+    cache = share_cache(prefix)
+    backbone.prefill([prompt.documents[i] for i in kept.tolist()], cache, plan.chunk_length)
+    return Compressed(cache, (kept[None],) * backbone.spec.num_layers)
+
+
+def fill_budget(segments: list[Segment], scores: Tensor, budget: int) -> Tensor:
+    """Take the best segments until `budget` tokens are taken; of the last one only its start.
+
+    Args:
+        segments: In document order.
+        scores: [number of segments]; equal scores favour earlier segments.
+        budget: Tokens to take, at most all.
+
+    Returns:
+        Ascending token positions, [budget].
+    """
+    taken: list[int] = []
+    for index in scores.sort(descending=True, stable=True).indices.tolist():
+        segment = segments[index]
+        taken += range(segment.start, min(segment.end, segment.start + budget - len(taken)))
+        if len(taken) == budget:
+            break
+    return torch.tensor(sorted(taken))
+
+
+def _segment_attention(
+    backbone: Backbone,
+    prompt: Prompt,
+    plan: Plan,
+    segments: list[Segment],
+    prefix: KVCache,
+    on_chunk: OnChunk,
+) -> tuple[Tensor, Tensor]:
+    """Read the documents chunk by chunk and add up each segment's attention.
+
+    Chunks do not see each other: each stands alone behind the prefix.
+
+    Returns:
+        Under the question and under the content-free one, each [heads of the upper half of the
+        layers, number of segments]: the mean over the question's rows.
+    """
+    # The lower half looks at neighbours and word forms, whatever is asked.
+    layers = range(backbone.spec.num_layers // 2, backbone.spec.num_layers)
+    owner = torch.repeat_interleave(torch.tensor([len(s) for s in segments]))  # token -> segment
+    guides = (prompt.guide, prompt.null_guide)
+    sums: list[Tensor] = []
+    total, first = len(prompt.documents), cache_length(prefix)
+    for start in range(0, total, plan.chunk_length):
+        chunk = prompt.documents[start : start + plan.chunk_length]
+        end, columns = start + len(chunk), slice(first, first + len(chunk))
+        cache = share_cache(prefix)
+        backbone.forward(chunk, cache)
+        behind = [share_cache(cache) for _ in guides]
+        attention = [
+            _attention(backbone, guide, twin, columns, layers)
+            for guide, twin in zip(guides, behind, strict=True)
+        ]
+        sums = sums or [part.new_zeros(len(part), len(segments)) for part in attention]
+        for total_of, part in zip(sums, attention, strict=True):
+            total_of.index_add_(1, owner[start:end], part)
+        on_chunk(end, max(cache_length(twin) for twin in behind))
+    asked, null = sums
+    return asked, null
+
+
+def _attention(
+    backbone: Backbone, guide: Guide, cache: KVCache, columns: slice, layers: range
+) -> Tensor:
+    """Feed a guide behind the cache, which grows, and see what it attends to.
+
+    Returns:
+        One row per head of `layers`, the mean over the question's rows: [R, columns].
+    """
+    seen: dict[int, Tensor] = {}
+
+    def record(layer: int, weights: Tensor) -> None:
+        if layer in layers:
+            seen[layer] = weights[..., columns].mean(dim=1).cpu()  # [H, columns]
+
+    backbone.forward(guide.ids, cache, rows=guide.rows, record=record)
+    return torch.cat([seen[layer] for layer in layers])
+
+
+def _sum_over(attention: Tensor, around: list[tuple[int, int]]) -> Tensor:
+    """Add up segments: attention [R, U] and U ranges of segments -> [R, U]."""
+    first, end = torch.tensor(around).unbind(dim=1)
+    running = torch.nn.functional.pad(attention.double().cumsum(dim=1), (1, 0))
+    return (running[:, end] - running[:, first]).float()
+
+
+def _texts(
+    prompt: Prompt, segments: list[Segment], around: list[tuple[int, int]] | None = None
+) -> list[str]:
+    """The text of every segment, or of every neighbourhood."""
+    offsets = (*prompt.offsets, len(prompt.text))
+    ranges = around or [(i, i + 1) for i in range(len(segments))]
+    return [
+        prompt.text[offsets[segments[first].start] : offsets[segments[end - 1].end]]
+        for first, end in ranges
+    ]
