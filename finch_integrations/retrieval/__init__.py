@@ -1,0 +1,17 @@
+"""Hybrid retrieval: from a large collection to the documents that the engine compresses.
+
+Words by BM25 (bm25s), meaning by any embedding model (numpy), fused by reciprocal rank.
+"""
+
+from finch_integrations.config import RetrievalConfig
+from finch_integrations.retrieval.encoders import Encoder, SentenceTransformerEncoder
+from finch_integrations.retrieval.fusion import reciprocal_rank_fusion
+from finch_integrations.retrieval.hybrid import HybridRetriever
+
+__all__ = [
+    "Encoder",
+    "HybridRetriever",
+    "RetrievalConfig",
+    "SentenceTransformerEncoder",
+    "reciprocal_rank_fusion",
+]

@@ -1,0 +1,245 @@
+"""HybridRetriever: search by words and by meaning, fuse, rerank, expand."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from finch_integrations.config import RetrievalConfig, with_overrides
+from finch_integrations.documents import check_text, prepare_documents
+from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.retrieval.bm25 import BM25Index
+from finch_integrations.retrieval.collection import Collection, MetadataFilter, as_predicate
+from finch_integrations.retrieval.dense import DenseIndex
+from finch_integrations.retrieval.encoders import as_encoder
+from finch_integrations.retrieval.fusion import reciprocal_rank_fusion
+from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Leg
+from finch_integrations.retrieval.reranking import as_reranker
+from finch_integrations.retrieval.words import words
+from finch_integrations.types import Document
+
+# About 250 tokens of English: what all-MiniLM-L6-v2 reads of a text.
+CHUNK_SIZE = 1000
+# Names in a result's metadata.
+SCORES = ("bm25_score", "dense_score", "rrf_score", "rerank_score", "score")
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate a text's length in tokens: four bytes each."""
+    return -(-len(text.encode()) // 4)
+
+
+class HybridRetriever:
+    """Find chunks of documents by their words (BM25) and by their meaning (dense vectors).
+
+    The two rankings are fused by reciprocal rank. Results are `Document`s that the engine takes
+    as they are. Beside the metadata of their document they name `document_id`, `section`,
+    `start_index`, `end_index` (characters of the document's text), `score`, and whichever of
+    `bm25_score`, `dense_score`, `rrf_score` and `rerank_score` there are. `score` is the one
+    that they are ranked by.
+
+    Example:
+        retriever = HybridRetriever.from_documents(documents, encoder="embedded")
+        for document in retriever.retrieve("What is the door code?", top_k=5):
+            print(document.metadata["score"], document.text)
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        legs: Sequence[Leg],
+        *,
+        reranker: Any = None,
+        config: RetrievalConfig | None = None,
+        count_tokens: Callable[[str], int] = estimate_tokens,
+    ) -> None:
+        """Put a retriever together; `from_documents` and `open_index` are the usual ways.
+
+        Args:
+            collection: Where whole documents are found.
+            legs: One or both of the names `bm25` and `dense`.
+            reranker: A CrossEncoder or its name, LangChain's cross-encoder, or a function of
+                (query, text) pairs that returns their scores.
+            config: Defaults for `retrieve`.
+            count_tokens: Measures texts against `max_tokens`; the default is an estimate.
+
+        Raises:
+            ConfigurationError: The legs or the reranker are unusable.
+        """
+        names = [leg.name for leg in legs]
+        if not names or len(set(names)) < len(names) or not {"bm25", "dense"}.issuperset(names):
+            raise ConfigurationError(
+                f"legs must be one or both of bm25 and dense, got {', '.join(names) or 'none'}"
+            )
+        self.collection = collection
+        self.legs = tuple(legs)
+        self.config = config or RetrievalConfig()
+        self.count_tokens = count_tokens
+        self._rerank = None if reranker is None else as_reranker(reranker)
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document | str | Mapping[str, Any]],
+        *,
+        encoder: Any = None,
+        chunk_size: int = CHUNK_SIZE,
+        reranker: Any = None,
+        config: RetrievalConfig | None = None,
+        count_tokens: Callable[[str], int] = estimate_tokens,
+    ) -> Self:
+        """Index documents in memory.
+
+        Args:
+            documents: `Document`s, strings, or mappings with the fields of `Document`.
+            encoder: An embedding model of sentence-transformers, LangChain or LlamaIndex, or the
+                name of a sentence-transformers model (`embedded`: all-MiniLM-L6-v2). None: search
+                by words only.
+            chunk_size: Upper limit of a chunk's characters.
+            reranker: As for the constructor.
+            config: Defaults for `retrieve`.
+            count_tokens: As for the constructor.
+
+        Raises:
+            InvalidInputError: A document is unusable, or there is none.
+            ConfigurationError: Encoder, chunk size or reranker are unusable.
+            ModelLoadError: The encoder cannot be loaded.
+        """
+        check_chunk_size(chunk_size)
+        collection = Collection.build(prepare_documents(documents), chunk_size)
+        legs: list[Leg] = [BM25Leg(collection, BM25Index.build(collection.chunk_texts()))]
+        if encoder is not None:
+            index = DenseIndex.build(list(collection.chunk_texts()), as_encoder(encoder))
+            legs.append(DenseLeg(collection, index))
+        return cls(collection, legs, reranker=reranker, config=config, count_tokens=count_tokens)
+
+    def retrieve(
+        self, query: str, *, filter: MetadataFilter | None = None, **overrides: Any
+    ) -> list[Document]:
+        """Find what a query asks for.
+
+        Args:
+            query: A question or some words.
+            filter: Metadata that documents must have, `{"year": 2024}`, where a list names
+                alternatives; or a function of the metadata.
+            overrides: Fields of `RetrievalConfig` to change for this call.
+
+        Returns:
+            Chunks, best first; with `return_parents` whole documents, in the collection's order.
+
+        Raises:
+            InvalidInputError: The query holds no word, or not one result fits `max_tokens`.
+            ConfigurationError: An option is unknown or wrong.
+        """
+        config = with_overrides(self.config, overrides)
+        if not words(check_text("the query", query)):
+            raise InvalidInputError(f"the query {query!r} holds no word to search for")
+        hits = self._fused(query, filter, config)
+        if self._rerank is not None:
+            hits = self._reranked(query, hits[: max(config.fetch_k, config.top_k)])
+        threshold = -math.inf if config.score_threshold is None else config.score_threshold
+        hits = [hit for hit in hits if hit.metadata["score"] >= threshold][: config.top_k]
+        chosen = self._within_budget(hits, config)
+        return self._in_order(chosen) if config.return_parents else chosen
+
+    def _fused(
+        self, query: str, filter: MetadataFilter | None, config: RetrievalConfig
+    ) -> list[Document]:
+        """Run the legs and fuse what they find."""
+        weights = {"bm25": config.bm25_weight, "dense": config.dense_weight}
+        legs = [leg for leg in self.legs if weights[leg.name]]
+        if not legs:
+            raise ConfigurationError(
+                f"this retriever has only the leg {self.legs[0].name}, whose weight is 0"
+            )
+        # A wrapped store cannot always filter by itself.
+        matches = (lambda _: True) if filter is None else as_predicate(filter)
+        found: dict[str, Document] = {}
+        scores: dict[str, dict[str, float]] = {}
+        rankings = []
+        for leg in legs:
+            hits = leg.search(query, max(config.fetch_k, config.top_k), filter)
+            hits = [(document, score) for document, score in hits if matches(document.metadata)]
+            for document, score in hits:
+                id = str(document.id)
+                found.setdefault(id, document)
+                scores.setdefault(id, {}).setdefault(f"{leg.name}_score", score)
+            rankings.append([str(document.id) for document, _ in hits])
+        fused = reciprocal_rank_fusion(
+            rankings, weights=[weights[leg.name] for leg in legs], k=config.rrf_k
+        )
+        final = "rrf_score" if len(legs) > 1 else f"{legs[0].name}_score"
+        results = []
+        for id, score in fused:
+            all_scores = scores[id] | {"rrf_score": score}
+            results.append(_with(found[id], all_scores | {"score": all_scores[final]}))
+        return results
+
+    def _reranked(self, query: str, hits: Sequence[Document]) -> list[Document]:
+        assert self._rerank is not None, "there is a reranker"
+        if not hits:
+            return []
+        scores = self._rerank([(query, hit.text) for hit in hits])
+        ranked = [
+            _with(hit, {"rerank_score": score, "score": score})
+            for hit, score in zip(hits, scores, strict=True)
+        ]
+        return sorted(ranked, key=lambda hit: -float(hit.metadata["score"]))
+
+    def _within_budget(self, hits: Sequence[Document], config: RetrievalConfig) -> list[Document]:
+        """Take hits, or the documents they stand in, best first while they fit."""
+        left = math.inf if config.max_tokens is None else config.max_tokens
+        chosen: dict[str, Document] = {}
+        needed: list[int] = []
+        for hit in hits:
+            parent = self._parent(hit) if config.return_parents else None
+            if parent is not None and parent.id in chosen:
+                continue
+            for candidate in (hit,) if parent is None else (parent, hit):
+                tokens = 0 if config.max_tokens is None else self.count_tokens(candidate.text)
+                if tokens <= left:
+                    chosen[str(candidate.id)] = candidate
+                    left -= tokens
+                    break
+                needed.append(tokens)
+        if hits and not chosen:
+            raise InvalidInputError(
+                f"not one result fits max_tokens={config.max_tokens}: the shortest has "
+                f"{min(needed)} tokens. Raise max_tokens, or index with a smaller chunk_size"
+            )
+        return list(chosen.values())
+
+    def _parent(self, hit: Document) -> Document | None:
+        """The document a chunk stands in, with the chunk's scores."""
+        id = hit.metadata.get("document_id")
+        parent = None if id is None else self.collection.document(str(id))
+        if parent is None:  # known to a wrapped store only
+            return None
+        scores = {name: hit.metadata[name] for name in SCORES if name in hit.metadata}
+        return _with(parent, {"document_id": parent.id, **scores})
+
+    def _in_order(self, results: Sequence[Document]) -> list[Document]:
+        """Order results as they stand in the collection."""
+
+        def place(result: Document) -> tuple[int, int]:
+            metadata = result.metadata
+            position = self.collection.position(str(metadata.get("document_id")))
+            return position, int(metadata.get("start_index", 0))
+
+        return sorted(results, key=place)
+
+
+def check_chunk_size(chunk_size: object) -> None:
+    """Make sure that texts can be cut so.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
+    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
+        raise ConfigurationError(
+            f"chunk_size must be a whole number of at least 1, got {chunk_size!r}"
+        )
+
+
+def _with(document: Document, metadata: Mapping[str, Any]) -> Document:
+    return replace(document, metadata={**document.metadata, **metadata})
