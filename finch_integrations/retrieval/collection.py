@@ -22,11 +22,15 @@ class Collection:
         documents: Each with an id of its own.
         spans: One row per chunk: number of its document, first character, end; [C, 3] int64.
             Ordered.
+        chunk_size: Upper limit of a chunk's characters.
     """
 
-    def __init__(self, documents: Sequence[Document], spans: NDArray[np.int64]) -> None:
+    def __init__(
+        self, documents: Sequence[Document], spans: NDArray[np.int64], chunk_size: int
+    ) -> None:
         self.documents = documents
         self.spans = spans
+        self.chunk_size = chunk_size
         self._headings = lru_cache(maxsize=256)(
             lambda number: find_headings(documents[number].text)
         )
@@ -40,7 +44,7 @@ class Collection:
             for number, document in enumerate(documents)
             for start, end in split_text(document.text, chunk_size)
         ]
-        return cls(documents, np.array(spans, dtype=np.int64).reshape(-1, 3))
+        return cls(documents, np.array(spans, dtype=np.int64).reshape(-1, 3), chunk_size)
 
     def __len__(self) -> int:
         """Number of chunks."""
@@ -84,6 +88,14 @@ class Collection:
             self._numbers = {str(doc.id): n for n, doc in enumerate(self.documents)}
         number = self._numbers.get(id)
         return None if number is None else self.documents[number]
+
+    def find(self, id: str) -> tuple[Document, int, list[tuple[int, int]]]:
+        """A document that is there, the row of its first chunk, and its chunks' places."""
+        self.document(id)
+        number = self._numbers[id]
+        first, last = np.searchsorted(self.spans[:, 0], [number, number + 1]).tolist()
+        spans = [(start, end) for _, start, end in self.spans[first:last].tolist()]
+        return self.documents[number], first, spans
 
     def position(self, id: str) -> int:
         """Where a document stands in the collection; behind all others if it is not in it."""

@@ -1,6 +1,6 @@
 """The dense leg: which chunks mean something close to the query."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class DenseIndex:
 
     def _check(self) -> None:
         now = probe(self._encoder)
-        if now.shape != self.probe.shape or float(now @ self.probe) < _SAME:
+        if not same_encoder(now, self.probe):
             raise InvalidInputError(
                 f"the encoder {self._encoder.name!r} gives other vectors than the ones in this "
                 "index. Search with the encoder it was built with, or build the index again"
@@ -73,21 +73,12 @@ class DenseIndex:
         self._checked = True
 
 
-def encode(
-    texts: Sequence[str], encoder: Encoder, done: Callable[[int], None] = lambda _: None
-) -> Iterator[NDArray[Any]]:
-    """Encode texts batch by batch, [batch, D] float16 each.
-
-    Args:
-        texts: What to encode.
-        encoder: The model.
-        done: Called after every batch with the number of texts in it.
-    """
+def encode(texts: Sequence[str], encoder: Encoder) -> Iterator[NDArray[Any]]:
+    """Encode texts batch by batch, [batch, D] float16 each."""
     for start in range(0, len(texts), _BATCH):
         batch = texts[start : start + _BATCH]
         vectors = encoder.encode_documents(batch)
         yield unit_vectors(vectors, len(batch), encoder.name).astype(DTYPE)
-        done(len(batch))
 
 
 def probe(encoder: Encoder) -> NDArray[np.float32]:
@@ -96,3 +87,8 @@ def probe(encoder: Encoder) -> NDArray[np.float32]:
         0
     ]
     return vector
+
+
+def same_encoder(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """Whether two probes come from the same encoder."""
+    return one.shape == other.shape and float(one @ other) >= _SAME

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from finch_integrations.config import RetrievalConfig, with_overrides
@@ -15,6 +16,16 @@ from finch_integrations.retrieval.encoders import as_encoder
 from finch_integrations.retrieval.fusion import reciprocal_rank_fusion
 from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Leg
 from finch_integrations.retrieval.reranking import as_reranker
+from finch_integrations.retrieval.store import (
+    DocumentWriter,
+    Sources,
+    digest_of,
+    make_settings,
+    new_index,
+    read_index,
+    write_sources,
+    write_vectors,
+)
 from finch_integrations.retrieval.words import words
 from finch_integrations.types import Document
 
@@ -112,6 +123,90 @@ class HybridRetriever:
             index = DenseIndex.build(list(collection.chunk_texts()), as_encoder(encoder))
             legs.append(DenseLeg(collection, index))
         return cls(collection, legs, reranker=reranker, config=config, count_tokens=count_tokens)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        encoder: Any = None,
+        chunk_size: int | None = None,
+        reranker: Any = None,
+        config: RetrievalConfig | None = None,
+        count_tokens: Callable[[str], int] = estimate_tokens,
+    ) -> Self:
+        """Open an index on disk; its documents, words and vectors stay there.
+
+        Args:
+            path: The index's folder, from `save` or `finch index`.
+            encoder: The embedding model that it was built with; not needed if that was given by
+                its name.
+            chunk_size: What it must have been built with; None: anything.
+            reranker: As for the constructor.
+            config: Defaults for `retrieve`.
+            count_tokens: As for the constructor.
+
+        Raises:
+            InvalidInputError: There is no index, it is damaged, or was built with another encoder
+                or chunk size.
+            ConfigurationError: The encoder must be given, or it or the reranker are unusable.
+        """
+        stored = read_index(Path(path))
+        settings = stored.settings
+        if chunk_size not in (None, settings.chunk_size):
+            raise InvalidInputError(
+                f"the index {path} was built with chunk_size={settings.chunk_size}, not "
+                f"{chunk_size}. Build it again, or leave chunk_size out"
+            )
+        legs: list[Leg] = [BM25Leg(stored.collection, stored.bm25)]
+        model = None if encoder is None else as_encoder(encoder)
+        if model is not None and model.name != settings.encoder:
+            raise InvalidInputError(
+                f"the index {path} was built with the encoder {settings.encoder!r}, not "
+                f"{model.name!r}. Build it again with this one, or search with the other"
+            )
+        if stored.vectors is not None and stored.probe is not None:
+            if model is None and not settings.encoder_by_name:
+                raise ConfigurationError(
+                    f"the index {path} was built with the encoder {settings.encoder!r}, which "
+                    "cannot be loaded by its name. Hand it over: encoder=…"
+                )
+            model = model or as_encoder(settings.encoder)
+            index = DenseIndex(stored.vectors, model, stored.probe)
+            legs.append(DenseLeg(stored.collection, index))
+        return cls(
+            stored.collection, legs, reranker=reranker, config=config, count_tokens=count_tokens
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write documents, words and vectors to a folder; `load` opens it.
+
+        An index that is already there is replaced when the new one is complete. The vectors of a
+        wrapped store are the store's to save.
+
+        Args:
+            path: The index's folder.
+
+        Raises:
+            InvalidInputError: The folder holds other files, or metadata cannot be saved.
+        """
+        collection = self.collection
+        bm25 = next((leg.index for leg in self.legs if isinstance(leg, BM25Leg)), None)
+        dense = next((leg.index for leg in self.legs if isinstance(leg, DenseLeg)), None)
+        encoder = None if dense is None else dense.encoder
+        with new_index(Path(path), make_settings(encoder, collection.chunk_size)) as folder:
+            writer = DocumentWriter(folder, collection.chunk_size)
+            try:
+                for document in collection.documents:
+                    writer.add(*collection.find(str(document.id))[::2])
+                writer.finish()
+            finally:
+                writer.close()
+            digests = {str(document.id): digest_of(document) for document in collection.documents}
+            write_sources(folder, Sources(digests=digests, skipped={}))
+            (bm25 or BM25Index.build(collection.chunk_texts())).save(folder / "bm25")
+            if dense is not None:
+                write_vectors(folder, dense.vectors, dense.probe)
 
     def retrieve(
         self, query: str, *, filter: MetadataFilter | None = None, **overrides: Any
