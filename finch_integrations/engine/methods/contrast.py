@@ -18,7 +18,7 @@ from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
 from finch_integrations.engine.lexical import bm25_scores
-from finch_integrations.engine.methods.base import Compressed, OnChunk
+from finch_integrations.engine.methods.base import Choice, Compressed, OnChunk
 from finch_integrations.engine.prompt import Guide, Prompt
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, neighbourhoods, split_segments
@@ -40,11 +40,19 @@ def compress_contrast(
     prefix = new_cache()
     if prompt.prefix:
         backbone.prefill(prompt.prefix, prefix, plan.chunk_length)
+    choice = choose_segments(backbone, prompt, plan, prefix, on_chunk)
+    chosen = [prompt.documents[position] for position in choice.kept.tolist()]
+    backbone.prefill(chosen, prefix, plan.chunk_length)
+    return Compressed(prefix, (choice.kept[None],) * backbone.spec.num_layers, choice)
+
+
+def choose_segments(
+    backbone: Backbone, prompt: Prompt, plan: Plan, prefix: KVCache, on_chunk: OnChunk
+) -> Choice:
+    """Choose exactly `plan.target` tokens without encoding them; `prefix` stays as it is."""
     segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
     scores = score_segments(backbone, prompt, segments, prefix, plan.chunk_length, on_chunk)
-    kept = fill_budget(segments, scores, plan.target)  # [K]
-    backbone.prefill([prompt.documents[i] for i in kept.tolist()], prefix, plan.chunk_length)
-    return Compressed(prefix, (kept[None],) * backbone.spec.num_layers)
+    return Choice(fill_budget(segments, scores, plan.target), segments, scores)
 
 
 def score_segments(
