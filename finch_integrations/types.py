@@ -56,7 +56,7 @@ class DocumentShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """A passage that was kept word for word.
+    """A passage, a sentence or a few, that was kept word for word.
 
     Attributes:
         document_id: The document it stands in.
