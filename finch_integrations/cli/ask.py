@@ -10,6 +10,7 @@ from typing import Any
 
 from finch_integrations.cli import console
 from finch_integrations.config import CompressionConfig, SamplingParams
+from finch_integrations.errors import InvalidInputError
 from finch_integrations.reading import ReadResult, read_documents
 from finch_integrations.types import CompressionStats, DocumentShare, Excerpt, GenerationResponse
 
@@ -27,6 +28,7 @@ class AskOptions:
     dtype: str
     compression: dict[str, Any]
     sampling: dict[str, Any]
+    report: Path | None
     as_json: bool
 
 
@@ -35,6 +37,10 @@ def run_ask(options: AskOptions) -> None:
     # Options are checked before anything slow happens.
     compression = CompressionConfig(**options.compression)
     sampling = SamplingParams(**options.sampling)
+    if options.report and not options.report.absolute().parent.is_dir():
+        raise InvalidInputError(
+            f"there is no folder {options.report.parent} to write the report to. Make it first"
+        )
     files = read_documents(options.paths)
     for file in files.skipped:
         console.warn(f"skipped {file.path}: {file.reason}")
@@ -63,6 +69,13 @@ def run_ask(options: AskOptions) -> None:
             if not options.as_json:
                 console.write(piece.text, end="")
         seconds = time.perf_counter() - started
+        if options.report:
+            from finch_integrations.report import make_report
+
+            answer = "".join(piece.text for piece in pieces)
+            make_report(engine, files.documents, options.question, context, answer=answer).save(
+                options.report
+            )
     sources = _rank_sources(context.documents, context.excerpts)
     if options.as_json:
         console.write(
@@ -76,6 +89,8 @@ def run_ask(options: AskOptions) -> None:
     console.write("")
     _show_sources(sources)
     console.note(_statistics_line(context.stats, pieces[-1], seconds), style="dim")
+    if options.report:
+        console.note(f"Report: {options.report}", style="dim")
 
 
 @dataclass(frozen=True, slots=True)

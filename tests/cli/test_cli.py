@@ -160,3 +160,16 @@ def test_the_module_runs_like_the_command():
         [sys.executable, "-m", "finch_integrations", "--version"], capture_output=True, text=True
     )
     assert output.stdout == f"finch {__version__}\n"
+
+
+def test_ask_writes_a_report(tmp_path, model_folder, files):
+    page = tmp_path / "kept.html"
+    more = ("--target-size", "50", "--max-new-tokens", "3", "--report", str(page))
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 0, result.output
+    assert f"Report: {page}" in result.stderr
+    assert f"{files}/a.txt" in page.read_text("utf-8")
+    more = ("--report", str(tmp_path / "nowhere" / "kept.html"))
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 1
+    assert "there is no folder" in result.stderr
