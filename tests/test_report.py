@@ -20,7 +20,7 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.text, self.marks, self.tags, self._open = "", [], [], []
+        self.text, self.marks, self.quotes, self.tags, self._open = "", [], [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
@@ -38,6 +38,8 @@ class Page(HTMLParser):
         self.text += data
         if self._open and self._open[-1] == "mark":
             self.marks[-1] += data
+        if self._open and self._open[-1] == "blockquote":
+            self.quotes.append(data)
 
 
 @pytest.mark.parametrize("method", ["contrast", "finch"])
@@ -55,6 +57,8 @@ def test_the_page_shows_the_documents_and_marks_what_was_kept(engine, method):
     else:
         kept_somewhere = {p for layer in context.kept for p in layer.flatten().tolist()}
         assert sum(len(mark) for mark in page.marks) == len(kept_somewhere)
+    best = max(context.excerpts, key=lambda excerpt: excerpt.score, default=None)
+    assert page.quotes[:1] == ([best.text] if best else [])
     assert not re.search(r"https?:|<script|<link|src=", report.html), "opens offline"
 
 

@@ -21,6 +21,8 @@ from finch_integrations.types import Document, DocumentShare
 
 # Columns of the per-layer picture.
 _BINS = 160
+# Passages quoted at the top.
+_BEST = 3
 # Kept passages are at least this dark, so that the weakest is seen.
 _FAINTEST = 0.25
 
@@ -117,7 +119,8 @@ def make_report(
         model=engine.backbone.name,
         stats=context.stats,
         parts=parts,
-        by_passage=bool(context.excerpts),
+        best=sorted(context.excerpts, key=lambda excerpt: -excerpt.score)[:_BEST],
+        numbers={document.id: number for number, document in enumerate(checked, start=1)},
         layers=_density(context.kept, context.stats.document_tokens).tolist(),
     )
     return Report(page)
