@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.types import (
     CompressionStats,
     Document,
@@ -52,6 +53,7 @@ class AnswerReport:
         generation_seconds: Wall-clock time of the decoding.
         compression: What the compression did; None without documents.
         documents: Per document, how much of it was kept.
+        quotes: Where the answer repeats the documents word for word.
     """
 
     finish_reason: FinishReason
@@ -60,6 +62,7 @@ class AnswerReport:
     generation_seconds: float
     compression: CompressionStats | None
     documents: tuple[DocumentShare, ...]
+    quotes: tuple[Quote, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +111,10 @@ def ask(
             **request.sampling,
         )
     started = time.perf_counter()
+    answer = ""
     for piece in pieces:
         report = None
+        answer += piece.text
         if piece.finish_reason is not None:
             report = AnswerReport(
                 finish_reason=piece.finish_reason,
@@ -118,6 +123,7 @@ def ask(
                 generation_seconds=time.perf_counter() - started,
                 compression=stats,
                 documents=shares,
+                quotes=find_quotes(answer, request.documents),
             )
         yield AnswerPiece(text=piece.text, report=report)
 
