@@ -3,9 +3,8 @@
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, ModelProfile
@@ -14,41 +13,25 @@ from langchain_core.language_models.chat_models import (
     agenerate_from_stream,
     generate_from_stream,
 )
-from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.tools import BaseTool
 from pydantic import Field, PrivateAttr, model_validator
 
 from finch_integrations import __version__
-from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
-from finch_integrations.errors import ConfigurationError, InvalidInputError
-from finch_integrations.langchain.citations import PROVIDER, document_scores, make_citations
-from finch_integrations.langchain.detection import ContextDetection, Detected, detect
-from finch_integrations.langchain.documents import as_documents, with_unique_ids
+from finch_integrations.errors import ConfigurationError
+from finch_integrations.langchain.call import Call, Prompting, make_call
+from finch_integrations.langchain.citations import PROVIDER
+from finch_integrations.langchain.detection import ContextDetection, detect
 from finch_integrations.langchain.messages import to_turns
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
+from finch_integrations.langchain.options import (
+    NO_TOOLS,
+    Options,
+    check_call,
+    make_options,
+    with_known_names,
+)
 from finch_integrations.pipeline.handle import EngineHandle
-
-_COMPRESSION = {field.name for field in fields(CompressionConfig)}
-_SAMPLING = {"temperature", "top_p", "top_k", "seed"}
-_DETECTION = {"context_detection", "strict"}
-_PROMPTING = {"instruction", "chat_template_kwargs"}
-_TOOLS = {"functions", "response_format", "tool_choice", "tools"}
-_PER_CALL = (
-    {"documents", "max_tokens", "model"} | _COMPRESSION | _DETECTION | _PROMPTING | _SAMPLING
-)
-# What hosted models take and a local one has no use for; accepted so that ChatFinch can be
-# put in their place.
-_HOSTED = {"api_key", "max_retries", "timeout"}
-_NO_TOOLS = (
-    "ChatFinch cannot call tools or follow a schema: local models of any kind are not trained to, "
-    "and decoding is not constrained. Let a tool-calling model choose the tools and ChatFinch "
-    "answer from their results, retrieve first with FinchDocumentsMiddleware, or parse the "
-    "answer's text with an output parser"
-)
-# The prompt of a chain that wrote the documents into its messages has its own instruction.
-_CHAINS_OWN = "Question:"
 
 
 class ChatFinch(BaseChatModel):
@@ -120,8 +103,6 @@ class ChatFinch(BaseChatModel):
 
     _handle: EngineHandle = PrivateAttr()
 
-    _BUDGETS: ClassVar = ("target_size", "compression_ratio", "max_kv_bytes")
-
     @model_validator(mode="before")
     @classmethod
     def _take_loaded_models(cls, values: Any) -> Any:
@@ -129,16 +110,8 @@ class ChatFinch(BaseChatModel):
         if not isinstance(values, Mapping):
             return values
         values = dict(values)
-        for alias, name in (("model_name", "model"), ("max_new_tokens", "max_tokens")):
-            if alias in values:
-                values.setdefault(name, values.pop(alias))
         tokenizer = values.pop("tokenizer", None)
-        unknown = sorted(values.keys() - cls.model_fields.keys() - _HOSTED)
-        if unknown:
-            known = ", ".join(sorted(cls.model_fields))
-            raise ConfigurationError(
-                f"ChatFinch has no option {', '.join(map(repr, unknown))}; known: {known}"
-            )
+        values = with_known_names(values, cls.model_fields)
         model, engine = values.get("model", "embedded"), values.get("engine")
         if isinstance(model, Path):
             values["model"] = str(model)
@@ -167,13 +140,9 @@ class ChatFinch(BaseChatModel):
                     f"{', '.join(given)} cannot be applied to a model that is already loaded"
                 )
             self._handle = self.engine
-        for pattern in self.context_patterns:
-            if "context" not in pattern.groupindex:
-                raise ConfigurationError(
-                    f"the context pattern {pattern.pattern!r} has no group named 'context'. "
-                    "Name the part that is documents: (?P<context>…)"
-                )
-        self._options(None, {})  # wrong values are named now, not at the first call
+        # Wrong values are named now, not at the first call.
+        self._prompting({})
+        self._options({})
         return self
 
     # What LangChain asks about the model
@@ -239,7 +208,7 @@ class ChatFinch(BaseChatModel):
     ) -> int:
         """Count the tokens of the model's prompt, documents uncompressed; loads the model."""
         if tools:
-            raise NotImplementedError(_NO_TOOLS)
+            raise NotImplementedError(NO_TOOLS)
         from finch_integrations.engine.prompt import build_chat
 
         plain = detect(to_turns(messages), mode="off")
@@ -262,7 +231,7 @@ class ChatFinch(BaseChatModel):
         Raises:
             NotImplementedError: Always; it says what to do instead.
         """
-        raise NotImplementedError(_NO_TOOLS)
+        raise NotImplementedError(NO_TOOLS)
 
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
@@ -272,7 +241,7 @@ class ChatFinch(BaseChatModel):
         Raises:
             NotImplementedError: Always; it says what to do instead.
         """
-        raise NotImplementedError(_NO_TOOLS)
+        raise NotImplementedError(NO_TOOLS)
 
     def warm_up(self) -> Self:
         """Load the model now instead of at the first call.
@@ -316,8 +285,8 @@ class ChatFinch(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        call = self._prepare(messages, stop, kwargs)
-        with closing(call.handle.stream(call.request)) as pieces:
+        handle, call = self._prepare(messages, stop, kwargs)
+        with closing(handle.stream(call.request)) as pieces:
             for piece in pieces:
                 if chunk := call.make_chunk(piece):
                     if run_manager:
@@ -331,8 +300,8 @@ class ChatFinch(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        call = self._prepare(messages, stop, kwargs)
-        async with aclosing(call.handle.astream(call.request)) as pieces:
+        handle, call = self._prepare(messages, stop, kwargs)
+        async with aclosing(handle.astream(call.request)) as pieces:
             async for piece in pieces:
                 if chunk := call.make_chunk(piece):
                     if run_manager:
@@ -340,69 +309,49 @@ class ChatFinch(BaseChatModel):
                     yield chunk
 
     def _prepare(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
-    ) -> "_Call":
-        """Check a call's options and take its documents out of the messages."""
-        if any(kwargs.get(name) for name in _TOOLS):
-            raise NotImplementedError(_NO_TOOLS)
-        known = _PER_CALL | {"max_new_tokens", *_TOOLS}
-        if unknown := sorted(kwargs.keys() - known):
-            raise ConfigurationError(
-                f"a call takes no option {', '.join(map(repr, unknown))}; "
-                f"known: {', '.join(sorted(_PER_CALL))}"
-            )
-        sampling, compression = self._options(stop, kwargs)
-        documents, handed_over_by = _handed_over(messages, kwargs.get("documents"))
-        found = detect(
-            to_turns(messages),
-            documents,
-            handed_over_by,
-            mode=_choice(kwargs.get("context_detection", self.context_detection)),
-            patterns=self.context_patterns,
-            strict=kwargs.get("strict", self.strict),
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+    ) -> tuple[EngineHandle, Call]:
+        given = check_call(kwargs)
+        handle = self._handle_for(given.get("model"))
+        call = make_call(
+            messages,
+            given.get("documents"),
+            self._prompting(given),
+            self._options({**given, "stop": stop}),
+            handle.name,
         )
-        instruction = kwargs.get("instruction", self.instruction)
-        if instruction is None and found.source in ("marked", "pattern"):
-            instruction = _CHAINS_OWN
-        request = AskRequest(
-            messages=found.messages,
-            documents=with_unique_ids(found.documents),
-            instruction=instruction,
-            chat_template_kwargs=kwargs.get("chat_template_kwargs", self.chat_template_kwargs),
-            compression=compression,
-            sampling=sampling,
-        )
-        return _Call(self._handle_for(kwargs.get("model")), request, found)
+        return handle, call
 
-    def _options(
-        self, stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Sampling and compression options: the call's over the model's; None leaves them be."""
-        own = {name: getattr(self, name) for name in (*_SAMPLING, "max_tokens", "stop")}
-        given = {"stop": stop, **kwargs}
-        given.setdefault("max_tokens", given.pop("max_new_tokens", None))
-        sampling = {}
-        for name, value in own.items():
-            chosen = value if given.get(name) is None else given[name]
-            if chosen is not None:
-                sampling["max_new_tokens" if name == "max_tokens" else name] = chosen
-        budgets = {name: getattr(self, name) for name in self._BUDGETS}
-        compression = {n: v for n, v in {**self.compression, **budgets}.items() if v is not None}
-        changes = {n: v for n, v in kwargs.items() if n in _COMPRESSION and v is not None}
-        if changes.keys() & set(self._BUDGETS):
-            compression = {n: v for n, v in compression.items() if n not in self._BUDGETS}
-        compression |= changes
-        with_overrides(SamplingParams(), sampling)
-        with_overrides(CompressionConfig(), compression)
-        return sampling, compression
+    def _prompting(self, call: Mapping[str, Any]) -> Prompting:
+        names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
+        own = {name: getattr(self, name) for name in names}
+        given = {name: call[name] for name in names if call.get(name) is not None}
+        return Prompting(context_patterns=self.context_patterns, **(own | given))
+
+    def _options(self, call: Mapping[str, Any]) -> Options:
+        return make_options(
+            {
+                "max_tokens": self.max_tokens,
+                "temperature": self.temperature,
+                "top_p": self.top_p,
+                "top_k": self.top_k,
+                "seed": self.seed,
+                "stop": self.stop,
+                "target_size": self.target_size,
+                "compression_ratio": self.compression_ratio,
+                "max_kv_bytes": self.max_kv_bytes,
+            },
+            self.compression,
+            call,
+        )
 
     def _handle_for(self, model: object) -> EngineHandle:
-        """The handle of this model or of another one that a call names."""
+        """The handle of this model, or of another one that a call names."""
         if model is None or model == self.model:
             return self._handle
         if not isinstance(model, str | Path):
             raise ConfigurationError(
-                f"model= of a call must name a model, got {type(model).__name__}. "
+                f"model=… of a call must name a model, got {type(model).__name__}. "
                 "Make a ChatFinch of its own for a loaded model"
             )
         if self.engine is not None:
@@ -410,89 +359,3 @@ class ChatFinch(BaseChatModel):
         return EngineHandle(
             model, device=self.device, dtype=self.dtype, model_kwargs=self.model_kwargs
         )
-
-
-class _Call:
-    """One question under way; makes LangChain's chunks of the answer's pieces."""
-
-    def __init__(self, handle: EngineHandle, request: AskRequest, found: Detected) -> None:
-        self.handle = handle
-        self.request = request
-        self._found = found
-
-    def make_chunk(self, piece: AnswerPiece) -> ChatGenerationChunk | None:
-        """Make a chunk; pieces without text have none, except for the last one."""
-        report = piece.report
-        if report is None:
-            if not piece.text:
-                return None
-            message = AIMessageChunk(
-                content=piece.text, response_metadata={"model_provider": PROVIDER}
-            )
-            return ChatGenerationChunk(message=message)
-        message = AIMessageChunk(
-            content=piece.text,
-            chunk_position="last",
-            usage_metadata=UsageMetadata(
-                input_tokens=report.prompt_tokens,
-                output_tokens=report.generation_tokens,
-                total_tokens=report.prompt_tokens + report.generation_tokens,
-            ),
-            # Only here: LangChain joins the strings and adds the numbers of all chunks.
-            response_metadata={
-                "model_provider": PROVIDER,
-                "model_name": self.handle.name,
-                "finish_reason": report.finish_reason,
-                "citations": make_citations(
-                    report.quotes, self.request.documents, report.documents
-                ),
-                "finch": self._statistics(report),
-            },
-        )
-        return ChatGenerationChunk(message=message)
-
-    def _statistics(self, report: AnswerReport) -> dict[str, Any]:
-        statistics: dict[str, Any] = {
-            "documents_from": self._found.source,
-            "documents": len(self.request.documents),
-            "decode_s": report.generation_seconds,
-        }
-        if stats := report.compression:
-            statistics |= {
-                "document_tokens": stats.document_tokens,
-                "kept_tokens": stats.kept_tokens,
-                "compression_ratio": stats.compression_ratio,
-                "peak_kv_tokens": stats.peak_kv_tokens,
-                "kv_bytes": stats.kv_bytes,
-                "compress_s": stats.seconds,
-                "document_scores": document_scores(report.documents),
-            }
-        return statistics
-
-
-def _handed_over(messages: Sequence[BaseMessage], documents: object) -> tuple[Any, Any]:
-    """Documents of the call, or of the last human message's `additional_kwargs`."""
-    beside = None
-    for message in reversed(messages):
-        if message.type == "human":
-            beside = message.additional_kwargs.get("documents")
-            break
-    if documents is not None and beside is not None:
-        raise InvalidInputError(
-            "documents are given twice: with documents=… and in the last human message's "
-            "additional_kwargs. Give them in one way"
-        )
-    if beside is not None:
-        return as_documents(beside, "additional_kwargs['documents']"), "message"
-    if documents is not None:
-        return as_documents(documents, "documents"), "kwarg"
-    return (), "kwarg"
-
-
-def _choice(value: Any) -> ContextDetection:
-    if value not in ("auto", "marked", "off"):
-        raise ConfigurationError(
-            f"context_detection must be one of auto, marked, off, got {value!r}"
-        )
-    chosen: ContextDetection = value
-    return chosen

@@ -112,8 +112,10 @@ def _elements(text: str, *, unmarked_are_documents: bool = False) -> list[str | 
     position = 0
 
     def add_unmarked(piece: str) -> None:
-        if piece.strip():
-            parts.append(Document(piece.strip()) if unmarked_are_documents else piece)
+        if not unmarked_are_documents:
+            parts.append(piece)
+        elif _WRAPPER_TAG.sub("", piece).strip():  # <context><documents>… is one wrapper
+            parts.append(Document(piece.strip()))
 
     for match in _ELEMENT.finditer(text):
         body = unescape_marks(match[2].strip())
