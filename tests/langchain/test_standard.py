@@ -33,10 +33,21 @@ class TestUnit(Declared, ChatModelUnitTests):
 
 class TestTinyModel(Declared, ChatModelIntegrationTests):
     engine = FinchEngine(make_model(), make_tokenizer())
+    model_override_value = None
 
     @property
     def chat_model_params(self):
         return {"engine": self.engine, "seed": 3, "max_tokens": 12}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _another_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("another")
+    make_model().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    TestTinyModel.model_override_value = str(folder)
+    yield
+    ChatFinch(model=folder).close()
 
 
 @pytest.mark.model
