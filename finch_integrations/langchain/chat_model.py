@@ -153,15 +153,11 @@ class ChatFinch(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        names = self.__class__.model_fields.keys() - BaseChatModel.model_fields.keys()
-        values = {name: getattr(self, name) for name in sorted(names - {"engine", "streaming"})}
-        values["model_name"] = self.model
-        if self.engine is not None:
-            # Loaded models may share a name; their weights tell them apart.
-            engine = self._handle.engine
-            values["fingerprint"] = engine.backbone.fingerprint
-            values["engine_defaults"] = (engine.compression, engine.sampling)
-        return values
+        # Where and how the model is loaded is part of the handle's identity.
+        hidden = {"engine", "model_kwargs", "streaming", "device", "dtype", "revision"}
+        names = self.__class__.model_fields.keys() - BaseChatModel.model_fields.keys() - hidden
+        values = {name: getattr(self, name) for name in sorted(names)}
+        return {"model_name": self.model, "identity": self._handle.identity, **values}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
@@ -191,7 +187,7 @@ class ChatFinch(BaseChatModel):
             structured_output=False,
             temperature=True,
         )
-        if self.engine is not None:
+        if self.engine is not None and self.engine.loaded:
             # Of the messages; documents may be longer.
             profile["max_input_tokens"] = self.engine.engine.backbone.spec.window
         return profile

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Kept until `close`: adapters are made anew all the time, models must not be loaded anew.
 _engines: dict[str, "FinchEngine"] = {}
 _guard = threading.Lock()
+_SECRET = ("token",)
 
 
 class EngineHandle:
@@ -98,6 +99,15 @@ class EngineHandle:
     def loaded(self) -> bool:
         """Whether the model is in memory."""
         return self._ready is not None or self._key in _engines
+
+    @property
+    def identity(self) -> str:
+        """Tells models with different answers apart, without loading one; holds no secrets."""
+        if self._ready is not None:
+            engine = self._ready
+            return f"{engine.backbone.fingerprint} {engine.compression} {engine.sampling}"
+        settings = {name: v for name, v in self._settings.items() if name not in _SECRET}
+        return repr((str(self._model), sorted(settings.items())))
 
     def stream(self, request: AskRequest) -> Generator[AnswerPiece, None, None]:
         """Answer in the worker thread, after all earlier requests; closing it stops the work.

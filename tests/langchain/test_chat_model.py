@@ -40,6 +40,7 @@ from finch_integrations import (
 )
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.langchain import ChatFinch
+from finch_integrations.pipeline.handle import EngineHandle
 from tests.tiny import make_model, make_tokenizer, text_of
 
 Q = "Where is it?"
@@ -500,9 +501,13 @@ def test_breaking_out_of_a_stream_stops_the_decoding(chat, slow):
     assert settled(slow) <= begun + 1
 
 
-@pytest.mark.parametrize("how", ["aclose", "cancel ainvoke", "cancel astream"])
+@pytest.mark.parametrize("how", ["break", "aclose", "cancel ainvoke", "cancel astream"])
 async def test_async_cancelling_stops_the_decoding(chat, slow, how):
-    if how == "aclose":
+    if how == "break":
+        async for _ in chat.astream(Q, max_tokens=1000):
+            break
+        await asyncio.sleep(0.05)  # the event loop closes what was left
+    elif how == "aclose":
         stream = chat.astream(Q, max_tokens=1000)
         await anext(stream)
         await stream.aclose()
@@ -715,6 +720,21 @@ def test_a_global_cache_keeps_models_options_and_documents_apart(engine, forward
     assert len(forwards) == begun
 
 
+def test_secrets_stay_out_of_traces_and_cache_keys():
+    chat = ChatFinch(model="some/model", model_kwargs={"token": "hf_secret", "x": 1})
+    params = repr(chat._get_invocation_params())
+    assert "hf_secret" not in params + repr(chat._get_ls_params()) + chat._get_llm_string()
+    assert "('x', 1)" in params
+
+
+def test_an_engine_handle_by_name_is_taken_and_not_loaded(folder):
+    handle = EngineHandle(folder, dtype="float64")
+    chat = ChatFinch(engine=handle)
+    assert chat._identifying_params != ChatFinch(model=folder)._identifying_params
+    assert "max_input_tokens" not in chat.profile
+    assert not handle.loaded
+
+
 def test_the_profile_is_truthful(chat, folder):
     assert chat.profile["max_input_tokens"] == 2048
     assert not chat.profile["tool_calling"]
@@ -767,6 +787,24 @@ def test_constructing_imports_no_heavy_library():
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (output.stdout.strip(), output.stderr) == ("[]", "")
+
+
+def test_an_interrupt_reaches_a_waiting_caller(folder):
+    code = (
+        "import _thread, threading\n"
+        "from finch_integrations.langchain import ChatFinch\n"
+        f"chat = ChatFinch(model={str(folder)!r}, max_tokens=100_000).warm_up()\n"
+        "threading.Timer(0.3, _thread.interrupt_main).start()\n"
+        "try:\n"
+        "    while True:\n"
+        "        chat.invoke('Hi')\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (output.returncode, output.stdout.strip()) == (0, "interrupted"), output.stderr
 
 
 def test_the_worker_ends_with_the_process(folder):

@@ -12,6 +12,8 @@ from tests.tiny import make_model, make_tokenizer
 class Declared:
     """What ChatFinch says about itself; its methods for tools only raise."""
 
+    model_override_value = None
+
     @property
     def chat_model_class(self):
         return ChatFinch
@@ -33,7 +35,6 @@ class TestUnit(Declared, ChatModelUnitTests):
 
 class TestTinyModel(Declared, ChatModelIntegrationTests):
     engine = FinchEngine(make_model(), make_tokenizer())
-    model_override_value = None
 
     @property
     def chat_model_params(self):
@@ -45,7 +46,7 @@ def _another_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("another")
     make_model().save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    TestTinyModel.model_override_value = str(folder)
+    Declared.model_override_value = str(folder)
     yield
     ChatFinch(model=folder).close()
 
