@@ -14,9 +14,8 @@ from finch_integrations.types import Document
 
 _NAMES = "documents?|context"
 _WRAPPER_TAG = re.compile(r"<(/?)(context|documents)>", re.IGNORECASE)
-_ELEMENT = re.compile(
-    r"<document((?:\s+[\w.:-]+=\"[^\"]*\")*)\s*>(.*?)</document>", re.IGNORECASE | re.DOTALL
-)
+_OPENING = re.compile(r"<document((?:\s+[\w.:-]+=\"[^\"]*\")*)\s*>", re.IGNORECASE)
+_CLOSING = re.compile("</document>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"([\w.:-]+)=\"([^\"]*)\"")
 # A backslash behind the bracket; texts that have one there already get one more, so that
 # unescaping gives every text back as it was.
@@ -117,14 +116,19 @@ def _elements(text: str, *, unmarked_are_documents: bool = False) -> list[str | 
         elif _WRAPPER_TAG.sub("", piece).strip():  # <context><documents>… is one wrapper
             parts.append(Document(piece.strip()))
 
-    for match in _ELEMENT.finditer(text):
-        body = unescape_marks(match[2].strip())
+    searched = 0
+    while opening := _OPENING.search(text, searched):
+        closing = _CLOSING.search(text, opening.end())
+        if closing is None:
+            break
+        searched = closing.end()
+        body = unescape_marks(text[opening.end() : closing.start()].strip())
         if not body:
             continue
-        add_unmarked(text[position : match.start()])
-        values = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(match[1])}
+        add_unmarked(text[position : opening.start()])
+        values = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(opening[1])}
         id, title = values.pop("id", None) or None, values.pop("title", None) or None
         parts.append(Document(body, id=id, title=title, metadata=values))
-        position = match.end()
+        position = closing.end()
     add_unmarked(text[position:])
     return parts

@@ -1,6 +1,7 @@
 """Finding documents in a chat; whatever is not certain to be documents stays verbatim."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -533,3 +534,23 @@ def test_no_word_is_ever_lost(text, role):
     left = " ".join([*texts(found), *(m["content"] for m in found.messages)])
     for word in ("boat", "code", "Use", "following"):
         assert left.count(word) >= text.count(word)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<document>" * 50_000,
+        '<document a="' * 50_000,
+        "<context>" * 50_000,
+        " " * 500_000 + "x",
+        "Answer:\n" * 50_000 + "x",
+        "Use it " * 50_000,
+        f"<context>{DOCS * 5000}</context>",
+    ],
+    ids=["documents", "attributes", "contexts", "blanks", "answers", "announcing", "long"],
+)
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_hostile_and_long_texts_take_no_time(text, role):
+    started = time.process_time()
+    detect([Turn(role=role, text=text), user(Q)])
+    assert time.process_time() - started < 3
