@@ -124,6 +124,10 @@ class ChatFinch(BaseChatModel):
         if engine is not None:
             if not isinstance(engine, EngineHandle):
                 engine = EngineHandle(engine, tokenizer)
+            if isinstance(values.get("model"), str) and values["model"] != engine.name:
+                raise ConfigurationError(
+                    f"two models are given: {values['model']!r} and {engine!r}. Give one"
+                )
             values |= {"engine": engine, "model": engine.name}
         return values
 
@@ -134,7 +138,11 @@ class ChatFinch(BaseChatModel):
         if self.engine is None:
             self._handle = EngineHandle(self.model, **settings, model_kwargs=self.model_kwargs)
         else:
-            given = [name for name in (*settings, "model_kwargs") if name in self.model_fields_set]
+            settings["model_kwargs"] = self.model_kwargs
+            fields = self.__class__.model_fields
+            given = [
+                name for name, value in settings.items() if value and value != fields[name].default
+            ]
             if given:
                 raise ConfigurationError(
                     f"{', '.join(given)} cannot be applied to a model that is already loaded"
