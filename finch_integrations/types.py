@@ -129,7 +129,7 @@ class GenerationResponse:
     """A streamed piece of an answer, or the whole answer.
 
     Attributes:
-        text: New text (of a piece) or all text (of an answer). Always valid Unicode.
+        text: New text (of a piece; often none) or all text (of an answer). Always valid Unicode.
         tokens: Ids of the generated tokens behind it; a stop token is counted, not shown.
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated so far.
