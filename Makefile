@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 QUESTION ?= What is the door code of the chemical store?
 
-.PHONY: install demo test check fix bench clean
+.PHONY: install demo test test-lowest check fix bench clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -13,6 +13,13 @@ demo: $(INSTALLED)  ## answer a question over examples/, which is longer than th
 test: $(INSTALLED)  ## the whole test suite, real model included
 	$(BIN)/finch fetch
 	$(BIN)/python -m pytest
+
+test-lowest:  ## the same tests on the lowest declared framework versions, in .venv-lowest
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[all,dev]'
+	.venv-lowest/bin/finch fetch
+	.venv-lowest/bin/python -m pytest
 
 check: $(INSTALLED)  ## style, types, architecture
 	$(BIN)/ruff check .
@@ -38,4 +45,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

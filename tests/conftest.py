@@ -4,6 +4,7 @@ import os
 
 # Before transformers is imported: tests never reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LANGSMITH_TRACING"] = "false"
 
 import pytest
 import torch

@@ -77,6 +77,9 @@ def ask(
         str | None, typer.Option(help="cpu, cuda, mps, …  [default: the accelerator, else cpu]")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page here that shows what was kept.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
@@ -106,6 +109,7 @@ def ask(
                     "temperature": temperature,
                     "seed": seed,
                 },
+                report=report,
                 as_json=as_json,
             )
         )

@@ -73,17 +73,15 @@ def stream_tokens(
 ) -> Iterator[GenerationResponse]:
     """Feed `ids` behind the cache, which grows, and turn what the model says into text.
 
-    The last piece has a finish reason. Text is joined from the pieces; a piece is yielded when
-    there is new text to show. Closing the iterator stops the decoding.
+    One piece per token, so that closing the iterator stops the decoding at the next one; its text
+    is empty while it could still change. The last piece has a finish reason.
     """
     stop_tokens = _stop_tokens(backbone)
     stream = TextStream(backbone.tokenizer, params.stop)
     sampler = make_sampler(params)
     limit = min(params.max_new_tokens, backbone.spec.window - cache_length(cache) - len(ids))
-    pending: list[int] = []
     steps = generate_step(backbone, cache, ids, sampler)
     for count, token in enumerate(steps, start=1):
-        pending.append(token)
         ended = token in stop_tokens
         text = "" if ended else stream.push(token)
         reason: FinishReason | None = None
@@ -93,15 +91,13 @@ def stream_tokens(
             reason = "length"
         if reason is not None:
             text += stream.finish()
-        if text or reason is not None:
-            yield GenerationResponse(
-                text=text,
-                tokens=tuple(pending),
-                prompt_tokens=prompt_tokens,
-                generation_tokens=count,
-                finish_reason=reason,
-            )
-            pending.clear()
+        yield GenerationResponse(
+            text=text,
+            tokens=(token,),
+            prompt_tokens=prompt_tokens,
+            generation_tokens=count,
+            finish_reason=reason,
+        )
         if reason is not None:
             return
 

@@ -11,6 +11,7 @@ text is tokenized in one piece, so the parts join to exactly the plain prompt's 
 import itertools
 import re
 import secrets
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +32,18 @@ _NULL_QUESTION = "N/A"
 
 @dataclass(frozen=True, slots=True)
 class DocumentSpan:
-    """Where a document lies among the document tokens: [start, end)."""
+    """Where a document lies.
+
+    Attributes:
+        start: Its first token among the document tokens.
+        end: Behind its last token.
+        text_start: Where character 0 of `Document.text` lies in `Prompt.text`; blanks in front
+            are left out there, so it can lie before its surroundings' start.
+    """
 
     start: int
     end: int
+    text_start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +152,21 @@ def build_prompt(
     last = _first(ends, lambda end: end > body_end)
     asked = _first(ends, lambda end: end > question_start)
     stop = _first(ends, lambda end: end >= question_end)
-    spans, start = [], len(before)
-    for text_of_one in bodies:
-        end = start + len(text_of_one)
-        spans.append((start, end))
-        start = end + len("\n\n")
+    places, begin = [], 0
+    for document, text_of_one in zip(documents, bodies, strict=True):
+        end = begin + len(text_of_one)
+        places.append((begin, end - len(document.text.rstrip())))
+        begin = end + len("\n\n")
+    offsets = [start - len(before) for start in starts[first:last]]
     return Prompt(
         prefix=tuple(ids[:first]),
         documents=tuple(ids[first:last]),
         suffix=tuple(ids[last:]),
         guide=Guide(tuple(ids[last : stop + 1]), rows=stop + 1 - asked),
         null_guide=_null_guide(tokenizer, between),
-        spans=_token_spans(spans, starts[first:last]),
+        spans=_token_spans(places, offsets),
         text=body,
-        # A token may start before the documents' text when it reaches over the border.
-        offsets=tuple(max(0, start - len(before)) for start in starts[first:last]),
+        offsets=tuple(offsets),
         question=question,
     )
 
@@ -321,13 +330,15 @@ def _first(values: list[int], matches: Any) -> int:
     return next((index for index, value in enumerate(values) if matches(value)), len(values))
 
 
-def _token_spans(spans: list[tuple[int, int]], starts: list[int]) -> tuple[DocumentSpan, ...]:
-    """Give every document token to one document; separators go to the document before them."""
-    borders = []
-    token = 0
-    for start, _ in spans:
-        while token < len(starts) and starts[token] < start:
-            token += 1
-        borders.append(token)
-    borders.append(len(starts))
-    return tuple(DocumentSpan(a, b) for a, b in itertools.pairwise(borders))
+def _token_spans(places: list[tuple[int, int]], offsets: list[int]) -> tuple[DocumentSpan, ...]:
+    """Give every token to one document; separators go to the document before them.
+
+    Args:
+        places: Where each document and its own text start, in characters.
+        offsets: Where each token starts, in characters.
+    """
+    borders = [bisect_left(offsets, start) for start, _ in places] + [len(offsets)]
+    return tuple(
+        DocumentSpan(start, end, text_start)
+        for (start, end), (_, text_start) in zip(itertools.pairwise(borders), places, strict=True)
+    )

@@ -24,7 +24,7 @@ def random_prompt(documents=60, seed=1):
         suffix=tuple(ids[PREFIX + documents :]),
         guide=Guide(tuple(ids[PREFIX + documents :][:GUIDE]), rows=QUESTION),
         null_guide=Guide((), rows=0),
-        spans=(DocumentSpan(0, documents),),
+        spans=(DocumentSpan(0, documents, text_start=0),),
         text="",
         offsets=(0,) * documents,
         question="",

@@ -7,15 +7,18 @@ segments. Both are taken of the segment and of its neighbourhood. The best segme
 again as one text, so that no cached state depends on what was dropped.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
 from finch_integrations.engine.lexical import bm25_scores
-from finch_integrations.engine.methods.base import Compressed, OnChunk
+from finch_integrations.engine.methods.base import Choice, Compressed, OnChunk
 from finch_integrations.engine.prompt import Guide, Prompt
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, neighbourhoods, split_segments
@@ -34,28 +37,52 @@ def compress_contrast(
     on_chunk: OnChunk,
 ) -> Compressed:
     """Score chunk by chunk, then encode the best segments; every layer keeps the same tokens."""
-    segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
     prefix = new_cache()
     if prompt.prefix:
         backbone.prefill(prompt.prefix, prefix, plan.chunk_length)
-    asked, null = _segment_attention(backbone, prompt, plan, segments, prefix, on_chunk)
+    choice = choose_segments(backbone, prompt, plan, prefix, on_chunk)
+    chosen = [prompt.documents[position] for position in choice.kept.tolist()]
+    backbone.prefill(chosen, prefix, plan.chunk_length)
+    return Compressed(prefix, (choice.kept[None],) * backbone.spec.num_layers, choice)
+
+
+def choose_segments(
+    backbone: Backbone, prompt: Prompt, plan: Plan, prefix: KVCache, on_chunk: OnChunk
+) -> Choice:
+    """Choose exactly `plan.target` tokens without encoding them; `prefix` stays as it is."""
+    segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
+    scores = score_segments(backbone, prompt, segments, prefix, plan.chunk_length, on_chunk)
+    return Choice(fill_budget(segments, scores, plan.target), segments, scores)
+
+
+def score_segments(
+    backbone: Backbone,
+    prompt: Prompt,
+    segments: Sequence[Segment],
+    prefix: KVCache,
+    chunk_length: int,
+    on_chunk: OnChunk,
+) -> Tensor:
+    """Say how much each segment matters to the question.
+
+    The sum of four standardised scores: contrast of attention and BM25, each of the segment
+    itself and of its neighbourhood.
+
+    Returns:
+        [number of segments], higher is better.
+    """
+    asked, null = _segment_attention(backbone, prompt, segments, prefix, chunk_length, on_chunk)
     around = neighbourhoods(segments, _REACH)
-    scores = sum(
-        (
-            standardize(contrast_scores(asked, null)),
-            standardize(contrast_scores(_sum_over(asked, around), _sum_over(null, around))),
-            standardize(bm25_scores(_texts(prompt, segments), prompt.question)),
-            standardize(bm25_scores(_texts(prompt, segments, around), prompt.question)),
-        ),
-        start=torch.zeros(len(segments)),
-    )
-    kept = fill_budget(segments, scores, plan.target)  # [K]
-    cache = share_cache(prefix)
-    backbone.prefill([prompt.documents[i] for i in kept.tolist()], cache, plan.chunk_length)
-    return Compressed(cache, (kept[None],) * backbone.spec.num_layers)
+    alone = [(number, number + 1) for number in range(len(segments))]
+    scores = torch.zeros(len(segments))
+    for groups in (alone, around):
+        texts = _texts(prompt, segments, groups)
+        scores += standardize(contrast_scores(_sum_over(asked, groups), _sum_over(null, groups)))
+        scores += standardize(bm25_scores(texts, prompt.question))
+    return scores
 
 
-def fill_budget(segments: list[Segment], scores: Tensor, budget: int) -> Tensor:
+def fill_budget(segments: Sequence[Segment], scores: Tensor, budget: int) -> Tensor:
     """Take the best segments until `budget` tokens are taken; of the last one only its start.
 
     Args:
@@ -78,9 +105,9 @@ def fill_budget(segments: list[Segment], scores: Tensor, budget: int) -> Tensor:
 def _segment_attention(
     backbone: Backbone,
     prompt: Prompt,
-    plan: Plan,
-    segments: list[Segment],
+    segments: Sequence[Segment],
     prefix: KVCache,
+    chunk_length: int,
     on_chunk: OnChunk,
 ) -> tuple[Tensor, Tensor]:
     """Read the documents chunk by chunk and add up each segment's attention.
@@ -97,8 +124,8 @@ def _segment_attention(
     guides = (prompt.guide, prompt.null_guide)
     sums: list[Tensor] = []
     total, first = len(prompt.documents), cache_length(prefix)
-    for start in range(0, total, plan.chunk_length):
-        chunk = prompt.documents[start : start + plan.chunk_length]
+    for start in range(0, total, chunk_length):
+        chunk = prompt.documents[start : start + chunk_length]
         end, columns = start + len(chunk), slice(first, first + len(chunk))
         cache = share_cache(prefix)
         backbone.forward(chunk, cache)
@@ -133,20 +160,19 @@ def _attention(
     return torch.cat([seen[layer] for layer in layers])
 
 
-def _sum_over(attention: Tensor, around: list[tuple[int, int]]) -> Tensor:
-    """Add up segments: attention [R, U] and U ranges of segments -> [R, U]."""
-    first, end = torch.tensor(around).unbind(dim=1)
-    running = torch.nn.functional.pad(attention.double().cumsum(dim=1), (1, 0))
+def _sum_over(attention: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
+    """Add up segments: attention [R, U] and ranges of segments -> [R, number of groups]."""
+    first, end = torch.tensor(groups).unbind(dim=1)
+    running = pad(attention.double().cumsum(dim=1), (1, 0))
     return (running[:, end] - running[:, first]).float()
 
 
 def _texts(
-    prompt: Prompt, segments: list[Segment], around: list[tuple[int, int]] | None = None
+    prompt: Prompt, segments: Sequence[Segment], groups: Sequence[tuple[int, int]]
 ) -> list[str]:
-    """The text of every segment, or of every neighbourhood."""
+    """The text of every range of segments."""
     offsets = (*prompt.offsets, len(prompt.text))
-    ranges = around or [(i, i + 1) for i in range(len(segments))]
     return [
         prompt.text[offsets[segments[first].start] : offsets[segments[end - 1].end]]
-        for first, end in ranges
+        for first, end in groups
     ]

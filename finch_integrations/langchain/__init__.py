@@ -1,0 +1,43 @@
+"""LangChain: a chat model for RAG chains that compresses the retrieved documents.
+
+Needs the extra `langchain`: pip install "finch-integrations[langchain]"
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from finch_integrations.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from finch_integrations.langchain.chat_model import ChatFinch
+    from finch_integrations.langchain.documents import document_prompt, format_docs
+    from finch_integrations.langchain.middleware import FinchDocumentsMiddleware
+
+__all__ = ["ChatFinch", "FinchDocumentsMiddleware", "document_prompt", "format_docs"]
+
+_LAZY = {
+    "ChatFinch": "finch_integrations.langchain.chat_model",
+    "FinchDocumentsMiddleware": "finch_integrations.langchain.middleware",
+    "document_prompt": "finch_integrations.langchain.documents",
+    "format_docs": "finch_integrations.langchain.documents",
+}
+_INSTALL = {
+    "langchain_core": 'pip install "finch-integrations[langchain]"',
+    "langchain": "pip install langchain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _INSTALL:
+            raise
+        raise MissingExtraError(
+            f"{name} needs the package {package}, which is not installed. "
+            f"Install it: {_INSTALL[package]}"
+        ) from error

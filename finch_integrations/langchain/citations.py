@@ -1,0 +1,74 @@
+"""Quotes as LangChain's standard citations, and the translator that shows them in blocks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.block_translators import register_translator
+from langchain_core.messages.content import Citation, ContentBlock, TextContentBlock
+
+from finch_integrations.pipeline.quotes import Quote
+from finch_integrations.types import Document, DocumentShare
+
+PROVIDER = "finch"
+
+
+def make_citations(
+    quotes: Sequence[Quote], documents: Sequence[Document], shares: Sequence[DocumentShare]
+) -> list[Citation]:
+    """Make a citation of every run of words that the answer shares with a document."""
+    return [
+        _make_citation(quote, documents[quote.document], shares[quote.document].id)
+        for quote in quotes
+    ]
+
+
+def document_scores(shares: Sequence[DocumentShare]) -> list[dict[str, Any]]:
+    """Describe how much of each document was kept. Attention is no citation, so it is apart."""
+    return [
+        {
+            "document_id": share.id,
+            "title": share.title,
+            "tokens": share.tokens,
+            "kept_tokens": share.kept_tokens,
+            "kept_share": share.kept_share,
+        }
+        for share in shares
+    ]
+
+
+def _make_citation(quote: Quote, document: Document, id: str) -> Citation:
+    source = document.metadata.get("source")
+    citation = Citation(
+        type="citation",
+        start_index=quote.start,
+        end_index=quote.end,
+        cited_text=document.text[quote.source_start : quote.source_end],
+        extras={
+            "document_index": quote.document,
+            "document_id": id,
+            "source_start": quote.source_start,
+            "source_end": quote.source_end,
+        },
+    )
+    if title := document.title or source:
+        citation["title"] = str(title)
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        citation["url"] = source
+    return citation
+
+
+def _translate(message: AIMessage) -> list[ContentBlock]:
+    """One text block with the citations as annotations."""
+    if not isinstance(message.content, str):
+        raise NotImplementedError  # already blocks: LangChain's own reading applies
+    citations = message.response_metadata.get("citations") or []
+    if not message.content and not citations:
+        return []
+    block = TextContentBlock(type="text", text=message.content)
+    if citations:
+        block["annotations"] = list(citations)
+    return [block]
+
+
+register_translator(PROVIDER, _translate, _translate)

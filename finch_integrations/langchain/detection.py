@@ -1,0 +1,256 @@
+"""Find the documents in a chat, and put the rest in the order compression needs.
+
+Pure functions over turns; what is not certain to be documents stays where it is, verbatim.
+The first source that has documents wins: handed over by the caller, content blocks, a tool's
+artifact, marked text, known prompts.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.langchain import patterns as known
+from finch_integrations.langchain.marks import join_texts, split_marked
+from finch_integrations.types import Document, Message
+
+ContextDetection = Literal["auto", "marked", "off"]
+DocumentsFrom = Literal["kwarg", "message", "blocks", "artifact", "marked", "pattern", "none"]
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A message on its way to the model.
+
+    Attributes:
+        role: Who speaks.
+        text: What is said, documents in content blocks left out.
+        label: Stands above the text of a tool's result.
+        blocks: Documents from the message's content blocks.
+        artifact: Documents a tool returned beside its text.
+        question: The part of the text that is the question, once documents were found around it.
+        only_calls: Whether an assistant turn consists of tool calls.
+        emptied: Whether documents were taken out of the text.
+    """
+
+    role: Role
+    text: str
+    label: str = ""
+    blocks: tuple[Document, ...] = ()
+    artifact: tuple[Document, ...] = ()
+    question: str | None = None
+    only_calls: bool = False
+    emptied: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detected:
+    """A chat with its documents taken out.
+
+    Attributes:
+        messages: What is left; with documents it ends with the question.
+        documents: In the order they were found.
+        source: Where they were found.
+    """
+
+    messages: tuple[Message, ...]
+    documents: tuple[Document, ...]
+    source: DocumentsFrom
+
+
+def detect(
+    turns: Sequence[Turn],
+    handed_over: Sequence[Document] = (),
+    handed_over_by: Literal["kwarg", "message"] = "kwarg",
+    *,
+    mode: ContextDetection = "auto",
+    patterns: Sequence[re.Pattern[str]] = (),
+    strict: bool = False,
+) -> Detected:
+    """Find the documents of a chat.
+
+    Args:
+        turns: The chat.
+        handed_over: Documents the caller gave beside it.
+        handed_over_by: How.
+        mode: `auto` uses every source, `marked` no prompts without marks, `off` only documents
+            that are given as such (handed over or as blocks).
+        patterns: The user's own; the group `context` is documents, the group `question`, if
+            there is one, the question.
+        strict: Do not go by known prompts, and raise if no documents are found.
+
+    Raises:
+        InvalidInputError: Documents are given in two ways, there are documents but no question,
+            or `strict` and no documents were found.
+    """
+    blocks = tuple(document for turn in turns for document in turn.blocks)
+    if handed_over and blocks:
+        raise InvalidInputError(
+            f"documents are given twice: {len(handed_over)} handed over and {len(blocks)} as "
+            "content blocks of messages. Give them in one way"
+        )
+    if handed_over:
+        return _compose(turns, tuple(handed_over), handed_over_by)
+    if blocks:
+        return _compose(turns, blocks, "blocks")
+    sources: list[tuple[DocumentsFrom, Callable[[Turn], _Taken | None]]] = []
+    if mode != "off":
+        sources += [("artifact", _take_artifact), ("marked", _take_marked)]
+    if mode == "auto":
+        sources.append(("pattern", lambda turn: _take_by_patterns(turn, patterns)))
+        if not strict:
+            sources.append(("pattern", _take_known))
+    for source, take in sources:
+        taken = [take(turn) for turn in turns]
+        documents = tuple(document for one in taken if one for document in one.documents)
+        rest = [one.turn if one else turn for one, turn in zip(taken, turns, strict=True)]
+        if documents and _question(rest):
+            return _compose(rest, documents, source)
+    if strict:
+        raise InvalidInputError(
+            "no documents were recognised in these messages, and strict is on. Hand them over "
+            "with documents=…, or mark them with format_docs"
+        )
+    return _compose(turns, (), "none")
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A turn without the documents that were found in it, and they."""
+
+    turn: Turn
+    documents: tuple[Document, ...]
+
+
+def _take_artifact(turn: Turn) -> _Taken | None:
+    """Take a tool's documents if all their texts stand in its result, in order.
+
+    What stands above a document ("Source: …") stays its heading, so that no text is lost.
+    """
+    if not turn.artifact:
+        return None
+    documents: list[Document] = []
+    rest: list[str] = []
+    position = 0
+    for document in turn.artifact:
+        body = document.text.strip()
+        at = turn.text.find(body, position)
+        if not body or at < 0:
+            return None
+        heading = turn.text[position:at]
+        if not documents:  # an introduction is not the first document's heading
+            introduction, gap, heading = heading.rpartition("\n\n")
+            rest.append(introduction + gap)
+        documents.append(replace(document, text=heading.lstrip() + body))
+        position = at + len(body)
+    rest.append(turn.text[position:])
+    return _take(turn, tuple(documents), join_texts(*rest))
+
+
+def _take_marked(turn: Turn) -> _Taken | None:
+    found = split_marked(turn.text) if turn.role != "assistant" else None
+    if found is None:
+        return None
+    if turn.role == "user":
+        return _take(turn, found.documents, *known.split_question(found.lead, found.tail))
+    return _take(turn, found.documents, join_texts(found.lead, found.tail))
+
+
+def _take_by_patterns(turn: Turn, patterns: Sequence[re.Pattern[str]]) -> _Taken | None:
+    if turn.role not in ("system", "user"):
+        return None
+    return _taken(turn, known.split_by_patterns(turn.text, patterns))
+
+
+def _take_known(turn: Turn) -> _Taken | None:
+    if turn.role == "system":
+        return _taken(turn, known.split_known_system(turn.text))
+    if turn.role == "user":
+        return _taken(turn, known.split_known_user(turn.text))
+    return None
+
+
+def _taken(turn: Turn, found: known.SplitPrompt | None) -> _Taken | None:
+    if found is None:
+        return None
+    lead, question = found.lead, found.question
+    if turn.role == "user" and question is None:
+        lead, question = known.split_question(lead, "")
+    return _take(turn, (Document(found.documents),), lead, question)
+
+
+def _take(
+    turn: Turn, documents: tuple[Document, ...], rest: str, question: str | None = None
+) -> _Taken:
+    return _Taken(replace(turn, text=rest, question=question, emptied=True), documents)
+
+
+def _question(turns: Sequence[Turn]) -> str:
+    """The last user turn's question."""
+    asking = [turn for turn in turns if turn.role == "user"]
+    if not asking:
+        return ""
+    last = asking[-1]
+    return (last.text if last.question is None else last.question).strip()
+
+
+def _compose(
+    turns: Sequence[Turn], documents: tuple[Document, ...], source: DocumentsFrom
+) -> Detected:
+    """Join system texts at the front and, with documents, put the question at the end."""
+    system = [turn.text for turn in turns if turn.role == "system"]
+    chat = _without_spent_calls([turn for turn in turns if turn.role != "system"])
+    messages: list[Message] = []
+    if documents:
+        last = max((n for n, turn in enumerate(chat) if turn.role == "user"), default=None)
+        question = _question(turns)
+        if last is None or not question:
+            raise InvalidInputError(
+                f"there are {len(documents)} documents but no question: the messages need a "
+                "human message with text"
+            )
+        before, asking, behind = chat[:last], chat[last], chat[last + 1 :]
+        if asking.question is not None:
+            # The instruction of a prompt that held documents and question.
+            system.append(asking.text)
+        messages += [m for turn in before for m in _as_messages(turn)]
+        if behind:
+            # An agent's steps since the question: it is asked again behind them.
+            messages.append(Message(role="user", content=question))
+            messages += [m for turn in behind for m in _as_messages(turn)]
+        messages.append(Message(role="user", content=question))
+    else:
+        messages += [m for turn in chat for m in _as_messages(turn)]
+    if text := join_texts(*system):
+        messages.insert(0, Message(role="system", content=text))
+    return Detected(messages=tuple(messages), documents=documents, source=source)
+
+
+def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
+    """Drop tool calls all of whose results became documents; these stand in for them."""
+    kept: list[Turn] = []
+    position = 0
+    while position < len(turns):
+        turn, end = turns[position], position + 1
+        while end < len(turns) and turns[end].role == "tool":
+            end += 1
+        results = turns[position + 1 : end]
+        spent = results and all(
+            (result.emptied or result.blocks) and not result.text for result in results
+        )
+        if not (turn.only_calls and spent):
+            kept += turns[position:end]
+        position = end
+    return kept
+
+
+def _as_messages(turn: Turn) -> list[Message]:
+    """What the model reads of a turn; nothing if it consisted of documents or says nothing."""
+    text = join_texts(turn.text, turn.question or "")
+    if not text and (turn.role == "assistant" or turn.emptied or turn.blocks):
+        return []
+    if turn.role == "tool":
+        return [Message(role="user", content=f"{turn.label}\n{text or '(nothing)'}")]
+    return [Message(role=turn.role, content=text)]

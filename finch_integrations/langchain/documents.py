@@ -1,0 +1,140 @@
+"""LangChain documents to the engine's, and into a prompt's text with marks around them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.documents import Document as LangChainDocument
+from langchain_core.prompts import PromptTemplate
+
+from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.langchain.marks import mark_document
+from finch_integrations.types import Document
+
+_SHOWN_METADATA = ("title", "source")
+
+
+def format_docs(documents: Iterable[LangChainDocument]) -> str:
+    """Write documents into a prompt so that `ChatFinch` finds exactly them again.
+
+    Ids, titles and sources come along. Marks inside the documents' texts are escaped.
+
+    Args:
+        documents: Retrieved documents.
+
+    Example:
+        chain = {"context": retriever | format_docs, "question": RunnablePassthrough()} | ...
+    """
+    marked = [
+        mark_document(
+            document.page_content,
+            {"id": document.id, **{name: document.metadata.get(name) for name in _SHOWN_METADATA}},
+        )
+        for document in documents
+    ]
+    return "\n".join(["<documents>", *marked, "</documents>"])
+
+
+def document_prompt(*metadata: str) -> PromptTemplate:
+    """Make a prompt for single documents whose marks `ChatFinch` recognises exactly.
+
+    For chains that format the documents themselves, such as `create_stuff_documents_chain`.
+
+    Args:
+        metadata: Names of metadata to write into the marks; every document must have them.
+
+    Raises:
+        ConfigurationError: A name cannot stand in a mark.
+    """
+    for name in metadata:
+        if not name.isidentifier() or name == "page_content":
+            raise ConfigurationError(
+                f"{name!r} cannot name metadata in a document's marks; give plain names such as "
+                "'source'"
+            )
+    return _DocumentPrompt(
+        template="{page_content}" + "".join(f"{{{name}}}" for name in metadata),
+        input_variables=["page_content", *metadata],
+    )
+
+
+class _DocumentPrompt(PromptTemplate):
+    """Writes marks around a document, which a format string cannot escape."""
+
+    def format(self, **kwargs: Any) -> str:
+        """Write one document."""
+        return mark_document(kwargs.pop("page_content"), kwargs)
+
+
+def as_documents(items: object, name: str) -> tuple[Document, ...]:
+    """Take LangChain documents, strings or mappings.
+
+    Args:
+        items: Documents. Mappings have `text` or `page_content`, and may have `id`, `title`
+            and `metadata`.
+        name: What to call them in errors.
+
+    Raises:
+        InvalidInputError: They are no list, there are none, or one is of another kind.
+    """
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes):
+        raise InvalidInputError(
+            f"{name} must be a list of documents, got {type(items).__name__}. "
+            "Put a single document into a list: [document]"
+        )
+    if not items:
+        raise InvalidInputError(f"{name} is an empty list. Leave it out to ask without documents")
+    return tuple(_as_document(item, f"{name}[{n}]") for n, item in enumerate(items))
+
+
+def from_langchain(document: LangChainDocument) -> Document:
+    """Convert one document; id and title may stand in its metadata."""
+    title = document.metadata.get("title")
+    id = document.id or document.metadata.get("id")
+    return Document(
+        document.page_content,
+        id=None if id is None else str(id),
+        title=str(title) if title else None,
+        metadata=document.metadata,
+    )
+
+
+def with_unique_ids(documents: Sequence[Document]) -> tuple[Document, ...]:
+    """Number repeated ids: retrievers return chunks of one file under one id."""
+    taken = {document.id for document in documents}
+    seen: set[str] = set()
+    unique = []
+    for document in documents:
+        id, number = document.id, 2
+        if id is not None and id in seen:
+            while f"{document.id}#{number}" in taken:
+                number += 1
+            id = f"{document.id}#{number}"
+            taken.add(id)
+        if id is not None:
+            seen.add(id)
+        unique.append(replace(document, id=id))
+    return tuple(unique)
+
+
+def _as_document(item: object, name: str) -> Document:
+    if isinstance(item, LangChainDocument):
+        return from_langchain(item)
+    if isinstance(item, Document):
+        return item
+    if isinstance(item, str):
+        return Document(item)
+    if not isinstance(item, Mapping):
+        raise InvalidInputError(
+            f"{name} must be a Document, a string or a mapping, got {type(item).__name__}"
+        )
+    texts = [key for key in ("text", "page_content") if key in item]
+    unknown = item.keys() - {"text", "page_content", "id", "title", "metadata", "type"}
+    if len(texts) != 1 or unknown:
+        raise InvalidInputError(
+            f"{name} must have the key 'text' or 'page_content' and may have 'id', 'title' and "
+            f"'metadata', got the keys {', '.join(map(repr, item)) or 'none'}"
+        )
+    metadata = item.get("metadata") or {}
+    title = item.get("title") or metadata.get("title")
+    return Document(item[texts[0]], id=item.get("id"), title=title, metadata=metadata)

@@ -1,0 +1,134 @@
+"""Marks around documents in a prompt's text: written by `format_docs`, read back here.
+
+<document id="…" title="…" …>text</document>     one document
+<documents>…</documents>, <context>…</context>   around documents, marked or not
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finch_integrations.types import Document
+
+_NAMES = "documents?|context"
+_WRAPPER_TAG = re.compile(r"<(/?)(context|documents)>", re.IGNORECASE)
+_OPENING = re.compile(r"<document((?:\s+[\w.:-]+=\"[^\"]*\")*)\s*>", re.IGNORECASE)
+_CLOSING = re.compile("</document>", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r"([\w.:-]+)=\"([^\"]*)\"")
+# A backslash behind the bracket; texts that have one there already get one more, so that
+# unescaping gives every text back as it was.
+_TO_ESCAPE = re.compile(rf"<(\\*)(/?(?:{_NAMES})\b)", re.IGNORECASE)
+_TO_UNESCAPE = re.compile(rf"<(\\*)\\(/?(?:{_NAMES})\b)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedText:
+    """A text with its marked documents taken out.
+
+    Attributes:
+        lead: Everything before the last document that is not one.
+        documents: In the order of the text.
+        tail: Everything behind the last document.
+    """
+
+    lead: str
+    documents: tuple[Document, ...]
+    tail: str
+
+
+def escape_marks(text: str) -> str:
+    """Change marks inside a document's text, so that it cannot end itself or begin another."""
+    return _TO_ESCAPE.sub(r"<\1\\\2", text)
+
+
+def unescape_marks(text: str) -> str:
+    """Undo `escape_marks`."""
+    return _TO_UNESCAPE.sub(r"<\1\2", text)
+
+
+def mark_document(text: str, attributes: Mapping[str, Any]) -> str:
+    """Write one document with its marks; attributes that are None are left out."""
+    shown = (
+        f' {name}="{html.escape(str(value))}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    return f"<document{''.join(shown)}>\n{escape_marks(text)}\n</document>"
+
+
+def split_marked(text: str) -> MarkedText | None:
+    """Take the marked documents out of a text; None if there are none."""
+    parts: list[str | Document] = []
+    position = 0
+    for start, inner_start, inner_end, end in _wrappers(text):
+        inside = _elements(text[inner_start:inner_end], unmarked_are_documents=True)
+        if any(isinstance(part, Document) for part in inside):
+            parts += [*_elements(text[position:start]), *inside]
+            position = end
+    parts += _elements(text[position:])
+    last = max((n for n, part in enumerate(parts) if isinstance(part, Document)), default=None)
+    if last is None:
+        return None
+    return MarkedText(
+        lead=join_texts(*(part for part in parts[:last] if isinstance(part, str))),
+        documents=tuple(part for part in parts if isinstance(part, Document)),
+        tail=join_texts(*(part for part in parts[last:] if isinstance(part, str))),
+    )
+
+
+def join_texts(*texts: str) -> str:
+    """Join texts as paragraphs, leaving out blank ones."""
+    return "\n\n".join(text.strip() for text in texts if text.strip())
+
+
+def _wrappers(text: str) -> list[tuple[int, int, int, int]]:
+    """Find wrapped regions: start, start and end of the inside, end.
+
+    A region reaches to the last closing tag before the next opening one of its kind: a document
+    that holds a closing tag does not get out of its wrapper.
+    """
+    regions: list[tuple[int, int, int, int]] = []
+    opening: re.Match[str] | None = None
+    closing: re.Match[str] | None = None
+    for tag in _WRAPPER_TAG.finditer(text):
+        kind_matches = opening is not None and tag[2].lower() == opening[2].lower()
+        if opening is None:
+            opening = tag if not tag[1] else None
+        elif tag[1] and kind_matches:
+            closing = tag
+        elif not tag[1] and closing is not None:
+            regions.append((opening.start(), opening.end(), closing.start(), closing.end()))
+            opening, closing = tag, None
+    if opening is not None and closing is not None:
+        regions.append((opening.start(), opening.end(), closing.start(), closing.end()))
+    return regions
+
+
+def _elements(text: str, *, unmarked_are_documents: bool = False) -> list[str | Document]:
+    parts: list[str | Document] = []
+    position = 0
+
+    def add_unmarked(piece: str) -> None:
+        if not unmarked_are_documents:
+            parts.append(piece)
+        elif _WRAPPER_TAG.sub("", piece).strip():  # <context><documents>… is one wrapper
+            parts.append(Document(piece.strip()))
+
+    searched = 0
+    while opening := _OPENING.search(text, searched):
+        closing = _CLOSING.search(text, opening.end())
+        if closing is None:
+            break
+        searched = closing.end()
+        body = unescape_marks(text[opening.end() : closing.start()].strip())
+        if not body:
+            continue
+        add_unmarked(text[position : opening.start()])
+        values = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(opening[1])}
+        id, title = values.pop("id", None) or None, values.pop("title", None) or None
+        parts.append(Document(body, id=id, title=title, metadata=values))
+        position = closing.end()
+    add_unmarked(text[position:])
+    return parts

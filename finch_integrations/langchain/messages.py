@@ -1,0 +1,175 @@
+"""LangChain messages to turns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.documents import Document as LangChainDocument
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.langchain.detection import Role, Turn
+from finch_integrations.langchain.documents import from_langchain
+from finch_integrations.types import Document
+
+# The calls themselves are read from `tool_calls`; reasoning is no part of what was said.
+_NOT_SAID = {
+    "input_json_delta",
+    "reasoning",
+    "redacted_thinking",
+    "thinking",
+    "tool_call",
+    "tool_call_chunk",
+    "tool_use",
+}
+_ROLES: dict[str, Role] = {
+    "ai": "assistant",
+    "assistant": "assistant",
+    "developer": "system",
+    "human": "user",
+    "model": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "user": "user",
+}
+
+
+def to_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
+    """Convert messages.
+
+    A human message's name stands before its text, a tool's name above its result; tool calls
+    are written out as JSON.
+
+    Raises:
+        InvalidInputError: A message has an unknown role or holds something that is not text.
+    """
+    return [_to_turn(message, f"message {n}") for n, message in enumerate(messages, start=1)]
+
+
+def _to_turn(message: BaseMessage, name: str) -> Turn:
+    text, blocks = _read_content(message.content, name, assistant=isinstance(message, AIMessage))
+    role = _role(message, name)
+    if isinstance(message, AIMessage):
+        calls = [_write_call(call["name"], call["args"]) for call in message.tool_calls]
+        calls += [_write_call(c["name"], c["args"]) for c in message.invalid_tool_calls]
+        return Turn(
+            role=role,
+            text="\n".join([text, *calls] if text else calls),
+            blocks=blocks,
+            only_calls=bool(calls) and not text.strip(),
+        )
+    if role == "tool":
+        failed = isinstance(message, ToolMessage) and message.status == "error"
+        tool = f"the tool {message.name}" if message.name else "the tool"
+        label = f"Error of {tool}:" if failed else f"Result of {tool}:"
+        artifact = _read_artifact(getattr(message, "artifact", None))
+        return Turn(role=role, text=text, label=label, blocks=blocks, artifact=artifact)
+    if role == "user" and message.name and text:
+        text = f"{message.name}: {text}"
+    return Turn(role=role, text=text, blocks=blocks)
+
+
+def _role(message: BaseMessage, name: str) -> Role:
+    if isinstance(message, SystemMessage):
+        return "system"
+    if isinstance(message, HumanMessage):
+        return "user"
+    if isinstance(message, AIMessage):
+        return "assistant"
+    if isinstance(message, ToolMessage | FunctionMessage):
+        return "tool"
+    role = message.role if isinstance(message, ChatMessage) else message.type
+    if role.lower() not in _ROLES:
+        raise InvalidInputError(
+            f"{name} has the role {role!r}. Use one of {', '.join(sorted(_ROLES))}"
+        )
+    return _ROLES[role.lower()]
+
+
+def _write_call(name: str | None, arguments: Any) -> str:
+    call = {"name": name, "arguments": arguments}
+    return f"<tool_call>\n{json.dumps(call, ensure_ascii=False, default=str)}\n</tool_call>"
+
+
+def _read_artifact(artifact: Any) -> tuple[Document, ...]:
+    if not isinstance(artifact, list | tuple):
+        return ()
+    if not all(isinstance(item, LangChainDocument) for item in artifact):
+        return ()
+    return tuple(from_langchain(item) for item in artifact)
+
+
+def _read_content(
+    content: str | list[Any], name: str, *, assistant: bool
+) -> tuple[str, tuple[Document, ...]]:
+    """Join the text blocks and take the documents out of the others."""
+    if isinstance(content, str):
+        return content, ()
+    texts: list[str] = []
+    documents: list[Document] = []
+    for block in content:
+        if isinstance(block, str):
+            texts.append(block)
+            continue
+        kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
+        if kind == "text":
+            texts.append(block["text"])
+        elif kind == "tool_result":
+            text, found = _read_content(block.get("content") or "", name, assistant=False)
+            texts.append(text)
+            documents += found
+        elif kind in ("text-plain", "document", "search_result"):
+            documents.append(_read_document(block, name))
+        elif not (assistant and kind in _NOT_SAID):
+            raise InvalidInputError(
+                f"{name} holds a block of the type {kind!r}, which a text model cannot read. "
+                "Give blocks of the types text, text-plain, document (with text) or search_result"
+            )
+    return "\n".join(texts), tuple(documents)
+
+
+def _read_document(block: Mapping[str, Any], name: str) -> Document:
+    """Read a standard text-plain block or one of Anthropic's document and search-result blocks."""
+    extras = {**(block.get("metadata") or {}), **(block.get("extras") or {})}
+    source = block.get("source")
+    if block["type"] == "text-plain":
+        text = block.get("text")
+    elif block["type"] == "search_result":
+        text = _join_blocks(block.get("content"))
+    else:
+        inner = source if isinstance(source, Mapping) else {}
+        text = inner.get("data") if inner.get("type") == "text" else None
+        if inner.get("type") == "content":
+            text = _join_blocks(inner.get("content"))
+        source = None
+    if not isinstance(text, str):
+        raise InvalidInputError(
+            f"{name} holds a {block['type']} block without text. Files, links and uploads are "
+            "not read; put the text itself into the block"
+        )
+    if isinstance(source, str):
+        extras.setdefault("source", source)
+    if context := block.get("context") or extras.get("context"):
+        text = f"{context}\n\n{text}"
+    # LangChain makes up ids for blocks that have none.
+    id = block.get("id")
+    known = id if isinstance(id, str) and not id.startswith("lc_") else extras.get("id")
+    title = block.get("title") or extras.get("title")
+    return Document(text, id=known, title=title, metadata=extras)
+
+
+def _join_blocks(content: Any) -> str | None:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    texts = [b if isinstance(b, str) else b.get("text") for b in content]
+    return "\n".join(texts) if all(isinstance(text, str) for text in texts) else None

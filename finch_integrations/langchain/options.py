@@ -1,0 +1,116 @@
+"""What a constructor and a call may set, checked and sorted."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
+from finch_integrations.errors import ConfigurationError
+
+_COMPRESSION = frozenset(field.name for field in fields(CompressionConfig))
+_BUDGETS = frozenset({"target_size", "compression_ratio", "max_kv_bytes"})
+_SAMPLING = frozenset({"temperature", "top_p", "top_k", "seed", "max_tokens", "stop"})
+_OTHERS = frozenset(
+    {"chat_template_kwargs", "context_detection", "documents", "instruction", "model", "strict"}
+)
+_TOOLS = frozenset({"functions", "response_format", "tool_choice", "tools"})
+# What hosted models take and a local one has no use for; accepted so that ChatFinch can be
+# put in their place.
+_HOSTED = frozenset({"api_key", "max_retries", "timeout"})
+_ALIASES = {"max_new_tokens": "max_tokens", "model_name": "model"}
+
+NO_TOOLS = (
+    "ChatFinch cannot call tools or follow a schema: its decoding is not constrained, and many "
+    "local models are not trained for it. Let a tool-calling model choose the tools and "
+    "ChatFinch answer from their results, retrieve first with FinchDocumentsMiddleware, or parse "
+    "the answer's text with an output parser"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The engine's options for one call.
+
+    Attributes:
+        sampling: Fields of `SamplingParams`.
+        compression: Fields of `CompressionConfig`.
+    """
+
+    sampling: Mapping[str, Any]
+    compression: Mapping[str, Any]
+
+
+def with_known_names(values: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Resolve the other names of constructor options and refuse unknown ones.
+
+    Raises:
+        ConfigurationError: An option is unknown or given under both of its names.
+    """
+    known = set(known)
+    resolved = _resolve_aliases(values)
+    if unknown := sorted(resolved.keys() - known - _HOSTED):
+        raise ConfigurationError(
+            f"ChatFinch has no option {', '.join(map(repr, unknown))}; "
+            f"known: {', '.join(sorted(known))}"
+        )
+    return resolved
+
+
+def check_call(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve the other names of a call's options and refuse those that have no effect.
+
+    Raises:
+        NotImplementedError: The call brings tools or a schema.
+        ConfigurationError: An option is unknown or given under both of its names.
+    """
+    if any(kwargs.get(name) for name in _TOOLS):
+        raise NotImplementedError(NO_TOOLS)
+    resolved = _resolve_aliases(kwargs)
+    known = _COMPRESSION | _SAMPLING | _OTHERS
+    if unknown := sorted(resolved.keys() - known - _TOOLS):
+        raise ConfigurationError(
+            f"a call takes no option {', '.join(map(repr, unknown))}; "
+            f"known: {', '.join(sorted(known))}"
+        )
+    return resolved
+
+
+def make_options(
+    own: Mapping[str, Any], compression: Mapping[str, Any], call: Mapping[str, Any]
+) -> Options:
+    """Lay a call's options over the model's. None leaves an option as it is.
+
+    Args:
+        own: The model's sampling options and budgets.
+        compression: The model's further compression options.
+        call: The call's options; its budget replaces the model's.
+
+    Raises:
+        ConfigurationError: A value is wrong.
+    """
+    if clash := sorted(compression.keys() & _BUDGETS):
+        raise ConfigurationError(f"give {', '.join(clash)} directly and not inside compression=…")
+    changes = {name: value for name, value in call.items() if value is not None}
+    defaults = {name: value for name, value in {**compression, **own}.items() if value is not None}
+    if changes.keys() & _BUDGETS:
+        defaults = {name: value for name, value in defaults.items() if name not in _BUDGETS}
+    chosen = defaults | changes
+    sampling = {name: chosen[name] for name in sorted(_SAMPLING & chosen.keys())}
+    if "max_tokens" in sampling:
+        sampling["max_new_tokens"] = sampling.pop("max_tokens")
+    # A misspelt name inside compression=… is to be named too, so only known others are left out.
+    further = chosen.keys() - _SAMPLING - _OTHERS - _TOOLS
+    options = Options(sampling, {name: chosen[name] for name in sorted(further)})
+    with_overrides(SamplingParams(), options.sampling)
+    with_overrides(CompressionConfig(), options.compression)
+    return options
+
+
+def _resolve_aliases(values: Mapping[str, Any]) -> dict[str, Any]:
+    resolved = dict(values)
+    for alias, name in _ALIASES.items():
+        if alias in resolved:
+            if name in resolved:
+                raise ConfigurationError(f"{alias} is another name of {name}; give one of them")
+            resolved[name] = resolved.pop(alias)
+    return resolved

@@ -1,0 +1,186 @@
+"""Prompts that are known to carry documents without marks, and how to take them apart.
+
+A text is only split where its own words announce what follows ("based on the following context:",
+"Context: … Question: …"). The labels go, everything else that is not the documents stays.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finch_integrations.langchain.marks import join_texts
+
+_NOUN = r"(?:context|documents?|articles?|passages?|sources?|excerpts?|information)"
+_ANNOUNCED = re.compile(
+    r"\b(?:us(?:e|ing)|based (?:only |solely )?(?:up)?on|given|from|with)\b[^\n.]{0,60}?"
+    rf"\b(?:following\b[^\n.]{{0,40}}?\b{_NOUN}|{_NOUN}\s+(?:given |provided )?below)\b",
+    re.IGNORECASE,
+)
+_LABEL = r"[ \t#*]*(?:retrieved )?context(?: information)?[ \t*]*:[ \t*]*"
+_CONTEXT = re.compile(rf"^{_LABEL}", re.I | re.M)
+# Strings joined in source code often leave the label at the end of the instruction's line.
+_CONTEXT_IN_LINE = re.compile(rf"(?:^|(?<=[.!?]\s)){_LABEL}", re.I | re.M)
+_QUESTION = re.compile(r"^[ \t#*]*(?:user )?(?:question|query|input)[ \t*]*:[ \t*]*", re.I | re.M)
+_ANSWER = re.compile(
+    r"^[ \t#*]*(?:(?:helpful|final|your) )?answer[ \t*]*:[ \t*]*\s*\Z", re.I | re.M
+)
+_NOUN_ANYWHERE = re.compile(rf"\b{_NOUN}\b", re.IGNORECASE)
+_INSTRUCTS = re.compile(
+    r"\b(?:answers?|respond|reply|questions?|say|cite|context|don't|do not|please|always|never"
+    r"|must|only)\b",
+    re.IGNORECASE,
+)
+_CLOSING_LENGTH = 300
+# Without a colon or a label behind it an announcement may only describe the task; then what
+# follows counts as documents if it is much longer than an instruction would be.
+_LONG, _TIMES_LONGER = 500, 2
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPrompt:
+    """A prompt's text with the documents taken out.
+
+    Attributes:
+        lead: What is neither documents nor question.
+        documents: The documents' text.
+        question: The question, if the text holds it.
+    """
+
+    lead: str
+    documents: str
+    question: str | None = None
+
+
+def split_known_system(text: str) -> SplitPrompt | None:
+    """Take apart a system text that ends with documents; None if none are announced.
+
+    A short last paragraph that reads like an instruction is left out of the documents.
+    """
+    place = _locate(text, _CONTEXT_IN_LINE)
+    if place is None:
+        return None
+    lead, rest = text[: place.start], text[place.end :]
+    if place.labelled:
+        certain = _NOUN_ANYWHERE.search(lead) is not None
+    else:
+        long = max(_LONG, _TIMES_LONGER * len(lead))
+        certain = lead.rstrip().endswith(":") or len(rest.strip()) >= long
+    if not certain:
+        return None
+    documents, closing = _split_closing(rest)
+    return _split(join_texts(lead, closing), documents)
+
+
+def split_known_user(text: str) -> SplitPrompt | None:
+    """Take apart a user text that holds documents and a question; None unless both are told."""
+    body = text[: answer.start()] if (answer := _ANSWER.search(text)) else text
+    place = _locate(body, _CONTEXT)
+    if place is None:
+        return None
+    lead, rest = body[: place.start], body[place.end :]
+    if place.labelled and (asked := _last(_QUESTION, lead)):
+        return _split(lead[: asked.start()], rest, lead[asked.end() :])
+    if asked := _last(_QUESTION, rest):
+        return _split(lead, rest[: asked.start()], rest[asked.end() :])
+    # "{question}\n\nUse the following context to answer the query:\n{documents}"
+    question, gap, announcement = lead.rstrip().rpartition("\n")
+    if gap and not place.labelled and _ANNOUNCED.search(announcement):
+        return _split(announcement, rest, question) if announcement.endswith(":") else None
+    return None
+
+
+def split_by_patterns(text: str, patterns: Sequence[re.Pattern[str]]) -> SplitPrompt | None:
+    """Take a text apart by the user's own patterns, whose group `context` is the documents."""
+    for pattern in patterns:
+        match = pattern.search(text)
+        if not match or not (match["context"] or "").strip():
+            continue
+        cuts = [match.span("context")]
+        question = match.groupdict().get("question")
+        if question:
+            cuts.append(match.span("question"))
+        pieces, position = [], 0
+        for start, end in sorted(cuts):
+            pieces.append(text[position:start])
+            position = end
+        return SplitPrompt(
+            join_texts(*pieces, text[position:]),
+            match["context"].strip(),
+            question.strip() if question else None,
+        )
+    return None
+
+
+def split_question(lead: str, tail: str) -> tuple[str, str]:
+    """Find the question in what is left of a user text around its documents.
+
+    Returns:
+        The rest and the question. The question is what a label names, else what stands behind
+        the documents, else what stands before them.
+    """
+    if answer := _ANSWER.search(tail):
+        tail = tail[: answer.start()]
+    if label := _last(_QUESTION, tail):
+        return join_texts(lead, tail[: label.start()]), tail[label.end() :].strip()
+    if label := _last(_QUESTION, lead):
+        return lead[: label.start()].strip(), join_texts(lead[label.end() :], tail)
+    if tail.strip():
+        return lead.strip(), tail.strip()
+    return "", lead.strip()
+
+
+def _split(lead: str, documents: str, question: str | None = None) -> SplitPrompt | None:
+    if not documents.strip() or (question is not None and not question.strip()):
+        return None
+    asked = question.strip() if question is not None else None
+    return SplitPrompt(lead.strip(), documents.strip(), asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where documents begin: the label lies between start and end, if there is one."""
+
+    start: int
+    end: int
+    labelled: bool
+
+
+def _locate(text: str, label_pattern: re.Pattern[str]) -> _Place | None:
+    label = label_pattern.search(text)
+    announced = _ANNOUNCED.search(text)
+    if announced is None or (label and label.start() < announced.start()):
+        return _Place(label.start(), label.end(), True) if label else None
+    end = _end_of_announcement(text, announced)
+    if label:
+        colon = text[:end].rstrip().endswith(":")
+        between = text[end : label.start()]
+        asked = not colon and _QUESTION.search(text, announced.end(), label.start())
+        # Further on, the label would be a word of the documents themselves.
+        if asked or not between.strip():
+            return _Place(label.start(), label.end(), True)
+    return _Place(end, end, False)
+
+
+def _end_of_announcement(text: str, announced: re.Match[str]) -> int:
+    """The end of the announcement's line if it ends with a colon, else of its paragraph."""
+    line = text.find("\n", announced.end())
+    if line < 0:
+        return len(text)
+    if text[:line].rstrip().endswith(":"):
+        return line + 1
+    paragraph = text.find("\n\n", announced.end())
+    return len(text) if paragraph < 0 else paragraph + 2
+
+
+def _split_closing(text: str) -> tuple[str, str]:
+    """Leave a short last paragraph that reads like an instruction out of the documents."""
+    documents, gap, closing = text.rstrip().rpartition("\n\n")
+    short = len(closing) <= _CLOSING_LENGTH
+    if gap and documents.strip() and short and _INSTRUCTS.search(closing):
+        return documents, closing
+    return text, ""
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    matches = list(pattern.finditer(text))
+    return matches[-1] if matches else None

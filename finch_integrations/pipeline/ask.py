@@ -1,0 +1,141 @@
+"""One question from start to end: compress the documents, then stream the answer."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.quotes import Quote, find_quotes
+from finch_integrations.types import (
+    CompressionStats,
+    Document,
+    DocumentShare,
+    FinishReason,
+    GenerationResponse,
+    Message,
+)
+
+if TYPE_CHECKING:
+    from finch_integrations.engine.engine import FinchEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskRequest:
+    """What to answer, and how.
+
+    Attributes:
+        messages: The chat, with the roles `system`, `user` and `assistant`. With documents it
+            ends with the user's question, and system texts are joined at its front.
+        documents: Compressed under the question; none: a plain chat, uncompressed.
+        instruction: Stands between documents and question; None: the engine's own.
+        chat_template_kwargs: Further variables for the chat template.
+        compression: Fields of `CompressionConfig` to change.
+        sampling: Fields of `SamplingParams` to change.
+    """
+
+    messages: tuple[Message, ...]
+    documents: tuple[Document, ...] = ()
+    instruction: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    compression: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerReport:
+    """What an answer took.
+
+    Attributes:
+        finish_reason: `stop` or `length`.
+        prompt_tokens: Length of the prompt before compression.
+        generation_tokens: Tokens generated.
+        generation_seconds: Wall-clock time of the decoding.
+        compression: What the compression did; None without documents.
+        documents: Per document, how much of it was kept.
+        quotes: Where the answer repeats the documents word for word.
+    """
+
+    finish_reason: FinishReason
+    prompt_tokens: int
+    generation_tokens: int
+    generation_seconds: float
+    compression: CompressionStats | None
+    documents: tuple[DocumentShare, ...]
+    quotes: tuple[Quote, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerPiece:
+    """A piece of an answer; the last one, and only the last, has the report."""
+
+    text: str
+    report: AnswerReport | None = None
+
+
+def ask(
+    engine: "FinchEngine", request: AskRequest, check: Callable[[], None] = lambda: None
+) -> Iterator[AnswerPiece]:
+    """Answer a request; one piece per token, so its text may be empty.
+
+    Args:
+        engine: Runs the model.
+        request: What to answer.
+        check: Called after every chunk of a compression; raises to cancel.
+
+    Raises:
+        FinchError: As `FinchEngine.compress`, `.stream` and `.chat` raise it.
+    """
+    stats: CompressionStats | None = None
+    shares: tuple[DocumentShare, ...] = ()
+    pieces: Iterator[GenerationResponse]
+    if request.documents:
+        system, history, question = _split(request.messages)
+        instruction = {} if request.instruction is None else {"instruction": request.instruction}
+        context = engine.compress(
+            request.documents,
+            question,
+            system=system,
+            history=history,
+            chat_template_kwargs=request.chat_template_kwargs,
+            progress=lambda _: check(),
+            **instruction,
+            **request.compression,
+        )
+        stats, shares = context.stats, context.documents
+        pieces = engine.stream(context, **request.sampling)
+    else:
+        pieces = engine.chat(
+            request.messages,
+            chat_template_kwargs=request.chat_template_kwargs,
+            **request.sampling,
+        )
+    started = time.perf_counter()
+    answer = ""
+    for piece in pieces:
+        report = None
+        answer += piece.text
+        if piece.finish_reason is not None:
+            report = AnswerReport(
+                finish_reason=piece.finish_reason,
+                prompt_tokens=piece.prompt_tokens,
+                generation_tokens=piece.generation_tokens,
+                generation_seconds=time.perf_counter() - started,
+                compression=stats,
+                documents=shares,
+                quotes=find_quotes(answer, request.documents),
+            )
+        yield AnswerPiece(text=piece.text, report=report)
+
+
+def _split(messages: tuple[Message, ...]) -> tuple[str | None, list[Message], str]:
+    """Take a chat apart into system text, history and question."""
+    if not messages or messages[-1]["role"] != "user":
+        roles = ", ".join(message["role"] for message in messages) or "none"
+        raise InvalidInputError(
+            f"with documents the messages must end with the user's question, got the roles: {roles}"
+        )
+    *turns, question = messages
+    system = [turn["content"] for turn in turns if turn["role"] == "system"]
+    history = [turn for turn in turns if turn["role"] != "system"]
+    return "\n\n".join(system) or None, history, question["content"]

@@ -1,0 +1,188 @@
+"""A model by its settings: loaded when first used, shared by all who name the same one."""
+
+import threading
+from collections.abc import AsyncGenerator, Generator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from finch_integrations.errors import ConfigurationError
+from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, ask
+from finch_integrations.pipeline.worker import Check, worker
+
+if TYPE_CHECKING:
+    from finch_integrations.engine.engine import FinchEngine
+
+# Kept until `close`: adapters are made anew all the time, models must not be loaded anew.
+_engines: dict[str, "FinchEngine"] = {}
+_guard = threading.Lock()
+_SECRET = ("token",)
+
+
+class EngineHandle:
+    """Names a model; making, copying and pickling a handle loads and copies no weights.
+
+    Example:
+        handle = EngineHandle("embedded")
+        request = AskRequest(messages=({"role": "user", "content": "Hello!"},))
+        for piece in handle.stream(request):
+            print(piece.text, end="")
+    """
+
+    def __init__(
+        self,
+        model: Any = "embedded",
+        tokenizer: Any = None,
+        *,
+        revision: str | None = None,
+        device: Any = None,
+        dtype: Any = "auto",
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a model's settings, or a model that is already loaded.
+
+        Args:
+            model: `embedded`, a folder, a `.gguf` file or a hub id; or a ready `FinchEngine`; or
+                a ready transformers model, together with its tokenizer.
+            tokenizer: Of a ready transformers model.
+            revision: Of a hub model.
+            device: Default: the accelerator if there is one.
+            dtype: Default: by device.
+            model_kwargs: Passed to transformers' `from_pretrained`.
+
+        Raises:
+            ConfigurationError: The arguments contradict each other.
+            UnsupportedModelError: A ready model cannot be compressed for.
+        """
+        self._settings = {
+            "revision": revision,
+            "device": device,
+            "dtype": dtype,
+            **(model_kwargs or {}),
+        }
+        self._ready: FinchEngine | None = None
+        if isinstance(model, str | Path):
+            if tokenizer is not None:
+                raise ConfigurationError(
+                    "a tokenizer goes with a ready model, but the model is given by its name "
+                    f"({str(model)!r}). Leave the tokenizer out; the model's own is used"
+                )
+            self.name = str(model)
+        else:
+            self._ready = _ready_engine(model, tokenizer, self._settings)
+            self.name = self._ready.backbone.name
+        self._model = model
+
+    @property
+    def engine(self) -> "FinchEngine":
+        """The engine; loads the model if this process has not done so yet.
+
+        Raises:
+            ModelLoadError: There is no such model, or it cannot be read.
+            UnsupportedModelError: The model cannot be compressed for.
+            ConfigurationError: A setting is wrong, or a ready engine has been closed.
+        """
+        if self._ready is not None:
+            return self._ready
+        with _guard:
+            engine = _engines.get(self._key)
+        if engine is None:
+            from finch_integrations.engine.engine import FinchEngine
+
+            loaded = FinchEngine.from_pretrained(self._model, **self._settings)
+            with _guard:
+                engine = _engines.setdefault(self._key, loaded)
+            if engine is not loaded:  # another thread was faster; both share the weights
+                loaded.close()
+        return engine
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._ready is not None or self._key in _engines
+
+    @property
+    def identity(self) -> str:
+        """Tells models with different answers apart, without loading one; holds no secrets."""
+        if self._ready is not None:
+            engine = self._ready
+            return f"{engine.backbone.fingerprint} {engine.compression} {engine.sampling}"
+        settings = {name: v for name, v in self._settings.items() if name not in _SECRET}
+        return repr((str(self._model), sorted(settings.items())))
+
+    def stream(self, request: AskRequest) -> Generator[AnswerPiece, None, None]:
+        """Answer in the worker thread, after all earlier requests; closing it stops the work.
+
+        Raises:
+            FinchError: As `engine` and `ask` raise it.
+        """
+        return worker.stream(lambda check: self._ask(request, check))
+
+    def astream(self, request: AskRequest) -> AsyncGenerator[AnswerPiece, None]:
+        """Like `stream` without blocking the event loop; cancelling the task stops the work."""
+        return worker.astream(lambda check: self._ask(request, check))
+
+    def close(self) -> None:
+        """Unload the model for everyone in this process; the next use loads it again.
+
+        A ready model is its owner's to close and stays as it is.
+        """
+        with _guard:
+            engine = _engines.pop(self._key, None)
+        if engine is not None:
+            engine.close()
+
+    def _ask(self, request: AskRequest, check: Check) -> Generator[AnswerPiece, None, None]:
+        yield from ask(self.engine, request, check)
+
+    @property
+    def _key(self) -> str:
+        """Equal for equal settings; a ready engine has a key of its own."""
+        if self._ready is not None:
+            return f"ready {id(self._ready)}"
+        return repr((str(self._model), sorted(self._settings.items())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EngineHandle) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"EngineHandle({self.name!r})"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._ready is not None:
+            raise ConfigurationError(
+                f"{self!r} holds loaded weights and cannot be pickled. "
+                "Name the model (a folder or hub id) instead of handing it over loaded"
+            )
+        return vars(self)
+
+
+def _ready_engine(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> "FinchEngine":
+    from finch_integrations.engine.engine import FinchEngine
+
+    given = [name for name, value in settings.items() if value not in (None, "auto")]
+    if given:
+        raise ConfigurationError(
+            f"{', '.join(given)} cannot be applied to a model that is already loaded. "
+            "Leave it out, or name the model instead of handing it over"
+        )
+    if isinstance(model, FinchEngine):
+        if tokenizer is not None:
+            raise ConfigurationError("a FinchEngine has its tokenizer; leave tokenizer out")
+        return model
+    if not hasattr(model, "config"):
+        raise ConfigurationError(
+            "model must be a name, a folder, a .gguf file, a FinchEngine or a loaded "
+            f"transformers model, got {type(model).__name__}"
+        )
+    if tokenizer is None:
+        raise ConfigurationError("a loaded transformers model needs its tokenizer: tokenizer=…")
+    return FinchEngine(model, tokenizer)

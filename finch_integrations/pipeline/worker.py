@@ -1,0 +1,149 @@
+"""The one thread that runs models, and the ways to wait for it.
+
+Blocking generators run here one after another, in the order they were asked for. Their items
+are handed over as they come, to threads (`stream`) or to event loops (`astream`). The worker does
+not wait for whoever reads, so a reader who pauses holds nobody up; a reader who leaves stops
+the generator at its next item.
+"""
+
+import asyncio
+import atexit
+import os
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Check = Callable[[], None]
+Work = Callable[[Check], Generator[Item, None, None]]
+
+
+class Cancelled(BaseException):
+    """Ends a generator whose reader has left. A BaseException, as in asyncio."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """The last event of a job. The error, if there is one, keeps its traceback."""
+
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A generator to run and where its items go."""
+
+    work: Work[Any]
+    send: Callable[[Any], None]
+    stopping: threading.Event
+    left: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        if self.left.is_set() or self.stopping.is_set():
+            raise Cancelled
+
+    def run(self) -> None:
+        try:
+            self.check()
+            with closing(self.work(self.check)) as items:
+                for item in items:
+                    self.send(item)
+                    self.check()
+        except BaseException as error:  # carried over to the reader
+            self.send(_Ended(error))
+        else:
+            self.send(_Ended())
+
+
+class Worker:
+    """Runs generators one after another in a thread of its own, started when first needed."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the thread and its jobs; a forked child has neither."""
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def stream(self, work: Work[Item]) -> Generator[Item, None, None]:
+        """Run a generator in the worker and iterate over its items here.
+
+        Args:
+            work: Makes the generator. It gets a function that raises when the reader has left,
+                to be called during long stretches without an item.
+
+        Yields:
+            The items. Errors of the generator are raised here.
+        """
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        job = self._submit(work, events.put)
+        try:
+            while not isinstance(event := events.get(), _Ended):
+                yield event
+            _raise(event)
+        finally:
+            job.left.set()
+
+    async def astream(self, work: Work[Item]) -> AsyncGenerator[Item, None]:
+        """Like `stream`, without blocking the event loop."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Any] = asyncio.Queue()
+
+        def send(event: Any) -> None:
+            try:
+                loop.call_soon_threadsafe(events.put_nowait, event)
+            except RuntimeError:  # the loop is closed: nobody reads any more
+                job.left.set()
+
+        job = self._submit(work, send)
+        try:
+            while not isinstance(event := await events.get(), _Ended):
+                yield event
+            _raise(event)
+        finally:
+            job.left.set()
+
+    def stop(self) -> None:
+        """End the thread at its next item; readers that are still there get `Cancelled`."""
+        with self._guard:
+            thread, self._thread = self._thread, None
+            if thread is None:
+                return
+            self._stopping.set()
+            self._jobs.put(None)
+        thread.join()
+
+    def _submit(self, work: Work[Any], send: Callable[[Any], None]) -> _Job:
+        with self._guard:
+            if self._thread is None:
+                self._stopping = threading.Event()
+                self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+                self._thread = threading.Thread(
+                    target=_run_jobs, args=(self._jobs,), name="finch-worker", daemon=True
+                )
+                self._thread.start()
+            job = _Job(work, send, self._stopping)
+            self._jobs.put(job)
+        return job
+
+
+def _run_jobs(jobs: "queue.SimpleQueue[_Job | None]") -> None:
+    while (job := jobs.get()) is not None:
+        job.run()
+        del job  # it holds documents and caches, and the thread may idle for long
+
+
+def _raise(ended: _Ended) -> None:
+    if ended.error is not None:
+        raise ended.error
+
+
+worker = Worker()
+# Threads that are still inside torch when the interpreter ends can crash it.
+atexit.register(worker.stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=worker.reset)

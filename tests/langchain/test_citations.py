@@ -1,0 +1,94 @@
+"""Quotes as standard citations: in the metadata, and as annotations of the text block."""
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
+
+from finch_integrations import Document, DocumentShare
+from finch_integrations.langchain.call import Call
+from finch_integrations.langchain.citations import make_citations
+from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
+from finch_integrations.pipeline.quotes import find_quotes
+
+ANSWER = "They say the boat leaves at nine."
+DOCUMENTS = (
+    Document("Tea is at four.", id="tea"),
+    Document(
+        "The boat leaves at nine! Be early.",
+        id="boat",
+        metadata={"source": "https://example.org/boat"},
+    ),
+)
+SHARES = tuple(DocumentShare(id=str(d.id), title=None, tokens=9, kept_tokens=3) for d in DOCUMENTS)
+CITATION = {
+    "type": "citation",
+    "url": "https://example.org/boat",
+    "title": "https://example.org/boat",
+    "start_index": 9,
+    "end_index": 32,
+    "cited_text": "The boat leaves at nine",
+    "extras": {
+        "document_index": 1,
+        "document_id": "boat",
+        "source_start": 0,
+        "source_end": 23,
+    },
+}
+
+
+@pytest.fixture
+def chunks():
+    """The chunks of an answer, as ChatFinch makes them."""
+    call = Call(AskRequest(messages=(), documents=DOCUMENTS), "model", "kwarg")
+    report = AnswerReport(
+        finish_reason="stop",
+        prompt_tokens=30,
+        generation_tokens=8,
+        generation_seconds=0.1,
+        compression=None,
+        documents=SHARES,
+        quotes=find_quotes(ANSWER, DOCUMENTS),
+    )
+    pieces = [AnswerPiece(text=ANSWER[:10]), AnswerPiece(text=ANSWER[10:], report=report)]
+    assert call.make_chunk(AnswerPiece(text="")) is None
+    return [call.make_chunk(piece).message for piece in pieces]
+
+
+def test_quotes_become_citations():
+    quotes = find_quotes(ANSWER, DOCUMENTS)
+    assert make_citations(quotes, DOCUMENTS, SHARES) == [CITATION]
+    assert ANSWER[9:32] == "the boat leaves at nine"
+
+
+def test_a_title_comes_before_the_source_and_paths_are_no_urls():
+    documents = [Document(DOCUMENTS[1].text, title="Boats", metadata={"source": "boat.md"})]
+    (citation,) = make_citations(find_quotes(ANSWER, documents), documents, SHARES[:1])
+    assert citation["title"] == "Boats"
+    assert "url" not in citation
+    documents = [Document(DOCUMENTS[1].text, metadata={"source": "boat.md"})]
+    (citation,) = make_citations(find_quotes(ANSWER, documents), documents, SHARES[:1])
+    assert citation["title"] == "boat.md"
+
+
+def test_the_last_chunk_brings_the_citations(chunks):
+    assert "citations" not in chunks[0].response_metadata
+    assert chunks[1].response_metadata["citations"] == [CITATION]
+
+
+def test_the_joined_answer_is_one_string_and_one_block_with_annotations(chunks):
+    joined = chunks[0] + chunks[1]
+    assert joined.content == ANSWER
+    assert joined.response_metadata["model_provider"] == "finch"
+    assert joined.content_blocks == [{"type": "text", "text": ANSWER, "annotations": [CITATION]}]
+
+
+def test_answers_without_citations_have_a_plain_block():
+    for kind in (AIMessage, AIMessageChunk):
+        message = kind("Hi.", response_metadata={"model_provider": "finch"})
+        assert message.content_blocks == [{"type": "text", "text": "Hi."}]
+        assert kind("", response_metadata={"model_provider": "finch"}).content_blocks == []
+
+
+def test_content_that_is_blocks_already_is_left_to_langchain():
+    blocks = [{"type": "text", "text": "Hi."}]
+    message = AIMessage(blocks, response_metadata={"model_provider": "finch"})
+    assert message.content_blocks == blocks

@@ -1,0 +1,225 @@
+"""The model's handle and one question from start to end, on tiny models."""
+
+import asyncio
+import copy
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from finch_integrations import (
+    ConfigurationError,
+    Document,
+    FinchEngine,
+    InvalidInputError,
+    ModelLoadError,
+)
+from finch_integrations.pipeline.ask import AskRequest
+from finch_integrations.pipeline.handle import EngineHandle
+from tests.tiny import make_model, make_tokenizer, text_of
+
+DOCUMENTS = (Document(text_of(300, seed=1), id="a"), Document(text_of(200, seed=2), id="b"))
+CHAT = (
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hello."},
+    {"role": "assistant", "content": "Hi."},
+    {"role": "user", "content": "What is new?"},
+)
+SMALL = {"target_size": 60, "chunk_length": 50}
+
+
+@pytest.fixture
+def handle(engine):
+    return EngineHandle(engine)
+
+
+@pytest.fixture
+def forwards(model):
+    """The lengths of the sequences fed to the model."""
+    lengths = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    yield lengths
+    hook.remove()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def request(**changes):
+    options = {"messages": CHAT, "sampling": {"max_new_tokens": 12}}
+    return AskRequest(**options | changes)
+
+
+def text(pieces):
+    return "".join(piece.text for piece in pieces)
+
+
+async def collect(items):
+    return [item async for item in items]
+
+
+def test_an_answer_over_documents_is_the_engines(engine, handle):
+    pieces = list(handle.stream(request(documents=DOCUMENTS, compression=SMALL)))
+    context = engine.compress(
+        DOCUMENTS, "What is new?", system="Be brief.", history=CHAT[1:3], **SMALL
+    )
+    answer = engine.generate(context, max_new_tokens=12)
+    assert text(pieces) == answer.text
+    assert [piece.report for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    report = pieces[-1].report
+    assert report.finish_reason == answer.finish_reason
+    assert (report.prompt_tokens, report.generation_tokens) == (context.prompt_tokens, 12)
+    assert report.documents == context.documents
+    assert report.compression.kept_tokens == 60
+
+
+def test_an_answer_without_documents_is_the_plain_chats(engine, handle):
+    pieces = list(handle.stream(request()))
+    assert text(pieces) == text(engine.chat(CHAT, max_new_tokens=12))
+    assert pieces[-1].report.compression is None
+    assert pieces[-1].report.documents == ()
+
+
+def test_async_and_sync_say_the_same(handle):
+    asked = request(documents=DOCUMENTS, compression=SMALL)
+    pieces = asyncio.run(collect(handle.astream(asked)))
+    assert text(pieces) == text(handle.stream(asked))
+
+
+def test_the_instruction_can_be_changed(engine, handle):
+    asked = request(documents=DOCUMENTS, compression=SMALL, instruction="Question:")
+    report = list(handle.stream(asked))[-1].report
+    suffix = "\n\nQuestion: What is new?<|im_end|>\n<|im_start|>assistant\n"
+    assert report.compression.suffix_tokens == len(engine.backbone.tokenizer(suffix).input_ids)
+
+
+@pytest.mark.parametrize("messages", [(), CHAT[:3], CHAT[:1]])
+def test_documents_need_a_question(handle, messages):
+    with pytest.raises(InvalidInputError, match="must end with the user's question, got the"):
+        list(handle.stream(request(messages=messages, documents=DOCUMENTS)))
+
+
+def test_leaving_stops_the_decoding_within_a_token(model, handle, forwards):
+    model.register_forward_pre_hook(lambda *_: time.sleep(0.005))
+    pieces = handle.stream(request(sampling={"max_new_tokens": 1000}))
+    next(pieces)
+    pieces.close()
+    begun = len(forwards)
+    list(handle.stream(request(sampling={"max_new_tokens": 1})))  # its turn comes after
+    assert len(forwards) <= begun + 1 + 1  # the token under way, and this answer's only one
+
+
+def test_leaving_stops_a_compression_at_the_next_chunk(model, handle, forwards):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def pause(*_):
+        inside.set()
+        go_on.wait(10)
+
+    hook = model.register_forward_pre_hook(pause)
+    asked = request(
+        messages=CHAT[-1:],
+        documents=DOCUMENTS,
+        compression={"target_size": 60, "chunk_length": 50},
+    )
+
+    async def main():
+        task = asyncio.create_task(collect(handle.astream(asked)))
+        await asyncio.to_thread(inside.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    go_on.set()
+    hook.remove()
+    begun = len(forwards)
+    list(handle.stream(request(sampling={"max_new_tokens": 1})))
+    assert begun == 1
+    # Of 11 chunks only the first was read, with the question behind it; then the other answer.
+    assert len(forwards) <= begun + 3
+
+
+def test_concurrent_questions_do_not_disturb_each_other(handle):
+    asked = [
+        request(
+            documents=DOCUMENTS,
+            compression=SMALL,
+            messages=({"role": "user", "content": f"What is {number}?"},),
+        )
+        for number in range(4)
+    ]
+    alone = [text(handle.stream(one)) for one in asked]
+    assert len(set(alone)) > 1
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda one: text(handle.stream(one)), asked))
+    assert together == alone
+
+
+def test_a_handle_by_name_loads_when_first_used_and_shares(folder):
+    first, second = EngineHandle(folder), EngineHandle(str(folder))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert not first.loaded
+    assert text(first.stream(request()))
+    assert second.loaded
+    assert second.engine is first.engine
+    second.close()
+    assert not first.loaded
+    assert text(first.stream(request()))  # loads again
+    first.close()
+
+
+def test_handles_that_load_at_once_share_one_engine(folder):
+    handles = [EngineHandle(folder) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        engines = list(pool.map(lambda handle: handle.engine, handles))
+    assert len(set(map(id, engines))) == 1
+    handles[0].close()
+
+
+def test_copies_and_pickles_carry_settings_not_weights(folder, handle):
+    named = EngineHandle(folder, dtype="float32")
+    assert pickle.loads(pickle.dumps(named)) == named
+    assert copy.deepcopy(named) is copy.copy(named) is named
+    assert not named.loaded
+    assert copy.deepcopy(handle).engine is handle.engine
+    with pytest.raises(ConfigurationError, match="cannot be pickled. Name the model"):
+        pickle.dumps(handle)
+
+
+def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer):
+    handle = EngineHandle(model, tokenizer)
+    assert handle.loaded
+    assert handle.engine.backbone.model is model
+    handle.close()
+    assert text(handle.stream(request()))  # its owner's to close
+    assert handle != EngineHandle(FinchEngine(model, tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (lambda m, t: {"model": m}, "needs its tokenizer"),
+        (lambda m, t: {"model": "embedded", "tokenizer": t}, "Leave the tokenizer out"),
+        (lambda m, t: {"model": FinchEngine(m, t), "tokenizer": t}, "leave tokenizer out"),
+        (lambda m, t: {"model": m, "tokenizer": t, "dtype": "float16"}, "dtype cannot be applied"),
+        (lambda m, t: {"model": 5}, "model must be a name.*got int"),
+    ],
+)
+def test_contradictory_arguments_are_named(model, tokenizer, arguments, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        EngineHandle(**arguments(model, tokenizer))
+
+
+def test_errors_of_loading_reach_the_caller(tmp_path):
+    with pytest.raises(ModelLoadError, match="there is no model folder"):
+        list(EngineHandle(tmp_path / "missing").stream(request()))
