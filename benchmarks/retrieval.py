@@ -29,6 +29,7 @@ LEGS: dict[str, dict[str, Any]] = {
     "bm25": {"dense_weight": 0},
     "dense": {"bm25_weight": 0},
     "hybrid": {},
+    "hybrid, rrf": {"fusion": "rrf"},
 }
 CUTS = (1, 5, 10)
 
@@ -86,10 +87,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
     """Print a table."""
     names = list(next(iter(next(iter(results.values())).values())))
-    print(f"{'':18}" + "".join(f"{name:>13}" for name in names))
+    print(f"{'':23}" + "".join(f"{name:>13}" for name in names))
     for subset, legs in results.items():
         for leg, scores in legs.items():
-            print(f"{subset:10}{leg:8}" + "".join(f"{scores[name]:13.3f}" for name in names))
+            print(f"{subset:10}{leg:13}" + "".join(f"{scores[name]:13.3f}" for name in names))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from finch_integrations.errors import ConfigurationError
 Selection = Literal["layer", "kv_head"]
 BudgetSchedule = Literal["linear", "fill"]
 Pooling = Literal["none", "max", "mean"]
+Fusion = Literal["scores", "rrf"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,9 @@ class RetrievalConfig:
             least `top_k` are.
         bm25_weight: Weight of the BM25 leg; 0 leaves it out.
         dense_weight: Weight of the dense leg; 0 leaves it out.
-        rrf_k: Constant of the reciprocal rank fusion; the larger, the less first ranks stand out.
+        fusion: `scores`: by how far scores stand out in their leg. `rrf`: by reciprocal ranks,
+            for legs whose scores mean little.
+        rrf_k: Constant of `rrf`; the larger, the less first ranks stand out.
         score_threshold: Lowest score that comes back: the reranker's if there is one, else of
             the fusion, or of the only leg that runs.
         max_tokens: Upper limit of the tokens that come back together. What does not fit is left
@@ -152,6 +155,7 @@ class RetrievalConfig:
     fetch_k: int = 100
     bm25_weight: float = 1.0
     dense_weight: float = 1.0
+    fusion: Fusion = "scores"
     rrf_k: float = 60
     score_threshold: float | None = None
     max_tokens: int | None = None
@@ -166,6 +170,11 @@ class RetrievalConfig:
                 raise ConfigurationError(f"{name} must be 0 or more, got {value!r}")
         if not self.bm25_weight and not self.dense_weight:
             raise ConfigurationError("one of bm25_weight and dense_weight must be above 0")
+        _require_choice("fusion", self.fusion, get_args(Fusion))
+        if self.fusion != "rrf" and self.rrf_k != 60:
+            raise ConfigurationError(
+                f"rrf_k is an option of fusion='rrf' and does nothing with {self.fusion!r}"
+            )
         threshold = self.score_threshold
         if threshold is not None and not (_is_real(threshold) and math.isfinite(threshold)):
             raise ConfigurationError(f"score_threshold must be a number, got {threshold!r}")

@@ -1,6 +1,6 @@
 """Hybrid retrieval: from a large collection to the documents that the engine compresses.
 
-Words by BM25 (bm25s), meaning by any embedding model (numpy), fused by reciprocal rank.
+Words by BM25 (bm25s), meaning by any embedding model (numpy), fused.
 """
 
 from finch_integrations.config import RetrievalConfig
@@ -11,7 +11,7 @@ from finch_integrations.retrieval.build import (
     build_index,
 )
 from finch_integrations.retrieval.encoders import Encoder, SentenceTransformerEncoder
-from finch_integrations.retrieval.fusion import reciprocal_rank_fusion
+from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
 from finch_integrations.retrieval.hybrid import HybridRetriever
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "Source",
     "build_index",
     "reciprocal_rank_fusion",
+    "score_fusion",
 ]

@@ -13,7 +13,7 @@ from finch_integrations.retrieval.bm25 import BM25Index
 from finch_integrations.retrieval.collection import Collection, MetadataFilter, as_predicate
 from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.encoders import as_encoder
-from finch_integrations.retrieval.fusion import reciprocal_rank_fusion
+from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
 from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Leg
 from finch_integrations.retrieval.reranking import as_reranker
 from finch_integrations.retrieval.store import (
@@ -32,7 +32,7 @@ from finch_integrations.types import Document
 # About 250 tokens of English: what all-MiniLM-L6-v2 reads of a text.
 CHUNK_SIZE = 1000
 # Names in a result's metadata.
-SCORES = ("bm25_score", "dense_score", "rrf_score", "rerank_score", "score")
+SCORES = ("bm25_score", "dense_score", "fused_score", "rerank_score", "score")
 
 
 def estimate_tokens(text: str) -> int:
@@ -43,11 +43,11 @@ def estimate_tokens(text: str) -> int:
 class HybridRetriever:
     """Find chunks of documents by their words (BM25) and by their meaning (dense vectors).
 
-    The two rankings are fused by reciprocal rank. Results are `Document`s that the engine takes
-    as they are. Beside the metadata of their document they name `document_id`, `section`,
-    `start_index`, `end_index` (characters of the document's text), `score`, and whichever of
-    `bm25_score`, `dense_score`, `rrf_score` and `rerank_score` there are. `score` is the one
-    that they are ranked by.
+    The two rankings are fused, by their scores or by reciprocal ranks. Results are `Document`s
+    that the engine takes as they are. Beside the metadata of their document they name
+    `document_id`, `section`, `start_index`, `end_index` (characters of the document's text),
+    `score`, and whichever of `bm25_score`, `dense_score`, `fused_score` and `rerank_score` there
+    are. `score` is the one that they are ranked by.
 
     Example:
         retriever = HybridRetriever.from_documents(documents, encoder="embedded")
@@ -259,14 +259,12 @@ class HybridRetriever:
                 id = str(document.id)
                 found.setdefault(id, document)
                 scores.setdefault(id, {}).setdefault(f"{leg.name}_score", score)
-            rankings.append([str(document.id) for document, _ in hits])
-        fused = reciprocal_rank_fusion(
-            rankings, weights=[weights[leg.name] for leg in legs], k=config.rrf_k
-        )
-        final = "rrf_score" if len(legs) > 1 else f"{legs[0].name}_score"
+            rankings.append([(str(document.id), score) for document, score in hits])
+        fused = _fuse(rankings, [weights[leg.name] for leg in legs], config)
+        final = "fused_score" if len(legs) > 1 else f"{legs[0].name}_score"
         results = []
         for id, score in fused:
-            all_scores = scores[id] | {"rrf_score": score}
+            all_scores = scores[id] | {"fused_score": score}
             results.append(_with(found[id], all_scores | {"score": all_scores[final]}))
         return results
 
@@ -322,6 +320,17 @@ class HybridRetriever:
             return position, int(metadata.get("start_index", 0))
 
         return sorted(results, key=place)
+
+
+def _fuse(
+    rankings: Sequence[Sequence[tuple[str, float]]],
+    weights: Sequence[float],
+    config: RetrievalConfig,
+) -> list[tuple[str, float]]:
+    if config.fusion == "scores":
+        return score_fusion(rankings, weights=weights)
+    ids = [[id for id, _ in ranking] for ranking in rankings]
+    return reciprocal_rank_fusion(ids, weights=weights, k=config.rrf_k)
 
 
 def check_chunk_size(chunk_size: object) -> None:

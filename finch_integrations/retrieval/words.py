@@ -16,7 +16,7 @@ _UNSPACED = re.compile(
 
 
 def words(text: str) -> list[str]:
-    """Split a text into words: runs of letters and digits, case folded.
+    """Split a text into words: runs of letters and digits, case folded, without plural s.
 
     Runs of a script without spaces give their characters and pairs of neighbours.
     """
@@ -24,10 +24,17 @@ def words(text: str) -> list[str]:
     found: list[str] = []
     for run in _WORD.findall(folded):
         if not _UNSPACED.search(run):
-            found.append(run)
+            found.append(_singular(run))
             continue
         found += [word for word in _UNSPACED.split(run) if word]
         for part in _UNSPACED.findall(run):
             found += part
             found += [part[at : at + 2] for at in range(len(part) - 1)]
     return found
+
+
+def _singular(word: str) -> str:
+    """Drop a plural's ending; what looks like one elsewhere is dropped in every text alike."""
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+        return word
+    return word[:-3] + "y" if word.endswith("ies") else word[:-1]

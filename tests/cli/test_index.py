@@ -97,7 +97,7 @@ def test_search_json_is_what_the_retriever_finds(files, bert):
     assert found[0]["text"] == "The door code is 4711."
     assert found[0]["source"] == "files/doors.txt"
     assert found[0]["score"] == expected[0].metadata["score"]
-    assert {"bm25_score", "dense_score", "rrf_score"} <= found[0].keys()
+    assert {"bm25_score", "dense_score", "fused_score"} <= found[0].keys()
 
 
 def test_search_that_finds_nothing_says_so(files):

@@ -1,13 +1,14 @@
-"""Reciprocal rank fusion: its formula and its laws."""
+"""Fusion by ranks and by scores: their formulas and their laws."""
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finch_integrations import ConfigurationError
-from finch_integrations.retrieval import reciprocal_rank_fusion
+from finch_integrations.retrieval import reciprocal_rank_fusion, score_fusion
 
 IDS = st.sampled_from("abcdefgh")
 RANKINGS = st.lists(st.lists(IDS, max_size=10), max_size=4)
@@ -106,3 +107,57 @@ def test_a_heavier_ranking_wins():
 def test_unusable_options_are_refused(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         reciprocal_rank_fusion([["a"], ["b"]], **arguments)
+
+
+SCORED = st.lists(
+    st.tuples(
+        st.dictionaries(IDS, st.integers(-10, 10), max_size=8).map(lambda d: list(d.items())),
+        st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+    ),
+    max_size=4,
+)
+
+
+def fuse_scores(weighted):
+    return score_fusion([scores for scores, _ in weighted], weights=[w for _, w in weighted])
+
+
+@given(SCORED)
+def test_score_fusion_equals_its_formula(weighted):
+    expected = {}
+    for ranking, weight in weighted:
+        values = np.array([score for _, score in ranking])
+        for key, score in ranking:
+            far = (score - values.mean()) / (6 * values.std()) if len(set(values)) > 1 else 0
+            expected[key] = expected.get(key, 0) + weight * (0.5 + far)
+    fused = fuse_scores(weighted)
+    assert dict(fused) == pytest.approx(expected)
+    assert fused == sorted(fused, key=lambda item: (-item[1], item[0]))
+
+
+@given(st.data(), SCORED)
+def test_score_fusion_does_not_depend_on_order_or_scale(data, weighted):
+    fused = fuse_scores(weighted)
+    assert fuse_scores([([], 1.0), *data.draw(st.permutations(weighted))]) == fused
+    scaled = [([(key, 4 * score) for key, score in scores], w) for scores, w in weighted]
+    assert dict(fuse_scores(scaled)) == pytest.approx(dict(fused))
+
+
+@given(st.dictionaries(IDS, st.integers(-5, 5), min_size=1), st.integers(1, 5))
+def test_a_higher_score_in_one_ranking_never_lowers_the_place(scores, more):
+    other = [(key, float(n)) for n, key in enumerate(sorted(scores))]
+    key = min(scores)
+    raised = {**scores, key: scores[key] + more}
+    places = [
+        [id for id, _ in score_fusion([list(s.items()), other])].index(key)
+        for s in (scores, raised)
+    ]
+    assert places[1] <= places[0]
+
+
+def test_score_fusion_counts_repeats_once_and_orders_ties_by_id():
+    assert score_fusion([[("a", 2.0), ("b", 1.0), ("a", 1.0)]]) == score_fusion(
+        [[("a", 2.0), ("b", 1.0)]]
+    )
+    assert score_fusion([[("b", 1.0), ("a", 1.0)]]) == [("a", 0.5), ("b", 0.5)]
+    assert score_fusion([]) == []
