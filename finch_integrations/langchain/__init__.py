@@ -1,4 +1,4 @@
-"""LangChain: a chat model for RAG chains that compresses the retrieved documents.
+"""LangChain: a chat model for RAG chains that compresses the retrieved documents; a retriever.
 
 Needs the extra `langchain`: pip install "finch-integrations[langchain]"
 """
@@ -11,12 +11,20 @@ if TYPE_CHECKING:
     from finch_integrations.langchain.chat_model import ChatFinch
     from finch_integrations.langchain.documents import document_prompt, format_docs
     from finch_integrations.langchain.middleware import FinchDocumentsMiddleware
+    from finch_integrations.langchain.retriever import FinchRetriever
 
-__all__ = ["ChatFinch", "FinchDocumentsMiddleware", "document_prompt", "format_docs"]
+__all__ = [
+    "ChatFinch",
+    "FinchDocumentsMiddleware",
+    "FinchRetriever",
+    "document_prompt",
+    "format_docs",
+]
 
 _LAZY = {
     "ChatFinch": "finch_integrations.langchain.chat_model",
     "FinchDocumentsMiddleware": "finch_integrations.langchain.middleware",
+    "FinchRetriever": "finch_integrations.langchain.retriever",
     "document_prompt": "finch_integrations.langchain.documents",
     "format_docs": "finch_integrations.langchain.documents",
 }

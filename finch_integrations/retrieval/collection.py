@@ -22,11 +22,12 @@ class Collection:
         documents: Each with an id of its own.
         spans: One row per chunk: number of its document, first character, end; [C, 3] int64.
             Ordered.
-        chunk_size: Upper limit of a chunk's characters.
+        chunk_size: Upper limit of a chunk's characters; None: every document is one chunk and
+            the chunk has its id.
     """
 
     def __init__(
-        self, documents: Sequence[Document], spans: NDArray[np.int64], chunk_size: int
+        self, documents: Sequence[Document], spans: NDArray[np.int64], chunk_size: int | None
     ) -> None:
         self.documents = documents
         self.spans = spans
@@ -37,12 +38,16 @@ class Collection:
         self._numbers: dict[str, int] = {}
 
     @classmethod
-    def build(cls, documents: Sequence[Document], chunk_size: int) -> "Collection":
-        """Cut documents into chunks of at most `chunk_size` characters."""
+    def build(cls, documents: Sequence[Document], chunk_size: int | None) -> "Collection":
+        """Cut documents into chunks of at most `chunk_size` characters; None: leave them whole."""
         spans = [
             (number, start, end)
             for number, document in enumerate(documents)
-            for start, end in split_text(document.text, chunk_size)
+            for start, end in (
+                [(0, len(document.text))]
+                if chunk_size is None
+                else split_text(document.text, chunk_size)
+            )
         ]
         return cls(documents, np.array(spans, dtype=np.int64).reshape(-1, 3), chunk_size)
 
@@ -61,7 +66,7 @@ class Collection:
         first = int(np.searchsorted(self.spans[:, 0], number))
         return Document(
             document.text[start:end],
-            id=f"{document.id}#{row - first + 1}",
+            id=document.id if self.chunk_size is None else f"{document.id}#{row - first + 1}",
             title=document.title,
             metadata={
                 **document.metadata,
@@ -96,6 +101,12 @@ class Collection:
         first, last = np.searchsorted(self.spans[:, 0], [number, number + 1]).tolist()
         spans = [(start, end) for _, start, end in self.spans[first:last].tolist()]
         return self.documents[number], first, spans
+
+    def row(self, id: str) -> int | None:
+        """The row of the first chunk of the document with this id."""
+        self.document(id)
+        number = self._numbers.get(id)
+        return None if number is None else int(np.searchsorted(self.spans[:, 0], number))
 
     def position(self, id: str) -> int:
         """Where a document stands in the collection; behind all others if it is not in it."""

@@ -94,7 +94,7 @@ class HybridRetriever:
         documents: Iterable[Document | str | Mapping[str, Any]],
         *,
         encoder: Any = None,
-        chunk_size: int = CHUNK_SIZE,
+        chunk_size: int | None = CHUNK_SIZE,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
         count_tokens: Callable[[str], int] = estimate_tokens,
@@ -106,7 +106,8 @@ class HybridRetriever:
             encoder: An embedding model of sentence-transformers, LangChain or LlamaIndex, or the
                 name of a sentence-transformers model (`embedded`: all-MiniLM-L6-v2). None: search
                 by words only.
-            chunk_size: Upper limit of a chunk's characters.
+            chunk_size: Upper limit of a chunk's characters; None: the documents are chunks
+                already.
             reranker: As for the constructor.
             config: Defaults for `retrieve`.
             count_tokens: As for the constructor.
@@ -116,7 +117,8 @@ class HybridRetriever:
             ConfigurationError: Encoder, chunk size or reranker are unusable.
             ModelLoadError: The encoder cannot be loaded.
         """
-        check_chunk_size(chunk_size)
+        if chunk_size is not None:
+            check_chunk_size(chunk_size)
         collection = Collection.build(prepare_documents(documents), chunk_size)
         legs: list[Leg] = [BM25Leg(collection, BM25Index.build(collection.chunk_texts()))]
         if encoder is not None:
@@ -258,14 +260,17 @@ class HybridRetriever:
             for document, score in hits:
                 id = str(document.id)
                 found.setdefault(id, document)
-                scores.setdefault(id, {}).setdefault(f"{leg.name}_score", score)
+                known = scores.setdefault(id, {})
+                if score is not None:
+                    known.setdefault(f"{leg.name}_score", score)
             rankings.append([(str(document.id), score) for document, score in hits])
         fused = _fuse(rankings, [weights[leg.name] for leg in legs], config)
-        final = "fused_score" if len(legs) > 1 else f"{legs[0].name}_score"
+        alone = f"{legs[0].name}_score" if len(legs) == 1 else "fused_score"
         results = []
         for id, score in fused:
             all_scores = scores[id] | {"fused_score": score}
-            results.append(_with(found[id], all_scores | {"score": all_scores[final]}))
+            final = all_scores.get(alone, score)
+            results.append(_with(found[id], all_scores | {"score": final}))
         return results
 
     def _reranked(self, query: str, hits: Sequence[Document]) -> list[Document]:
@@ -323,12 +328,14 @@ class HybridRetriever:
 
 
 def _fuse(
-    rankings: Sequence[Sequence[tuple[str, float]]],
+    rankings: Sequence[Sequence[tuple[str, float | None]]],
     weights: Sequence[float],
     config: RetrievalConfig,
 ) -> list[tuple[str, float]]:
-    if config.fusion == "scores":
-        return score_fusion(rankings, weights=weights)
+    scored = [[(id, score) for id, score in ranking if score is not None] for ranking in rankings]
+    complete = all(len(s) == len(r) for s, r in zip(scored, rankings, strict=True))
+    if config.fusion == "scores" and complete:
+        return score_fusion(scored, weights=weights)
     ids = [[id for id, _ in ranking] for ranking in rankings]
     return reciprocal_rank_fusion(ids, weights=weights, k=config.rrf_k)
 

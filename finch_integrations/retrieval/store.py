@@ -47,12 +47,12 @@ class IndexSettings:
     """What an index was built with; chunks and vectors of other settings do not fit it.
 
     Attributes:
-        chunk_size: Upper limit of a chunk's characters.
+        chunk_size: Upper limit of a chunk's characters; None: every document is one chunk.
         encoder: Name of the embedding model; None: words only.
         encoder_by_name: Whether the name is enough to load it.
     """
 
-    chunk_size: int
+    chunk_size: int | None
     encoder: str | None
     encoder_by_name: bool
 
@@ -127,7 +127,7 @@ class StoredDocuments(Sequence[Document]):
 class DocumentWriter:
     """Writes documents and their chunks' places into a new index's folder."""
 
-    def __init__(self, folder: Path, chunk_size: int) -> None:
+    def __init__(self, folder: Path, chunk_size: int | None) -> None:
         self._folder = folder
         self._chunk_size = chunk_size
         self._offsets = [0]
@@ -203,7 +203,7 @@ def new_index(path: Path, settings: IndexSettings) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def make_settings(encoder: Encoder | None, chunk_size: int) -> IndexSettings:
+def make_settings(encoder: Encoder | None, chunk_size: int | None) -> IndexSettings:
     """The settings that tell whether an index fits an encoder and a chunk size."""
     return IndexSettings(
         chunk_size=chunk_size,
@@ -280,7 +280,7 @@ def read_index(path: Path) -> StoredIndex:
     )
 
 
-def _read_collection(folder: Path, chunk_size: int) -> Collection:
+def _read_collection(folder: Path, chunk_size: int | None) -> Collection:
     spans = np.load(folder / "spans.npy", mmap_mode="r", allow_pickle=False)
     return Collection(StoredDocuments(folder), spans, chunk_size)
 
