@@ -196,3 +196,23 @@ def test_fetch_gets_what_is_named(monkeypatch, tmp_path):
     assert run(app, ["fetch", "embedder"]).stdout == lines[1]
     assert run(app, ["fetch", "all"]).stdout == "".join(lines)
     assert run(app, ["models"]).stdout.startswith("".join(lines))
+
+
+def test_the_progress_bar_counts_every_step(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    from finch_integrations.cli import console
+    from finch_integrations.retrieval import IndexProgress
+
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(console, "_console", terminal)
+    with console.IndexBar() as bar:
+        bar(IndexProgress("read", 3, 3))
+        bar(IndexProgress("words", 7, 7))
+        bar(IndexProgress("encode", 2, 1234))
+        bar._bar.refresh()
+    output = terminal.file.getvalue()
+    for part in ("Reading", "3/3 files", "Indexing words", "7/7 chunks", "Encoding", "2/1,234"):
+        assert part in output

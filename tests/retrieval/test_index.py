@@ -277,6 +277,13 @@ def test_damage_is_noticed_and_a_build_mends_it(index, damaged, how):
     assert report.rebuilt
 
 
+def test_parts_of_different_indexes_are_noticed(index):
+    vectors = next(index.glob("data-*/vectors.npy"))
+    np.save(vectors, np.load(vectors)[:-1])
+    with pytest.raises(InvalidInputError, match="its parts have different lengths"):
+        HybridRetriever.load(index, encoder=HashEncoder())
+
+
 def test_other_folders_are_not_written_into(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(InvalidInputError, match="is not an index: it holds mine.txt"):
