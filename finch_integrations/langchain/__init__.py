@@ -9,12 +9,14 @@ from finch_integrations.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from finch_integrations.langchain.chat_model import ChatFinch
+    from finch_integrations.langchain.compressor import FinchCompressor
     from finch_integrations.langchain.documents import document_prompt, format_docs
     from finch_integrations.langchain.middleware import FinchDocumentsMiddleware
     from finch_integrations.langchain.retriever import FinchRetriever
 
 __all__ = [
     "ChatFinch",
+    "FinchCompressor",
     "FinchDocumentsMiddleware",
     "FinchRetriever",
     "document_prompt",
@@ -23,6 +25,7 @@ __all__ = [
 
 _LAZY = {
     "ChatFinch": "finch_integrations.langchain.chat_model",
+    "FinchCompressor": "finch_integrations.langchain.compressor",
     "FinchDocumentsMiddleware": "finch_integrations.langchain.middleware",
     "FinchRetriever": "finch_integrations.langchain.retriever",
     "document_prompt": "finch_integrations.langchain.documents",
