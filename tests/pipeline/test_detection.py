@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finch_integrations import Document, InvalidInputError
-from finch_integrations.langchain.detection import Turn, detect
-from finch_integrations.langchain.marks import (
+from finch_integrations.pipeline.detection import Turn, detect
+from finch_integrations.pipeline.marks import (
     escape_marks,
     mark_document,
     split_marked,

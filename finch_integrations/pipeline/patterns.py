@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finch_integrations.langchain.marks import join_texts
+from finch_integrations.pipeline.marks import join_texts
 
 _NOUN = r"(?:context|documents?|articles?|passages?|sources?|excerpts?|information)"
 _ANNOUNCED = re.compile(
