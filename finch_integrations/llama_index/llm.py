@@ -208,12 +208,7 @@ class FinchLLM(LLM):
 
     @field_serializer("context_patterns")
     def _as_texts(self, patterns: list[re.Pattern[str]]) -> list[str]:
-        flags = ((re.I, "i"), (re.M, "m"), (re.S, "s"), (re.X, "x"))
-        letters = ["".join(letter for flag, letter in flags if p.flags & flag) for p in patterns]
-        return [
-            f"(?{inline}){pattern.pattern}" if inline else pattern.pattern
-            for inline, pattern in zip(letters, patterns, strict=True)
-        ]
+        return [_with_inline_flags(pattern) for pattern in patterns]
 
     def __getstate__(self) -> dict[str, Any]:
         if self.engine is not None:
@@ -414,3 +409,10 @@ def _as_messages(prompt: str) -> list[ChatMessage]:
 
 def _marked(prompt: BasePromptTemplate) -> Any:
     return MarkedPrompt.around(prompt)
+
+
+def _with_inline_flags(pattern: re.Pattern[str]) -> str:
+    missing = pattern.flags & ~re.compile(pattern.pattern).flags
+    letters = ((re.I, "i"), (re.M, "m"), (re.S, "s"), (re.X, "x"))
+    flags = "".join(letter for flag, letter in letters if missing & flag)
+    return f"(?{flags}){pattern.pattern}" if flags else pattern.pattern

@@ -47,32 +47,20 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
         read_templates: Take out the documents that a prompt template put in.
 
     Raises:
-        InvalidInputError: Something is no message, or holds something that is not text.
+        InvalidInputError: A message holds something that is not text.
     """
-    checked = _check(messages)
-    spans = [read_spans(message) if read_templates else () for message in checked]
-    contexts = [_documents(m.content or "", found) for m, found in zip(checked, spans, strict=True)]
+    spans = [read_spans(message) if read_templates else () for message in messages]
+    contexts = [
+        _documents(m.content or "", found) for m, found in zip(messages, spans, strict=True)
+    ]
     if not any(contexts):
-        spans = [()] * len(checked)  # an empty context: the prompt stays as it is
-    asking = max((n for n, m in enumerate(checked) if _ROLES[m.role] == "user"), default=None)
+        spans = [()] * len(messages)  # an empty context: the prompt stays as it is
+    asking = max((n for n, m in enumerate(messages) if _ROLES[m.role] == "user"), default=None)
     turns = []
-    for number, (message, found) in enumerate(zip(checked, spans, strict=True)):
+    for number, (message, found) in enumerate(zip(messages, spans, strict=True)):
         turn = _to_turn(message, f"message {number + 1}")
         turns.append(_without_context(turn, found, asks=number == asking) if found else turn)
     return turns
-
-
-def _check(messages: object) -> list[ChatMessage]:
-    if not isinstance(messages, Sequence) or isinstance(messages, str):
-        raise InvalidInputError(
-            f"messages must be a list of ChatMessage, got {type(messages).__name__}"
-        )
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, ChatMessage):
-            raise InvalidInputError(
-                f"message {number} must be a ChatMessage, got {type(message).__name__}"
-            )
-    return list(messages)
 
 
 def _to_turn(message: ChatMessage, name: str) -> Turn:
