@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 REF_DOC_ID = "ref_doc_id"
 CHUNKS_KEY, DROPPED_KEY = "finch_chunks", "finch_dropped_documents"
 # Splitters leave white space out between chunks; a longer gap is a chunk that is not there.
-_LONGEST_GAP = 100
+_LONGEST_GAP = 20
 
 
 class FullDocumentPostprocessor(BaseNodePostprocessor):
@@ -218,7 +218,11 @@ def _rebuild(chunks: list[BaseNode]) -> TextNode | None:
 
     Overlaps are cut; where splitters left white space out, there are line breaks.
     """
-    if not chunks:
+    ids = {chunk.node_id for chunk in chunks}
+    neighbours = [
+        n for chunk in chunks for n in (chunk.prev_node, chunk.next_node) if n is not None
+    ]
+    if not chunks or any(neighbour.node_id not in ids for neighbour in neighbours):
         return None
     placed = []
     for chunk in chunks:

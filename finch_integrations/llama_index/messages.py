@@ -134,7 +134,9 @@ def _without_context(turn: Turn, spans: Sequence[Span], *, asks: bool) -> Turn:
         elif contexts[0][0] < start:
             lead = _cut(text, contexts, 0, contexts[0][1])
             instruction = _cut(text, contexts, contexts[0][0], start)
-            question = query + _without_label(_cut(text, contexts, stop, end))
+            rest = _without_label(_cut(text, contexts, stop, end))
+            again = contexts[-1][0] >= stop
+            question = join_texts(query, rest) if again else query + rest
         else:
             head, _, instruction = text[:start].rpartition("\n")
             lead = join_texts(head, _cut(text, contexts, stop, contexts[-1][1]))
