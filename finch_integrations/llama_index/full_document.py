@@ -114,7 +114,7 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
         whole = [part for part in parts if part is not None]
         best = max(chunks, key=lambda chunk: chunk.score or 0)
         if parts and len(whole) == len(parts):
-            text = "\n\n".join(part.get_content(MetadataMode.NONE).strip("\n") for part in whole)
+            text = "\n\n".join(part.get_content(MetadataMode.NONE) for part in whole)
             return _Found(group, chunks, whole[0], text)
         if self.loader is not None:
             return _Found(group, chunks, best.node, self.loader(best))

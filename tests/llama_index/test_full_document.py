@@ -168,11 +168,11 @@ def test_parts_of_a_file_are_in_their_order():
 
 
 def test_whole_documents_stay_whole():
-    document = Document(text="All of it.", id_="d")
+    document = Document(text="\n All of it. \n", id_="d")
     store = SimpleDocumentStore()
     store.add_documents([document])
     (found,) = run([NodeWithScore(node=document, score=1.0)], docstore=store)
-    assert (found.node.node_id, found.node.get_content()) == ("d", "All of it.")
+    assert (found.node.node_id, found.node.get_content()) == ("d", document.text)
 
 
 def test_chunks_stay_if_no_source_has_the_document_and_it_is_said(chunks, caplog):
