@@ -120,7 +120,7 @@ class ChatFinch(BaseChatModel):
         tokenizer = values.pop("tokenizer", None)
         values = with_known_names(values, cls.model_fields, owner="ChatFinch")
         values["model"], engine = resolve_model(
-            values.get("model", "embedded"), tokenizer, values.get("engine")
+            values.get("model"), tokenizer, values.get("engine")
         )
         return values if engine is None else {**values, "engine": engine}
 
@@ -131,7 +131,11 @@ class ChatFinch(BaseChatModel):
         if self.engine is None:
             self._handle = EngineHandle(self.model, **settings, model_kwargs=self.model_kwargs)
         else:
-            given = [name for name in (*settings, "model_kwargs") if name in self.model_fields_set]
+            settings["model_kwargs"] = self.model_kwargs
+            fields = self.__class__.model_fields
+            given = [
+                name for name, value in settings.items() if value and value != fields[name].default
+            ]
             if given:
                 raise ConfigurationError(
                     f"{', '.join(given)} cannot be applied to a model that is already loaded"

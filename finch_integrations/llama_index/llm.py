@@ -137,7 +137,7 @@ class FinchLLM(LLM):
         tokenizer = values.pop("tokenizer", None)
         values = with_known_names(values, cls.model_fields, owner="FinchLLM")
         values["model"], engine = resolve_model(
-            values.get("model", "embedded"), tokenizer, values.get("engine")
+            values.get("model"), tokenizer, values.get("engine")
         )
         return values if engine is None else {**values, "engine": engine}
 

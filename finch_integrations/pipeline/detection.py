@@ -252,7 +252,9 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
         while end < len(turns) and turns[end].role == "tool":
             end += 1
         results = turns[position + 1 : end]
-        spent = results and all(result.emptied and not result.text for result in results)
+        spent = results and all(
+            (result.emptied or result.blocks) and not result.text for result in results
+        )
         if not (turn.only_calls and spent):
             kept += turns[position:end]
         position = end

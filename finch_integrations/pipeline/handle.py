@@ -188,7 +188,7 @@ def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineH
     """Sort what a constructor was given into a name and a handle.
 
     Args:
-        model: A name or path, or a loaded model.
+        model: A name or path, or a loaded model; None: `embedded`.
         tokenizer: Of a loaded transformers model, or None.
         engine: A loaded model or a handle, or None.
 
@@ -200,16 +200,19 @@ def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineH
         ConfigurationError: The arguments contradict each other.
         UnsupportedModelError: A loaded model cannot be compressed for.
     """
-    if not isinstance(model, str | Path):
+    if not isinstance(model, str | Path | None):
         if engine is not None:
             raise ConfigurationError("a loaded model is given twice: as model and as engine")
-        engine = model
+        model, engine = None, model
+    name = "embedded" if model is None else str(model)
     if tokenizer is not None and isinstance(engine, EngineHandle | None):
-        engine = EngineHandle(model, tokenizer)  # says that a name needs no tokenizer
+        engine = EngineHandle(name, tokenizer)  # says that a name needs no tokenizer
     if engine is None:
-        return str(model), None
+        return name, None
     if not isinstance(engine, EngineHandle):
         engine = EngineHandle(engine, tokenizer)
+    if model is not None and name != engine.name:
+        raise ConfigurationError(f"two models are given: {name!r} and {engine!r}. Give one")
     return engine.name, engine
 
 

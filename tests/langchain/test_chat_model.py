@@ -340,11 +340,12 @@ def test_documents_in_content_blocks_are_taken(chat, answer, kind):
     assert [s["document_id"] for s in finch(message)["document_scores"]] == ["doc-1", "doc-2"]
 
 
-def test_search_results_of_a_tool_are_taken(chat):
+def test_search_results_of_a_tool_are_taken(chat, answer):
     call = {"name": "search", "args": {}, "id": "1", "type": "tool_call"}
     history = [HumanMessage(Q), AIMessage("", tool_calls=[call])]
     result = ToolMessage([BLOCKS["search_result"](text) for text in TEXTS], tool_call_id="1")
-    assert finch(chat.invoke([*history, result]))["documents"] == 2
+    message = chat.invoke([*history, result])
+    assert message.text == answer([{"text": text, "title": "T"} for text in TEXTS], Q)
 
 
 def test_repeated_ids_are_numbered(chat):
@@ -620,6 +621,13 @@ def test_configurable_models_do_not_load_again(folder):
     ChatFinch(model=folder).close()
 
 
+def test_a_configurable_model_that_was_handed_over_stays_it(chat, engine):
+    configurable = chat.configurable_fields(max_tokens=ConfigurableField(id="length"))
+    message = configurable.with_config(configurable={"length": 3}).invoke(Q)
+    assert message.usage_metadata["output_tokens"] == 3
+    assert message.response_metadata["model_name"] == chat.model
+
+
 def test_copies_and_pickles_carry_no_weights(folder, chat):
     named = ChatFinch(model=folder, max_tokens=3)
     copy = pickle.loads(pickle.dumps(named))
@@ -639,6 +647,8 @@ def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer, chat):
         ChatFinch(model=model)
     with pytest.raises(ConfigurationError, match="device cannot be applied"):
         ChatFinch(model=model, tokenizer=tokenizer, device="cpu")
+    with pytest.raises(ConfigurationError, match="two models are given: 'embedded' and"):
+        ChatFinch(model="embedded", engine=FinchEngine(model, tokenizer))
     with pytest.raises(ConfigurationError, match="given twice"):
         ChatFinch(model=model, engine=FinchEngine(model, tokenizer))
 

@@ -597,6 +597,8 @@ def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer, llm):
         FinchLLM(model=model, tokenizer=tokenizer, device="cpu")
     with pytest.raises(ConfigurationError, match="given twice"):
         FinchLLM(model=model, engine=FinchEngine(model, tokenizer))
+    with pytest.raises(ConfigurationError, match="two models are given: 'embedded' and"):
+        FinchLLM(model="embedded", engine=FinchEngine(model, tokenizer))
     with pytest.raises(UnsupportedModelError):
         FinchLLM(model=make_model("mistral", sliding_window=64), tokenizer=tokenizer)
 
