@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 QUESTION ?= What is the door code of the chemical store?
 
-.PHONY: install demo test test-lowest check fix bench clean
+.PHONY: install demo test test-lowest check fix bench bench-quality clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -34,6 +34,11 @@ fix: $(INSTALLED)  ## what can be mended automatically
 bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from one run
 	$(BIN)/finch fetch
 	$(BIN)/python -m benchmarks.prefill
+
+bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=folder of task files
+	$(BIN)/finch fetch
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)"
+	$(BIN)/python -m benchmarks.quality_report
 
 install: $(INSTALLED)
 

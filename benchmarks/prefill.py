@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 FILES = ROOT / "examples" / "station-handbook"
 QUESTION = "What is the door code of the chemical store?"
 TOKENS, TARGET, CHUNK = 7900, 1024, 1024
+METHODS = ("contrast", "finch")
 
 
 def measure(kind: str) -> dict[str, float]:
@@ -45,7 +46,9 @@ def measure(kind: str) -> dict[str, float]:
         result = {"seconds": time.perf_counter() - started}
     else:
         scoring = _time_scoring()
-        context = engine.compress([text], QUESTION, target_size=TARGET, chunk_length=CHUNK)
+        context = engine.compress(
+            [text], QUESTION, method=kind, target_size=TARGET, chunk_length=CHUNK
+        )
         stats = context.stats
         result = {
             "seconds": stats.seconds,
@@ -79,7 +82,7 @@ def first_chunk() -> dict[str, float]:
 def _time_scoring() -> dict[str, float]:
     """Add up the time spent on scores and selection, beside the model's own work."""
     from finch_integrations.engine import attention
-    from finch_integrations.engine.methods import finch
+    from finch_integrations.engine.methods import contrast, finch
 
     spent = {"seconds": 0.0}
     for module, name in (
@@ -87,6 +90,10 @@ def _time_scoring() -> dict[str, float]:
         (finch, "score_tokens"),
         (finch, "pool_scores"),
         (finch, "select_tokens"),
+        (contrast, "split_segments"),
+        (contrast, "contrast_scores"),
+        (contrast, "bm25_scores"),
+        (contrast, "fill_budget"),
     ):
 
         def timed(*args: object, _run: object = getattr(module, name), **kwargs: object) -> object:
@@ -115,7 +122,7 @@ def _run(kind: str) -> dict[str, float]:
 def main() -> None:
     """Measure, print a table and write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["prefill", "compress", "first-chunk"])
+    parser.add_argument("--only", choices=["prefill", *METHODS, "first-chunk"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / "prefill.json"
@@ -128,15 +135,20 @@ def main() -> None:
     import torch
     import transformers
 
-    runs = [(_run("prefill"), _run("compress")) for _ in range(options.repeats)]
-    ratio = lambda key: [c[key] / p[key] for p, c in runs]  # noqa: E731
-    results = {
-        "time: compression / full prefill": ratio("seconds"),
-        "memory over the model: compression / full prefill": ratio("bytes_over_model"),
-        "process peak memory: compression / full prefill": ratio("peak_bytes"),
-        "time: scoring / compression": [c["scoring_seconds"] / c["seconds"] for _, c in runs],
-        "seconds from process start to first chunk": [_run("first-chunk")["seconds"]],
-    }
+    runs = [{kind: _run(kind) for kind in ("prefill", *METHODS)} for _ in range(options.repeats)]
+    results = {}
+    for method in METHODS:
+        for name, key in (
+            ("time", "seconds"),
+            ("memory over the model", "bytes_over_model"),
+            ("process peak memory", "peak_bytes"),
+        ):
+            ratios = [run[method][key] / run["prefill"][key] for run in runs]
+            results[f"{name}: {method} / full prefill"] = ratios
+        shares = [run[method]["scoring_seconds"] / run[method]["seconds"] for run in runs]
+        results[f"time: scoring / {method}"] = shares
+    starts = [_run("first-chunk")["seconds"] for _ in range(options.repeats)]
+    results["seconds from process start to first chunk"] = starts
     report = {
         "date": date.today().isoformat(),
         "model": "SmolLM2-135M-Instruct, float32",

@@ -20,6 +20,7 @@ from finch_integrations.types import (
     CompressionStats,
     Document,
     DocumentShare,
+    Excerpt,
     GenerationResponse,
     Message,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "ContextTooLongError",
     "Document",
     "DocumentShare",
+    "Excerpt",
     "FinchEngine",
     "FinchError",
     "GenerationResponse",

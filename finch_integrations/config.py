@@ -25,7 +25,9 @@ class CompressionConfig:
         compression_ratio: Fraction of the document tokens to remove, 0 ≤ ratio < 1.
         max_kv_bytes: Size in bytes of the cache the answer starts from: prefix, kept document
             tokens, question and generation prompt.
-        method: Name of the compression method.
+        method: `contrast`: keep the passages that matter to this question more than to any
+            question, and encode them again. `finch`: the paper's method; the options below are
+            its own.
         chunk_length: Document tokens read per step; fewer where the model's window is small.
         selection: `layer`: every layer keeps one set of tokens, chosen by the attention summed
             over its heads (the paper). `kv_head`: every KV head keeps its own set.
@@ -40,7 +42,7 @@ class CompressionConfig:
     target_size: int | None = None
     compression_ratio: float | None = None
     max_kv_bytes: int | None = None
-    method: str = "finch"
+    method: str = "contrast"
     chunk_length: int = 1024
     selection: Selection = "layer"
     budget_schedule: BudgetSchedule = "linear"
@@ -80,6 +82,18 @@ class CompressionConfig:
             raise ConfigurationError(
                 f"pooling_kernel must be odd, so that it has a middle, got {self.pooling_kernel}"
             )
+        if self.method != "finch":
+            self._refuse_options_of_finch()
+
+    def _refuse_options_of_finch(self) -> None:
+        """An option that would do nothing is a mistake."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in ("selection", "budget_schedule", "normalize_scores", "pooling"):
+            if getattr(self, name) != defaults[name]:
+                raise ConfigurationError(
+                    f"{name} is an option of the method 'finch' and does nothing in "
+                    f"{self.method!r}. Leave it out, or add method='finch'"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

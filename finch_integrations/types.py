@@ -55,6 +55,26 @@ class DocumentShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """A passage, a sentence or a few, that was kept word for word.
+
+    Attributes:
+        document_id: The document it stands in.
+        start: Its first character in the document's text.
+        end: Behind its last character there.
+        text: `document.text[start:end]`.
+        score: How much it matters to the question, compared with the other passages of the
+            same call: 0 is average.
+    """
+
+    document_id: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionStats:
     """What one compression did.
 

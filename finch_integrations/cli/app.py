@@ -67,7 +67,9 @@ def ask(
         float | None, typer.Option(help="Instead: fraction of the document tokens to remove.")
     ] = None,
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
-    method: Annotated[str, typer.Option(help="Compression method.")] = "finch",
+    method: Annotated[
+        str, typer.Option(help="contrast, or finch: the paper's own method.")
+    ] = "contrast",
     max_new_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
@@ -75,6 +77,9 @@ def ask(
         str | None, typer.Option(help="cpu, cuda, mps, …  [default: the accelerator, else cpu]")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page here that shows what was kept.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
@@ -104,6 +109,7 @@ def ask(
                     "temperature": temperature,
                     "seed": seed,
                 },
+                report=report,
                 as_json=as_json,
             )
         )

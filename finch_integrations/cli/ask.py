@@ -1,6 +1,7 @@
 """`finch ask`: read files, compress them under the question, stream the answer."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,8 +10,9 @@ from typing import Any
 
 from finch_integrations.cli import console
 from finch_integrations.config import CompressionConfig, SamplingParams
+from finch_integrations.errors import InvalidInputError
 from finch_integrations.reading import ReadResult, read_documents
-from finch_integrations.types import CompressionStats, DocumentShare, GenerationResponse
+from finch_integrations.types import CompressionStats, DocumentShare, Excerpt, GenerationResponse
 
 _SOURCES_SHOWN = 5
 
@@ -26,6 +28,7 @@ class AskOptions:
     dtype: str
     compression: dict[str, Any]
     sampling: dict[str, Any]
+    report: Path | None
     as_json: bool
 
 
@@ -34,6 +37,10 @@ def run_ask(options: AskOptions) -> None:
     # Options are checked before anything slow happens.
     compression = CompressionConfig(**options.compression)
     sampling = SamplingParams(**options.sampling)
+    if options.report and not options.report.absolute().parent.is_dir():
+        raise InvalidInputError(
+            f"there is no folder {options.report.parent} to write the report to. Make it first"
+        )
     files = read_documents(options.paths)
     for file in files.skipped:
         console.warn(f"skipped {file.path}: {file.reason}")
@@ -62,7 +69,14 @@ def run_ask(options: AskOptions) -> None:
             if not options.as_json:
                 console.write(piece.text, end="")
         seconds = time.perf_counter() - started
-    sources = sorted(context.documents, key=lambda share: -share.kept_share)
+        if options.report:
+            from finch_integrations.report import make_report
+
+            answer = "".join(piece.text for piece in pieces)
+            make_report(engine, files.documents, options.question, context, answer=answer).save(
+                options.report
+            )
+    sources = _rank_sources(context.documents, context.excerpts)
     if options.as_json:
         console.write(
             json.dumps(
@@ -75,14 +89,38 @@ def run_ask(options: AskOptions) -> None:
     console.write("")
     _show_sources(sources)
     console.note(_statistics_line(context.stats, pieces[-1], seconds), style="dim")
+    if options.report:
+        console.note(f"Report: {options.report}", style="dim")
 
 
-def _show_sources(sources: Sequence[DocumentShare]) -> None:
-    shown = [share for share in sources if share.kept_tokens][:_SOURCES_SHOWN]
-    console.note("\nSources (how much of each was kept):", style="bold")
-    width = max(len(share.id) for share in shown)
-    for share in shown:
-        console.note(f"  {share.id:<{width}}  {share.kept_share:6.1%}")
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A document and the best of the passages that were kept of it."""
+
+    share: DocumentShare
+    best: Excerpt | None
+
+
+def _rank_sources(documents: Sequence[DocumentShare], excerpts: Sequence[Excerpt]) -> list[_Source]:
+    """Put the document with the best passage first; without passages, the one kept most."""
+    best: dict[str, Excerpt] = {}
+    for excerpt in excerpts:
+        known = best.get(excerpt.document_id)
+        if known is None or excerpt.score > known.score:
+            best[excerpt.document_id] = excerpt
+    sources = [_Source(share, best.get(share.id)) for share in documents]
+    return sorted(
+        sources, key=lambda s: (-(s.best.score if s.best else -math.inf), -s.share.kept_share)
+    )
+
+
+def _show_sources(sources: Sequence[_Source]) -> None:
+    shown = [source for source in sources if source.share.kept_tokens][:_SOURCES_SHOWN]
+    console.note("\nSources (how much of each was kept, and its best passage):", style="bold")
+    for source in shown:
+        console.note(f"  {source.share.kept_share:6.1%}  {source.share.id}")
+        if source.best:
+            console.quote(source.best.text, indent=10)
     if len(sources) > len(shown):
         console.note(f"  and {len(sources) - len(shown)} more", style="dim")
 
@@ -101,7 +139,7 @@ def _as_json(
     options: AskOptions,
     files: ReadResult,
     pieces: Sequence[GenerationResponse],
-    sources: Sequence[DocumentShare],
+    sources: Sequence[_Source],
     stats: CompressionStats,
     seconds: float,
 ) -> dict[str, Any]:
@@ -111,7 +149,14 @@ def _as_json(
         "finish_reason": pieces[-1].finish_reason,
         "model": options.model,
         "method": options.compression["method"],
-        "sources": [asdict(share) | {"kept_share": share.kept_share} for share in sources],
+        "sources": [
+            asdict(source.share)
+            | {
+                "kept_share": source.share.kept_share,
+                "best_passage": source.best and asdict(source.best),
+            }
+            for source in sources
+        ],
         "skipped": [asdict(file) for file in files.skipped],
         "statistics": asdict(stats)
         | {

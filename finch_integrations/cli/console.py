@@ -34,6 +34,13 @@ def note(message: str, style: str = "") -> None:
     _console.print(Text(message, style=style))
 
 
+def quote(text: str, *, indent: int) -> None:
+    """Show the beginning of a text on one line of the terminal."""
+    line = Text(" " * indent + " ".join(text.split()), style="dim")
+    line.truncate(_console.width, overflow="ellipsis")
+    _console.print(line)
+
+
 @contextmanager
 def busy(message: str) -> Iterator[None]:
     """Show a spinner while something of unknown length goes on; nothing outside a terminal."""

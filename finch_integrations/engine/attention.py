@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -106,12 +105,23 @@ def _observed_attention(
         weights = question_attention(query[0, :, -observer.rows :], key[0], scaling)  # [H, Q, N]
         observer.layers.add(module.layer_idx)
         observer.record(module.layer_idx, weights)
-    # The fed tokens are the last ones of the keys: row i sees all but the newest that follow it.
-    mask = causal_lower_right(query.shape[-2], key.shape[-2])
+    mask = _causal_mask(query.shape[-2], key.shape[-2], query.device)
     output = scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
     return output.transpose(1, 2).contiguous(), None
+
+
+def _causal_mask(rows: int, length: int, device: torch.device) -> Tensor:
+    """Let each of the last `rows` of `length` tokens see itself and all before it, [Q, N]."""
+    if device.type == "cuda":
+        # Lets the fused kernels do without a materialised mask. Importing it takes a second, and
+        # without those kernels it materialises the mask anyway.
+        from torch.nn.attention.bias import causal_lower_right
+
+        bias: Tensor = causal_lower_right(rows, length)
+        return bias
+    return torch.ones(rows, length, dtype=torch.bool, device=device).tril(length - rows)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

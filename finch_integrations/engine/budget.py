@@ -33,7 +33,7 @@ def make_plan(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Pla
         ContextTooLongError: They do not fit the window, or the byte budget is too small.
         UnsupportedModelError: They reach past the range in which longrope can be used.
     """
-    prefix, suffix, guide = len(prompt.prefix), len(prompt.suffix), len(prompt.guide)
+    prefix, suffix, guide = len(prompt.prefix), len(prompt.suffix), len(prompt.guide.ids)
     total = len(prompt.documents)
     room = spec.window - prefix - suffix - 1
     fixed = f"prefix ({prefix} tokens) and question with generation prompt ({suffix})"
@@ -56,6 +56,28 @@ def make_plan(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Pla
             "better a good deal fewer (target_size)",
         )
     return Plan(target, min(config.chunk_length, chunk_room))
+
+
+def plan_extraction(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Plan:
+    """Fix target and chunk length where the kept text is not encoded here.
+
+    The window must hold prefix + chunk + question.
+
+    Raises:
+        ContextTooLongError: It does not, or the byte budget is too small.
+        UnsupportedModelError: They reach past the range in which longrope can be used.
+    """
+    prefix, suffix, guide = len(prompt.prefix), len(prompt.suffix), len(prompt.guide.ids)
+    total = len(prompt.documents)
+    room = spec.window - prefix - guide
+    if room < 1:
+        raise window_error(
+            spec,
+            f"prefix ({prefix} tokens) and question ({guide}) fill the model's window of "
+            f"{spec.window} tokens and leave no room for a chunk. Shorten the question",
+        )
+    target = min(total, _wanted_tokens(config, spec, total, prefix + suffix, room))
+    return Plan(target, min(config.chunk_length, room))
 
 
 def _wanted_tokens(

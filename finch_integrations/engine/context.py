@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finch_integrations.engine.cache import KVCache, cache_from_tensors, cache_tensors
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.types import CompressionStats, DocumentShare
+from finch_integrations.types import CompressionStats, DocumentShare, Excerpt
 
 _FORMAT = "finch-compressed-context-1"
 
@@ -28,6 +28,8 @@ class CompressedContext:
         prompt_tokens: Length of the prompt before compression.
         kept: For every layer, the kept positions in the document tokens, ascending, [S, K].
         documents: Per document, how much of it was kept.
+        excerpts: The kept passages, in document order. Empty where everything was kept, and for
+            methods that keep single tokens.
         stats: What the compression did.
         fingerprint: Identifies the model the cache belongs to.
     """
@@ -37,6 +39,7 @@ class CompressedContext:
     prompt_tokens: int
     kept: tuple[Tensor, ...]
     documents: tuple[DocumentShare, ...]
+    excerpts: tuple[Excerpt, ...]
     stats: CompressionStats
     fingerprint: str
 
@@ -49,15 +52,17 @@ class CompressedContext:
         """Write the context to a safetensors file, atomically.
 
         It can be loaded by `FinchEngine.load_context` with the same model, in this or another
-        process. Document texts are not stored.
+        process. Of the documents' texts only the excerpts are stored.
         """
         path = Path(path)
         tensors = cache_tensors(self.cache)
-        tensors |= {f"kept.{number}": kept for number, kept in enumerate(self.kept)}
+        # Layers may share one tensor, which the format cannot express.
+        tensors |= {f"kept.{number}": kept.clone() for number, kept in enumerate(self.kept)}
         facts = {
             "suffix": self.suffix,
             "prompt_tokens": self.prompt_tokens,
             "documents": [asdict(share) for share in self.documents],
+            "excerpts": [asdict(excerpt) for excerpt in self.excerpts],
             "stats": asdict(self.stats),
             "fingerprint": self.fingerprint,
         }
@@ -103,6 +108,7 @@ def load_context(
         prompt_tokens=facts["prompt_tokens"],
         kept=tuple(tensors[f"kept.{number}"] for number in range(num_layers)),
         documents=tuple(DocumentShare(**share) for share in facts["documents"]),
+        excerpts=tuple(Excerpt(**excerpt) for excerpt in facts["excerpts"]),
         stats=CompressionStats(**facts["stats"]),
         fingerprint=facts["fingerprint"],
     )

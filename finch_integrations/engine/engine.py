@@ -14,11 +14,13 @@ from finch_integrations.documents import prepare_documents
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import make_plan
-from finch_integrations.engine.cache import cache_bytes, cache_length
+from finch_integrations.engine.budget import make_plan, plan_extraction
+from finch_integrations.engine.cache import cache_bytes, cache_length, new_cache
 from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
 from finch_integrations.engine.methods import get_method, keep_everything
+from finch_integrations.engine.methods.contrast import choose_segments
 from finch_integrations.engine.prompt import INSTRUCTION, DocumentSpan, build_chat, build_prompt
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
@@ -26,6 +28,7 @@ from finch_integrations.types import (
     CompressionStats,
     Document,
     DocumentShare,
+    Excerpt,
     GenerationResponse,
     Message,
 )
@@ -179,12 +182,14 @@ class FinchEngine:
             method = keep_everything
         watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
         compressed = method(backbone, prompt, plan, config, watch.chunk_done)
+        choice = compressed.choice
         return CompressedContext(
             cache=compressed.cache,
             suffix=prompt.suffix,
             prompt_tokens=len(prompt),
             kept=compressed.kept,
             documents=_shares(checked, prompt.spans, compressed.kept),
+            excerpts=find_excerpts(prompt, checked, choice) if choice else (),
             stats=CompressionStats(
                 document_tokens=len(prompt.documents),
                 kept_tokens=plan.target,
@@ -197,6 +202,48 @@ class FinchEngine:
             ),
             fingerprint=backbone.fingerprint,
         )
+
+    def extract(
+        self,
+        documents: Iterable[Document | str | Mapping[str, Any]],
+        query: str,
+        *,
+        progress: Callable[[CompressionProgress], None] | None = None,
+        **overrides: Any,
+    ) -> tuple[Excerpt, ...]:
+        """Shorten documents to the passages that matter, as text, for any other model.
+
+        The passages the method `contrast` would keep, in document order. Together they have
+        `target_size` tokens of this engine's model, or the budget given instead.
+
+        Args:
+            documents: As for `compress`.
+            query: The question.
+            progress: Called after every chunk.
+            overrides: Fields of `CompressionConfig` to change for this call.
+
+        Raises:
+            InvalidInputError: Documents or question are unusable.
+            ConfigurationError: An option is unknown or wrong, or the method keeps no passages.
+            ContextTooLongError: Question and budget do not fit the model's window.
+        """
+        backbone = self.backbone
+        config = with_overrides(self.compression, overrides)
+        if config.method != "contrast":
+            raise ConfigurationError(
+                f"the method {config.method!r} keeps single tokens, not passages. "
+                "Use method='contrast'"
+            )
+        checked = prepare_documents(documents)
+        started = time.perf_counter()
+        prompt = build_prompt(backbone.tokenizer, checked, query)
+        plan = plan_extraction(prompt, backbone.spec, config)
+        watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
+        prefix = new_cache()
+        if prompt.prefix:
+            backbone.prefill(prompt.prefix, prefix, plan.chunk_length)
+        choice = choose_segments(backbone, prompt, plan, prefix, watch.chunk_done)
+        return find_excerpts(prompt, checked, choice)
 
     def stream(self, context: CompressedContext, **overrides: Any) -> Iterator[GenerationResponse]:
         """Answer from a compressed context, piece by piece.

@@ -11,6 +11,7 @@ text is tokenized in one piece, so the parts join to exactly the plain prompt's 
 import itertools
 import re
 import secrets
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +26,37 @@ from finch_integrations.types import Document, Message
 # question-answering tasks are 0.4 to 0.6 nats per token likelier than with an instruction in front.
 INSTRUCTION = "Using only the text above, answer this question:"
 
+# Asks for nothing: what the model attends to under it, it attends to out of habit.
+_NULL_QUESTION = "N/A"
+
 
 @dataclass(frozen=True, slots=True)
 class DocumentSpan:
-    """Where a document lies among the document tokens: [start, end)."""
+    """Where a document lies.
+
+    Attributes:
+        start: Its first token among the document tokens.
+        end: Behind its last token.
+        text_start: Where character 0 of `Document.text` lies in `Prompt.text`; blanks in front
+            are left out there, so it can lie before its surroundings' start.
+    """
 
     start: int
     end: int
+    text_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What is fed behind a chunk of the documents to see where the model looks.
+
+    Attributes:
+        ids: Token ids of instruction and question.
+        rows: Tokens of the question itself, the last ones.
+    """
+
+    ids: tuple[int, ...]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +66,24 @@ class Prompt:
     Attributes:
         prefix: Token ids before the documents.
         documents: Token ids of all documents.
-        suffix: Token ids after the documents.
-        question_start: Where the question itself begins in the suffix, behind the instruction.
-        question_end: Where it ends; the rest of the suffix is the generation prompt.
+        suffix: Token ids after the documents: instruction and question, generation prompt.
+        guide: The suffix up to the question's end.
+        null_guide: The same with a content-free question.
         spans: Each document's place among the document ids.
+        text: All documents as one text, as the model reads them.
+        offsets: Where each document token starts in `text`, in characters.
+        question: The question's text.
     """
 
     prefix: tuple[int, ...]
     documents: tuple[int, ...]
     suffix: tuple[int, ...]
-    question_start: int
-    question_end: int
+    guide: Guide
+    null_guide: Guide
     spans: tuple[DocumentSpan, ...]
-
-    @property
-    def guide(self) -> tuple[int, ...]:
-        """Token ids fed behind every chunk: instruction and question."""
-        return self.suffix[: self.question_end]
-
-    @property
-    def question_length(self) -> int:
-        """Tokens of the question itself, the last ones of the guide."""
-        return self.question_end - self.question_start
+    text: str
+    offsets: tuple[int, ...]
+    question: str
 
     def __len__(self) -> int:
         return len(self.prefix) + len(self.documents) + len(self.suffix)
@@ -131,19 +152,29 @@ def build_prompt(
     last = _first(ends, lambda end: end > body_end)
     asked = _first(ends, lambda end: end > question_start)
     stop = _first(ends, lambda end: end >= question_end)
-    spans, start = [], len(before)
-    for text_of_one in bodies:
-        end = start + len(text_of_one)
-        spans.append((start, end))
-        start = end + len("\n\n")
+    places, begin = [], 0
+    for document, text_of_one in zip(documents, bodies, strict=True):
+        end = begin + len(text_of_one)
+        places.append((begin, end - len(document.text.rstrip())))
+        begin = end + len("\n\n")
+    offsets = [start - len(before) for start in starts[first:last]]
     return Prompt(
         prefix=tuple(ids[:first]),
         documents=tuple(ids[first:last]),
         suffix=tuple(ids[last:]),
-        question_start=asked - last,
-        question_end=stop + 1 - last,
-        spans=_token_spans(spans, starts[first:last]),
+        guide=Guide(tuple(ids[last : stop + 1]), rows=stop + 1 - asked),
+        null_guide=_null_guide(tokenizer, between),
+        spans=_token_spans(places, offsets),
+        text=body,
+        offsets=tuple(offsets),
+        question=question,
     )
+
+
+def _null_guide(tokenizer: Any, between: str) -> Guide:
+    ids, _, ends = _tokenize(tokenizer, between + _NULL_QUESTION, [])
+    asked = _first(ends, lambda end: end > len(between))
+    return Guide(tuple(ids), rows=len(ids) - asked)
 
 
 def build_chat(
@@ -299,13 +330,15 @@ def _first(values: list[int], matches: Any) -> int:
     return next((index for index, value in enumerate(values) if matches(value)), len(values))
 
 
-def _token_spans(spans: list[tuple[int, int]], starts: list[int]) -> tuple[DocumentSpan, ...]:
-    """Give every document token to one document; separators go to the document before them."""
-    borders = []
-    token = 0
-    for start, _ in spans:
-        while token < len(starts) and starts[token] < start:
-            token += 1
-        borders.append(token)
-    borders.append(len(starts))
-    return tuple(DocumentSpan(a, b) for a, b in itertools.pairwise(borders))
+def _token_spans(places: list[tuple[int, int]], offsets: list[int]) -> tuple[DocumentSpan, ...]:
+    """Give every token to one document; separators go to the document before them.
+
+    Args:
+        places: Where each document and its own text start, in characters.
+        offsets: Where each token starts, in characters.
+    """
+    borders = [bisect_left(offsets, start) for start, _ in places] + [len(offsets)]
+    return tuple(
+        DocumentSpan(start, end, text_start)
+        for (start, end), (_, text_start) in zip(itertools.pairwise(borders), places, strict=True)
+    )

@@ -9,6 +9,9 @@ from torch.nn.functional import pad
 
 from finch_integrations.config import BudgetSchedule, Pooling, Selection
 
+# Attention below this is noise: it must not make a ratio.
+_EPSILON = 1e-5
+
 
 def score_tokens(
     weights: Tensor,
@@ -42,6 +45,30 @@ def score_tokens(
         scores = scores * (visible / length)[:, None]
     groups = num_kv_heads if selection == "kv_head" else 1
     return scores.reshape(groups, heads // groups * rows, -1).sum(dim=1)
+
+
+def contrast_scores(asked: Tensor, null: Tensor) -> Tensor:
+    """How much more attention the question pays to a segment than a content-free question does.
+
+    score[u] = mean over rows r of log((asked[r, u] + ε) / (null[r, u] + ε)): a ratio, so that
+    what every question looks at scores nothing, and its logarithm, so that no single head
+    decides.
+
+    Args:
+        asked: Attention under the question, one row per head, [R, U].
+        null: The same under the content-free question.
+
+    Returns:
+        [U].
+    """
+    return ((asked + _EPSILON).log() - (null + _EPSILON).log()).mean(dim=0)
+
+
+def standardize(scores: Tensor) -> Tensor:
+    """Shift and scale to mean 0 and standard deviation 1; equal scores become 0."""
+    deviations = scores - scores.mean()
+    spread = deviations.square().mean().sqrt()
+    return deviations / spread if spread > 0 else torch.zeros_like(scores)
 
 
 def pool_scores(scores: Tensor, positions: Tensor, *, pooling: Pooling, kernel: int) -> Tensor:

@@ -75,11 +75,26 @@ def test_ask_json_is_one_object_with_everything(model_folder, files):
     assert {s["id"] for s in answer["sources"]} == {f"{files}/a.txt", f"{files}/b.md"}
     assert sum(s["kept_tokens"] for s in answer["sources"]) == pytest.approx(201)
     assert all(0 <= s["kept_share"] <= 1 for s in answer["sources"])
+    scores = [s["best_passage"]["score"] for s in answer["sources"]]
+    assert scores == sorted(scores, reverse=True)
     assert [file["path"] for file in answer["skipped"]] == [f"{files}/empty.txt"]
     statistics = answer["statistics"]
     assert (statistics["document_tokens"], statistics["kept_tokens"]) == (402, 201)
     assert statistics["compression_ratio"] == 0.5
     assert statistics["generation_tokens"] == 5
+
+
+def test_ask_shows_the_best_passage_of_the_best_source_first(tmp_path, model_folder):
+    (tmp_path / "a.txt").write_text("Nothing of that kind is said in here. " * 9, "utf-8")
+    (tmp_path / "b.txt").write_text("The lamp oil stands behind the red shed door. " * 9, "utf-8")
+    more = ("--target-size", "300", "--max-new-tokens", "1")
+    question = "Where does the lamp oil stand? Behind the red shed door?"
+    result = run(app, ["ask", question, str(tmp_path), *options(model_folder, *more)])
+    lines = result.stderr.splitlines()
+    first = next(n for n, line in enumerate(lines) if line.endswith(f"%  {tmp_path}/b.txt"))
+    assert "The lamp oil stands behind the red shed" in lines[first + 1]
+    assert all(len(line) <= 80 for line in lines if line.startswith(" " * 10))
+    assert not any("a.txt" in line for line in lines[:first])
 
 
 @pytest.mark.parametrize(
@@ -145,3 +160,16 @@ def test_the_module_runs_like_the_command():
         [sys.executable, "-m", "finch_integrations", "--version"], capture_output=True, text=True
     )
     assert output.stdout == f"finch {__version__}\n"
+
+
+def test_ask_writes_a_report(tmp_path, model_folder, files):
+    page = tmp_path / "kept.html"
+    more = ("--target-size", "50", "--max-new-tokens", "3", "--report", str(page))
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 0, result.output
+    assert f"Report: {page}" in result.stderr
+    assert f"{files}/a.txt" in page.read_text("utf-8")
+    more = ("--report", str(tmp_path / "nowhere" / "kept.html"))
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 1
+    assert "there is no folder" in result.stderr

@@ -11,10 +11,12 @@ DOCUMENTS = [text_of(300, seed=1), {"text": text_of(100, seed=2), "id": "x", "ti
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("selection", ["layer", "kv_head"])
-def test_a_loaded_context_answers_the_same(tmp_path, tokenizer, dtype, selection):
+@pytest.mark.parametrize(
+    "method", [{}, {"method": "finch"}, {"method": "finch", "selection": "kv_head"}], ids=str
+)
+def test_a_loaded_context_answers_the_same(tmp_path, tokenizer, dtype, method):
     engine = FinchEngine(make_model(dtype=dtype), tokenizer)
-    context = engine.compress(DOCUMENTS, "What?", target_size=50, selection=selection)
+    context = engine.compress(DOCUMENTS, "What?", target_size=50, **method)
     context.save(tmp_path / "context.safetensors")
     again = FinchEngine(make_model(dtype=dtype), tokenizer)  # as after a restart
     loaded = again.load_context(tmp_path / "context.safetensors")

@@ -50,9 +50,11 @@ def test_stats_and_shares_add_up(engine):
         ({"target_size": 602}, 602),
     ],
 )
-@pytest.mark.parametrize("selection", ["layer", "kv_head"])
-def test_budgets_are_spent_exactly(engine, budget, kept, selection):
-    context = engine.compress(LONG, "What?", selection=selection, **budget)
+@pytest.mark.parametrize(
+    "method", [{}, {"method": "finch"}, {"method": "finch", "selection": "kv_head"}], ids=str
+)
+def test_budgets_are_spent_exactly(engine, budget, kept, method):
+    context = engine.compress(LONG, "What?", **method, **budget)
     assert context.stats.kept_tokens == kept
     for layer, chosen in zip(context.cache.layers, context.kept, strict=True):
         assert layer.keys.shape[-2] == layer.values.shape[-2] == context.stats.prefix_tokens + kept

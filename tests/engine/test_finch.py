@@ -7,7 +7,7 @@ from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.methods.finch import compress_finch
-from finch_integrations.engine.prompt import DocumentSpan, Prompt
+from finch_integrations.engine.prompt import DocumentSpan, Guide, Prompt
 from tests.reference import reference_finch
 from tests.tiny import CONFIGS, ROPE, make_model
 
@@ -22,15 +22,20 @@ def random_prompt(documents=60, seed=1):
         prefix=tuple(ids[:PREFIX]),
         documents=tuple(ids[PREFIX : PREFIX + documents]),
         suffix=tuple(ids[PREFIX + documents :]),
-        question_start=GUIDE - QUESTION,
-        question_end=GUIDE,
-        spans=(DocumentSpan(0, documents),),
+        guide=Guide(tuple(ids[PREFIX + documents :][:GUIDE]), rows=QUESTION),
+        null_guide=Guide((), rows=0),
+        spans=(DocumentSpan(0, documents, text_start=0),),
+        text="",
+        offsets=(0,) * documents,
+        question="",
     )
 
 
 def run(model, prompt, *, target, chunk_length, **options):
     backbone = Backbone(model, None, "tiny")
-    config = CompressionConfig(target_size=target, chunk_length=chunk_length, **options)
+    config = CompressionConfig(
+        method="finch", target_size=target, chunk_length=chunk_length, **options
+    )
     peaks = []
     compressed = compress_finch(
         backbone, prompt, Plan(target, chunk_length), config, lambda seen, kv: peaks.append(kv)
@@ -50,7 +55,7 @@ def assert_same(compressed, reference, *, atol=1e-4):
 def assert_equals_reference(model, prompt, **options):
     compressed, _ = run(model, prompt, **options)
     reference = reference_finch(
-        model, prompt.prefix, prompt.documents, prompt.guide, rows=QUESTION, **options
+        model, prompt.prefix, prompt.documents, prompt.guide.ids, rows=QUESTION, **options
     )
     assert_same(compressed, reference)
 

@@ -46,9 +46,13 @@ def test_parts_join_to_the_template_of_the_plain_messages(tokenizer):
     decode = lambda ids: tokenizer.decode(ids)  # noqa: E731
     assert decode(prompt.prefix).endswith("<|im_start|>user\n")
     assert decode(prompt.documents) == "# One\n\nFirst text.\n\nSecond text."
-    assert decode(prompt.guide) == f"\n\n{INSTRUCTION} Where is it?"
-    assert decode(prompt.guide[-prompt.question_length :]) == "Where is it?"
-    assert decode(prompt.suffix[prompt.question_end :]) == "<|im_end|>\n<|im_start|>assistant\n"
+    guide, null = prompt.guide, prompt.null_guide
+    assert decode(guide.ids) == f"\n\n{INSTRUCTION} Where is it?"
+    assert decode(guide.ids[-guide.rows :]) == "Where is it?"
+    assert decode(null.ids) == f"\n\n{INSTRUCTION} N/A"
+    assert decode(null.ids[-null.rows :]) == "N/A"
+    assert decode(prompt.suffix[len(guide.ids) :]) == "<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt.text == decode(prompt.documents)
 
 
 @given(
@@ -77,9 +81,9 @@ def test_documents_and_question_cannot_form_special_tokens(tokenizer):
     prompt = build_prompt(tokenizer, [Document(attack)], f"Really? {attack}")
     end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert end_of_turn not in prompt.documents
-    assert end_of_turn not in prompt.guide
+    assert end_of_turn not in prompt.guide.ids
     assert tokenizer.decode(prompt.documents) == attack
-    assert tokenizer.decode(prompt.guide).endswith(attack)
+    assert tokenizer.decode(prompt.guide.ids).endswith(attack)
     assert prompt.suffix.count(end_of_turn) == 1  # the template's own
 
 

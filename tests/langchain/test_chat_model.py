@@ -188,13 +188,12 @@ def test_options_reach_the_engine(engine):
         top_k=20,
         seed=5,
         target_size=70,
-        compression={"chunk_length": 40, "pooling": "max"},
+        compression={"method": "finch", "chunk_length": 40, "pooling": "max"},
         instruction="Please say:",
     )
     message = chat.invoke(Q, documents=TEXTS)
-    context = engine.compress(
-        TEXTS, Q, target_size=70, chunk_length=40, pooling="max", instruction="Please say:"
-    )
+    compression = {"method": "finch", "target_size": 70, "chunk_length": 40, "pooling": "max"}
+    context = engine.compress(TEXTS, Q, instruction="Please say:", **compression)
     sampling = {"max_new_tokens": 20, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "seed": 5}
     assert message.text == engine.generate(context, **sampling).text
 

@@ -34,6 +34,7 @@ from finch_integrations import (
     ConfigurationError,
     ContextTooLongError,
     Document,
+    DocumentShare,
     FinchEngine,
     FinchError,
     InvalidInputError,
@@ -42,7 +43,10 @@ from finch_integrations import (
 )
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.llama_index import FinchLLM
+from finch_integrations.llama_index.call import Call
+from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
 from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.quotes import find_quotes
 from tests.llama_index.conftest import say, tiny_engine
 from tests.llama_index.contract import CHAT, COMPLETE, collect
 from tests.tiny import make_model, make_tokenizer, text_of
@@ -330,6 +334,32 @@ def test_citable_blocks_are_documents(llm, answer):
     assert ids == ["s0", "s1"]
 
 
+def test_what_an_answer_quotes_is_reported():
+    document = Document("The boat leaves at nine! Be early.", id="boat")
+    said = "They say the boat leaves at nine."
+    report = AnswerReport(
+        finish_reason="stop",
+        prompt_tokens=20,
+        generation_tokens=9,
+        generation_seconds=0.1,
+        compression=None,
+        documents=(DocumentShare(id="boat", title=None, tokens=10, kept_tokens=5.0),),
+        quotes=find_quotes(said, [document]),
+    )
+    call = Call(EngineHandle("x"), AskRequest(messages=(), documents=(document,)), "kwarg")
+    response = call.respond(said, AnswerPiece(text="nine.", report=report))
+    assert response.raw["citations"] == [
+        {
+            "text": "the boat leaves at nine",
+            "start": 9,
+            "end": 32,
+            "document_id": "boat",
+            "source_start": 0,
+            "source_end": 23,
+        }
+    ]
+
+
 @pytest.mark.parametrize(
     ("documents", "reason"),
     [
@@ -467,18 +497,17 @@ def test_unusable_messages_are_named(llm, messages, reason):
 
 
 def test_options_reach_the_engine(engine):
+    compression = {"method": "finch", "chunk_length": 40, "pooling": "max"}
     llm = FinchLLM(
         engine=engine,
         max_tokens=20,
         temperature=0.7,
         seed=5,
         target_size=70,
-        compression={"chunk_length": 40, "pooling": "max"},
+        compression=compression,
         instruction="Please say:",
     )
-    context = engine.compress(
-        TEXTS, Q, target_size=70, chunk_length=40, pooling="max", instruction="Please say:"
-    )
+    context = engine.compress(TEXTS, Q, target_size=70, instruction="Please say:", **compression)
     expected = engine.generate(context, max_new_tokens=20, temperature=0.7, seed=5)
     assert llm.complete(Q, documents=TEXTS).text == expected.text
 

@@ -5,11 +5,12 @@ write it in a file of its own and name it in `METHODS`.
 """
 
 from finch_integrations.engine.methods.base import Compressed, Method, OnChunk
+from finch_integrations.engine.methods.contrast import compress_contrast
 from finch_integrations.engine.methods.finch import compress_finch
 from finch_integrations.engine.methods.full import keep_everything
 from finch_integrations.errors import ConfigurationError
 
-METHODS: dict[str, Method] = {"finch": compress_finch}
+METHODS: dict[str, Method] = {"contrast": compress_contrast, "finch": compress_finch}
 
 __all__ = ["METHODS", "Compressed", "Method", "OnChunk", "get_method", "keep_everything"]
 

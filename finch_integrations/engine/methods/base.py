@@ -1,6 +1,6 @@
 """What every compression method takes and returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,10 +11,26 @@ from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.cache import KVCache
 from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.segments import Segment
 
 # Called after every chunk with (document tokens read so far, length of the KV cache at its
 # longest during this chunk).
 OnChunk = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Tokens chosen passage by passage.
+
+    Attributes:
+        kept: Ascending positions in the document tokens, [K].
+        segments: All segments of the documents, in order.
+        scores: Higher is better, [number of segments].
+    """
+
+    kept: Tensor
+    segments: Sequence[Segment]
+    scores: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +40,12 @@ class Compressed:
     Attributes:
         cache: Prefix and kept document tokens at consecutive positions.
         kept: For every layer, the kept positions in the document tokens, ascending, [S, K].
+        choice: What was chosen, by methods that choose passages for all layers at once.
     """
 
     cache: KVCache
     kept: tuple[Tensor, ...]
+    choice: Choice | None = None
 
 
 class Method(Protocol):

@@ -46,7 +46,7 @@ def compress_finch(
     def record(layer: int, weights: Tensor) -> None:
         scores[layer] = score_tokens(
             weights,
-            columns=slice(prefix, weights.shape[-1] - len(guide)),
+            columns=slice(prefix, weights.shape[-1] - len(guide.ids)),
             num_kv_heads=spec.num_kv_heads,
             selection=config.selection,
             normalize=config.normalize_scores,
@@ -55,7 +55,7 @@ def compress_finch(
     for start in range(0, total, plan.chunk_length):
         chunk = prompt.documents[start : start + plan.chunk_length]
         seen = start + len(chunk)
-        backbone.forward((*chunk, *guide), cache, rows=prompt.question_length, record=record)
+        backbone.forward((*chunk, *guide.ids), cache, rows=guide.rows, record=record)
         peak = cache_length(cache)
         budget = budget_after(
             seen, total=total, target=plan.target, schedule=config.budget_schedule

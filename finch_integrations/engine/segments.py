@@ -1,0 +1,81 @@
+"""Cutting documents into segments: sentences, joined or cut until they have a useful length."""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from finch_integrations.engine.prompt import Prompt
+
+# Ends behind the whitespace or line break, so that a segment starts with its first word.
+_SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])|\n+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of document tokens, [start, end), of the document with the number `document`."""
+
+    start: int
+    end: int
+    document: int
+
+    @property
+    def middle(self) -> float:
+        """Where its middle lies among the document tokens."""
+        return (self.start + self.end) / 2
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+def split_segments(prompt: Prompt, *, shortest: int, longest: int) -> list[Segment]:
+    """Cut the document tokens into segments that follow each other without a gap.
+
+    Sentences are put together until they have `shortest` tokens, as long as they stay within
+    `longest`; one that is longer is cut into even pieces.
+    """
+    cuts = [_token_at(prompt, match.end()) for match in _SENTENCE_END.finditer(prompt.text)]
+    segments: list[Segment] = []
+    for number, span in enumerate(prompt.spans):
+        inside = cuts[bisect_right(cuts, span.start) : bisect_left(cuts, span.end)]
+        start = previous = span.start
+        for end in (*inside, span.end):
+            if end - start > longest and previous > start:
+                segments.append(Segment(start, previous, number))
+                start = previous
+            if end > start and (end - start >= shortest or end == span.end):
+                segments += _even_pieces(Segment(start, end, number), longest)
+                start = end
+            previous = end
+    return segments
+
+
+def _token_at(prompt: Prompt, character: int) -> int:
+    """The first token that starts at or reaches over a character."""
+    # Several tokens may share one character and then have the same offset.
+    token = bisect_left(prompt.offsets, character)
+    following = prompt.offsets[token] if token < len(prompt.offsets) else len(prompt.text)
+    return token - 1 if token and following > character else token
+
+
+def _even_pieces(segment: Segment, longest: int) -> list[Segment]:
+    count = -(-len(segment) // longest)
+    borders = [segment.start + len(segment) * i // count for i in range(count + 1)]
+    return [Segment(start, end, segment.document) for start, end in pairwise(borders)]
+
+
+def neighbourhoods(segments: Sequence[Segment], reach: int) -> list[tuple[int, int]]:
+    """For each segment, the segments of its document around it: [first, end).
+
+    Those whose middle lies at most `reach` tokens from its own.
+    """
+    middles = [segment.middle for segment in segments]
+    documents = [segment.document for segment in segments]
+    return [
+        (
+            max(bisect_left(middles, s.middle - reach), bisect_left(documents, s.document)),
+            min(bisect_right(middles, s.middle + reach), bisect_right(documents, s.document)),
+        )
+        for s in segments
+    ]

@@ -1,0 +1,175 @@
+"""From a compressed context to an HTML page that shows what was kept of the documents."""
+
+import html
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from torch import Tensor
+
+from finch_integrations.documents import prepare_documents
+from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.engine import FinchEngine
+from finch_integrations.engine.prompt import Prompt, build_prompt
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.types import Document, DocumentShare
+
+# Columns of the per-layer picture.
+_BINS = 160
+# Passages quoted at the top.
+_BEST = 3
+# Kept passages are at least this dark, so that the weakest is seen.
+_FAINTEST = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A self-contained HTML page; shown as such in notebooks.
+
+    Attributes:
+        html: The page.
+    """
+
+    html: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page, atomically."""
+        path = Path(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+            draft = Path(folder) / "draft"
+            draft.write_text(self.html, encoding="utf-8")
+            os.replace(draft, path)
+
+    def _repr_html_(self) -> str:
+        # A frame keeps the page's style and the notebook's apart.
+        source = html.escape(self.html)
+        return f'<iframe srcdoc="{source}" style="width:100%;height:40em;border:0"></iframe>'
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A stretch of text and how strongly it was kept: 0 (dropped) to 1."""
+
+    text: str
+    strength: float
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A document in the page."""
+
+    share: DocumentShare
+    runs: tuple[_Run, ...]
+
+
+def make_report(
+    engine: FinchEngine,
+    documents: Iterable[Document | str | Mapping[str, Any]],
+    query: str,
+    context: CompressedContext,
+    *,
+    answer: str | None = None,
+) -> Report:
+    """Show what was kept of the documents.
+
+    Args:
+        engine: The engine that made the context.
+        documents: As given to `compress`.
+        query: As given to `compress`.
+        context: What `compress` returned.
+        answer: Shown above, when given.
+
+    Raises:
+        InvalidInputError: The context belongs to other documents.
+    """
+    checked = prepare_documents(documents)
+    prompt = build_prompt(engine.backbone.tokenizer, checked, query)
+    ids = [document.id for document in checked]
+    if (
+        len(prompt.documents) != context.stats.document_tokens
+        or [share.id for share in context.documents] != ids
+    ):
+        raise InvalidInputError(
+            "the context was made from other documents. Give those that were compressed"
+        )
+    parts = [
+        _Part(share, tuple(runs))
+        for share, runs in zip(
+            context.documents,
+            _passages(checked, context) if context.excerpts else _tokens(prompt, context),
+            strict=True,
+        )
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("finch_integrations.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html.jinja").render(
+        question=query,
+        answer=answer,
+        model=engine.backbone.name,
+        stats=context.stats,
+        parts=parts,
+        best=sorted(context.excerpts, key=lambda excerpt: -excerpt.score)[:_BEST],
+        numbers={document.id: number for number, document in enumerate(checked, start=1)},
+        layers=_density(context.kept, context.stats.document_tokens).tolist(),
+    )
+    return Report(page)
+
+
+def _passages(documents: Sequence[Document], context: CompressedContext) -> Iterator[list[_Run]]:
+    """Cut every document at its excerpts; the best of them is the darkest."""
+    scores = [excerpt.score for excerpt in context.excerpts]
+    low, high = min(scores), max(scores)
+    for document in documents:
+        runs, position = [], 0
+        for excerpt in context.excerpts:
+            if excerpt.document_id != document.id:
+                continue
+            runs.append(_Run(document.text[position : excerpt.start], 0, ""))
+            relative = (excerpt.score - low) / (high - low) if high > low else 1.0
+            strength = _FAINTEST + (1 - _FAINTEST) * relative
+            runs.append(_Run(excerpt.text, strength, f"score {excerpt.score:.2f}"))
+            position = excerpt.end
+        runs.append(_Run(document.text[position:], 0, ""))
+        yield runs
+
+
+def _tokens(prompt: Prompt, context: CompressedContext) -> Iterator[list[_Run]]:
+    """Colour every token by the share of layers (and KV heads) that kept it."""
+    total = len(prompt.documents)
+    selections = sum(len(layer) for layer in context.kept)
+    positions = torch.cat([layer.flatten() for layer in context.kept])
+    shares = torch.bincount(positions, minlength=total) / selections
+    # In tenths, so that neighbours of nearly the same colour are one run.
+    tenths = (shares * 10).ceil().int().tolist()
+    offsets = (*prompt.offsets, len(prompt.text))
+    for span in prompt.spans:
+        runs, start = [], span.start
+        for token in range(span.start, span.end):
+            if token + 1 == span.end or tenths[token + 1] != tenths[token]:
+                text = prompt.text[offsets[start] : offsets[token + 1]]
+                hint = f"kept in up to {tenths[token]}0 % of the layers" if tenths[token] else ""
+                runs.append(_Run(text, tenths[token] / 10, hint))
+                start = token + 1
+        yield runs
+
+
+def _density(kept: Sequence[Tensor], total: int) -> Tensor:
+    """The kept share of every stretch of the documents, per layer: [layers, bins]."""
+    bins = min(_BINS, total)
+    sizes = torch.bincount(torch.arange(total) * bins // total, minlength=bins)
+    rows = [
+        torch.bincount(layer.flatten() * bins // total, minlength=bins) / len(layer) / sizes
+        for layer in kept
+    ]
+    return torch.stack(rows)

@@ -1,0 +1,130 @@
+"""The contrast method against the slow reference, and its bounds."""
+
+import pytest
+import torch
+
+from finch_integrations import ConfigurationError, FinchEngine
+from finch_integrations.config import CompressionConfig
+from finch_integrations.documents import prepare_documents
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Plan
+from finch_integrations.engine.lexical import bm25_scores
+from finch_integrations.engine.methods.contrast import compress_contrast, fill_budget
+from finch_integrations.engine.prompt import build_prompt
+from finch_integrations.engine.scoring import contrast_scores, standardize
+from finch_integrations.engine.segments import Segment, split_segments
+from tests.reference_contrast import reference_bm25, reference_contrast
+from tests.tiny import CONFIGS, make_model, make_tokenizer
+
+DOCUMENTS = [
+    "The tide turns at nine. Bring the ropes. " * 6
+    + "The lamp oil is in the red shed by the pier.",
+    "Nobody rows alone! " * 9 + "Ask for the keys to the shed.\n\n" + "The oil is old. " * 8,
+]
+QUESTION = "Where is the lamp oil?"
+
+
+def compress(model, *, target, chunk_length, documents=DOCUMENTS):
+    prompt = build_prompt(make_tokenizer(), prepare_documents(documents), QUESTION)
+    config = CompressionConfig(target_size=target, chunk_length=chunk_length)
+    backbone = Backbone(model, None, "tiny")
+    peaks = []
+    compressed = compress_contrast(
+        backbone, prompt, Plan(target, chunk_length), config, lambda seen, kv: peaks.append(kv)
+    )
+    return prompt, compressed, peaks
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_every_architecture_equals_the_reference(architecture):
+    model = make_model(architecture, heads=6, kv_heads=2)
+    assert_equals_reference(model, target=200, chunk_length=256)
+
+
+@pytest.mark.parametrize(("target", "chunk_length"), [(1, 700), (90, 64), (500, 101)])
+def test_every_budget_and_chunk_length_equals_the_reference(target, chunk_length):
+    assert_equals_reference(make_model(), target=target, chunk_length=chunk_length)
+
+
+def assert_equals_reference(model, **sizes):
+    prompt, compressed, _ = compress(model, **sizes)
+    segments = [
+        (s.start, s.end, s.document) for s in split_segments(prompt, shortest=32, longest=96)
+    ]
+    assert len(segments) > 10
+    kept, keys, values = reference_contrast(model, prompt, segments, **sizes)
+    assert compressed.kept[0].tolist() == [kept]
+    for layer, states in enumerate(compressed.cache.layers):
+        assert compressed.kept[layer] is compressed.kept[0]
+        torch.testing.assert_close(states.keys[0], keys[layer], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(states.values[0], values[layer], atol=1e-4, rtol=1e-4)
+
+
+def test_memory_does_not_grow_with_the_documents():
+    model = make_model(max_position_embeddings=256)
+    prompt, compressed, peaks = compress(
+        model, target=64, chunk_length=16, documents=["One more line here. " * 160]
+    )
+    assert len(peaks) == 200
+    guide = max(len(prompt.guide.ids), len(prompt.null_guide.ids))
+    assert max(peaks) == len(prompt.prefix) + 16 + guide
+    assert {states.keys.shape[-2] for states in compressed.cache.layers} == {
+        len(prompt.prefix) + 64
+    }
+
+
+def test_a_budget_is_filled_with_the_best_segments_and_the_start_of_the_next():
+    segments = [Segment(0, 4, 0), Segment(4, 9, 0), Segment(9, 12, 1)]
+    kept = fill_budget(segments, torch.tensor([0.5, -1.0, 2.0]), 5)
+    assert kept.tolist() == [0, 1, 9, 10, 11]
+    assert fill_budget(segments, torch.zeros(3), 6).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_habits_score_nothing_and_attention_to_the_question_counts():
+    asked, null = torch.tensor([[0.5, 0.1], [0.3, 0.3]]), torch.tensor([[0.5, 0.01], [0.3, 0.1]])
+    scores = contrast_scores(asked, null)
+    assert scores[0] == 0
+    assert scores[1] == pytest.approx((2.3026 + 1.0986) / 2, abs=1e-3)
+
+
+def test_equal_scores_standardize_to_zero():
+    assert standardize(torch.tensor([3.0, 3.0])).tolist() == [0, 0]
+    scores = standardize(torch.tensor([1.0, 2.0, 6.0]))
+    assert scores.mean() == pytest.approx(0, abs=1e-6)
+    assert scores.square().mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("query", ["the Lamp oil?", "oil oil lamp", "zzz", "?!", "灯油"])
+def test_bm25_equals_its_formula(query):
+    texts = ["The lamp is lit.", "Oil, oil and lamp oil!", "...", "没有灯油", "the the the"]
+    expected = reference_bm25(texts, query)
+    assert bm25_scores(texts, query).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_bm25_of_texts_without_words_is_zero():
+    assert bm25_scores(["...", "!"], "lamp").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"selection": "kv_head"},
+        {"budget_schedule": "fill"},
+        {"normalize_scores": True},
+        {"pooling": "max"},
+    ],
+)
+def test_options_of_the_papers_method_are_refused(option):
+    (name,) = option
+    with pytest.raises(ConfigurationError, match=f"{name} is an option of the method 'finch'"):
+        CompressionConfig(**option)
+    assert CompressionConfig(method="finch", **option).method == "finch"
+
+
+def test_it_is_the_default(tokenizer):
+    engine = FinchEngine(make_model(), tokenizer)
+    by_default = engine.compress(DOCUMENTS, QUESTION, target_size=100)
+    by_name = engine.compress(DOCUMENTS, QUESTION, target_size=100, method="contrast")
+    papers = engine.compress(DOCUMENTS, QUESTION, target_size=100, method="finch")
+    assert torch.equal(by_default.kept[0], by_name.kept[0])
+    assert not torch.equal(by_default.kept[0], papers.kept[0])

@@ -1,0 +1,95 @@
+"""The contrast method once more, slow and obvious: full eager attention, loops, plain floats."""
+
+import copy
+import math
+import re
+
+from transformers import DynamicCache
+
+from tests.reference import feed
+
+
+def reference_contrast(model, prompt, segments, *, target, chunk_length, reach=128):
+    """Return (kept positions, keys, values); `segments` are (start, end, document)."""
+    model = copy.deepcopy(model)
+    model.set_attn_implementation("eager")
+    asked = reference_attention(model, prompt, prompt.guide, chunk_length)
+    null = reference_attention(model, prompt, prompt.null_guide, chunk_length)
+
+    middle = [(start + end) / 2 for start, end, _ in segments]
+    around = [
+        [
+            j
+            for j, other in enumerate(segments)
+            if other[2] == segment[2] and abs(middle[j] - middle[i]) <= reach
+        ]
+        for i, segment in enumerate(segments)
+    ]
+    alone = [[i] for i in range(len(segments))]
+    scores = [0.0] * len(segments)
+    for groups in (alone, around):
+        tokens = [[t for j in group for t in range(*segments[j][:2])] for group in groups]
+        ratios = [
+            mean(
+                math.log((sum(a[t] for t in inside) + 1e-5) / (sum(n[t] for t in inside) + 1e-5))
+                for a, n in zip(asked, null, strict=True)
+            )
+            for inside in tokens
+        ]
+        texts = ["".join(prompt.text[prompt.offsets[t]] for t in inside) for inside in tokens]
+        for part in (z_scores(ratios), z_scores(reference_bm25(texts, prompt.question))):
+            scores = [s + p for s, p in zip(scores, part, strict=True)]
+
+    kept = []
+    for i in sorted(range(len(segments)), key=lambda i: (-scores[i], i)):
+        kept += list(range(*segments[i][:2]))[: target - len(kept)]
+    kept.sort()
+    cache = DynamicCache()
+    feed(model, [*prompt.prefix, *(prompt.documents[t] for t in kept)], cache, start=0)
+    return kept, [x.keys[0] for x in cache.layers], [x.values[0] for x in cache.layers]
+
+
+def reference_attention(model, prompt, guide, chunk_length):
+    """For every head of the upper half of the layers: a number for every document token."""
+    rows = []
+    for start in range(0, len(prompt.documents), chunk_length):
+        chunk = prompt.documents[start : start + chunk_length]
+        ids = [*prompt.prefix, *chunk, *guide.ids]
+        attentions = feed(model, ids, DynamicCache(), start=0)
+        upper = attentions[len(attentions) // 2 :]
+        heads = [layer[0, h].double() for layer in upper for h in range(layer.shape[1])]
+        for number, weights in enumerate(heads):
+            if start == 0:
+                rows.append([])
+            for column in range(len(prompt.prefix), len(prompt.prefix) + len(chunk)):
+                rows[number].append(
+                    mean(
+                        float(weights[row, column])
+                        for row in range(len(ids) - guide.rows, len(ids))
+                    )
+                )
+    return rows
+
+
+def reference_bm25(texts, query):
+    words = [re.findall(r"\w+", text.lower()) for text in texts]
+    average = mean(len(w) for w in words)
+    scores = [0.0] * len(texts)
+    for term in set(re.findall(r"\w+", query.lower())):
+        holders = sum(term in w for w in words)
+        weight = math.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5))
+        for i, w in enumerate(words):
+            f = w.count(term)
+            scores[i] += weight * f / (f + 1.5 * (0.25 + 0.75 * len(w) / average))
+    return scores
+
+
+def z_scores(values):
+    centre = mean(values)
+    spread = math.sqrt(mean((v - centre) ** 2 for v in values))
+    return [(v - centre) / spread if spread else 0.0 for v in values]
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
