@@ -74,6 +74,12 @@ def test_several_blocks_of_a_message():
         ),
         PromptTemplate(
             "{context_str} {query_str}",
+            function_mappings={
+                "context_str": lambda **kw: f"{kw['context_str']} ({len(kw['context_str'])})"
+            },
+        ),
+        PromptTemplate(
+            "{context_str} {query_str}",
             function_mappings={"context_str": lambda **kw: kw["context_str"][::-1]},
         ),
         PromptTemplate(
@@ -84,10 +90,8 @@ def test_several_blocks_of_a_message():
 )
 def test_a_template_that_hides_where_the_context_is_stays_as_it_is(template):
     values = {"context_str": CONTEXT, "query_str": Q}
-    for _ in range(20):  # the marks differ each time
-        messages = marked(template)
-        if not any(map(read_spans, messages)):
-            break
+    messages = marked(template)
+    assert not any(map(read_spans, messages))
     assert messages[0].content == template.format_messages(**values)[0].content
     assert not re.search("[\ue000-\uf8ff]", messages[0].content)
 
