@@ -14,9 +14,9 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field
 
-from finch_integrations.documents import prepare_documents
+from finch_integrations.documents import prepare_documents, with_unique_ids
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.langchain.documents import from_langchain, with_unique_ids
+from finch_integrations.langchain.documents import from_langchain
 from finch_integrations.retrieval.hybrid import CHUNK_SIZE, HybridRetriever
 from finch_integrations.retrieval.legs import StoreLeg
 from finch_integrations.retrieval.store import read_index
