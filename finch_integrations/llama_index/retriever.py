@@ -19,8 +19,9 @@ from llama_index.core.schema import (
 
 from finch_integrations.documents import prepare_documents
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.retrieval.hybrid import SCORES, HybridRetriever
+from finch_integrations.retrieval.hybrid import HybridRetriever
 from finch_integrations.retrieval.legs import StoreLeg
+from finch_integrations.retrieval.selection import SCORES
 from finch_integrations.retrieval.store import read_index
 from finch_integrations.types import Document
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +15,7 @@ from finch_integrations.retrieval.encoders import as_encoder
 from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
 from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Leg
 from finch_integrations.retrieval.reranking import as_reranker
+from finch_integrations.retrieval.selection import select_hits, select_parents, with_metadata
 from finch_integrations.retrieval.store import (
     DocumentWriter,
     Sources,
@@ -31,8 +31,6 @@ from finch_integrations.types import Document
 
 # About 250 tokens of English: what all-MiniLM-L6-v2 reads of a text.
 CHUNK_SIZE = 1000
-# Names in a result's metadata.
-SCORES = ("bm25_score", "dense_score", "fused_score", "rerank_score", "score")
 
 
 def estimate_tokens(text: str) -> int:
@@ -236,8 +234,9 @@ class HybridRetriever:
             hits = self._reranked(query, hits[: max(config.fetch_k, config.top_k)])
         threshold = -math.inf if config.score_threshold is None else config.score_threshold
         hits = [hit for hit in hits if hit.metadata["score"] >= threshold][: config.top_k]
-        chosen = self._within_budget(hits, config)
-        return self._in_order(chosen) if config.return_parents else chosen
+        if config.return_parents:
+            return select_parents(hits, self.collection, config.max_tokens, self.count_tokens)
+        return select_hits(hits, config.max_tokens, self.count_tokens)
 
     def _fused(
         self, query: str, filter: MetadataFilter | None, config: RetrievalConfig
@@ -270,7 +269,7 @@ class HybridRetriever:
         for id, score in fused:
             all_scores = scores[id] | {"fused_score": score}
             final = all_scores.get(alone, score)
-            results.append(_with(found[id], all_scores | {"score": final}))
+            results.append(with_metadata(found[id], all_scores | {"score": final}))
         return results
 
     def _reranked(self, query: str, hits: Sequence[Document]) -> list[Document]:
@@ -279,52 +278,10 @@ class HybridRetriever:
             return []
         scores = self._rerank([(query, hit.text) for hit in hits])
         ranked = [
-            _with(hit, {"rerank_score": score, "score": score})
+            with_metadata(hit, {"rerank_score": score, "score": score})
             for hit, score in zip(hits, scores, strict=True)
         ]
         return sorted(ranked, key=lambda hit: -float(hit.metadata["score"]))
-
-    def _within_budget(self, hits: Sequence[Document], config: RetrievalConfig) -> list[Document]:
-        """Take hits, or the documents they stand in, best first while they fit."""
-        left = math.inf if config.max_tokens is None else config.max_tokens
-        chosen: dict[str, Document] = {}
-        needed: list[int] = []
-        for hit in hits:
-            parent = self._parent(hit) if config.return_parents else None
-            if parent is not None and parent.id in chosen:
-                continue
-            for candidate in (hit,) if parent is None else (parent, hit):
-                tokens = 0 if config.max_tokens is None else self.count_tokens(candidate.text)
-                if tokens <= left:
-                    chosen[str(candidate.id)] = candidate
-                    left -= tokens
-                    break
-                needed.append(tokens)
-        if hits and not chosen:
-            raise InvalidInputError(
-                f"not one result fits max_tokens={config.max_tokens}: the shortest has "
-                f"{min(needed)} tokens. Raise max_tokens, or index with a smaller chunk_size"
-            )
-        return list(chosen.values())
-
-    def _parent(self, hit: Document) -> Document | None:
-        """The document a chunk stands in, with the chunk's scores."""
-        id = hit.metadata.get("document_id")
-        parent = None if id is None else self.collection.document(str(id))
-        if parent is None:  # known to a wrapped store only
-            return None
-        scores = {name: hit.metadata[name] for name in SCORES if name in hit.metadata}
-        return _with(parent, {"document_id": parent.id, **scores})
-
-    def _in_order(self, results: Sequence[Document]) -> list[Document]:
-        """Order results as they stand in the collection."""
-
-        def place(result: Document) -> tuple[int, int]:
-            metadata = result.metadata
-            position = self.collection.position(str(metadata.get("document_id")))
-            return position, int(metadata.get("start_index", 0))
-
-        return sorted(results, key=place)
 
 
 def _fuse(
@@ -350,7 +307,3 @@ def check_chunk_size(chunk_size: object) -> None:
         raise ConfigurationError(
             f"chunk_size must be a whole number of at least 1, got {chunk_size!r}"
         )
-
-
-def _with(document: Document, metadata: Mapping[str, Any]) -> Document:
-    return replace(document, metadata={**document.metadata, **metadata})
