@@ -18,7 +18,7 @@ test-lowest:  ## the same tests on the lowest declared framework versions, in .v
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[all,dev]'
-	.venv-lowest/bin/finch fetch
+	.venv-lowest/bin/finch fetch all
 	.venv-lowest/bin/python -m pytest
 
 check: $(INSTALLED)  ## style, types, architecture

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,9 +125,10 @@ class FinchRAG:
         """
         documents = self._retrieve(query, retrieval)
         text = ""
-        for piece in self.handle.stream(self._request(query, history, documents)):
-            text += piece.text
-            yield _piece(piece, text, documents)
+        with closing(self.handle.stream(self._request(query, history, documents))) as pieces:
+            for piece in pieces:
+                text += piece.text
+                yield _piece(piece, text, documents)
 
     async def astream(
         self, query: str, *, history: Sequence[Message] = (), **retrieval: Any

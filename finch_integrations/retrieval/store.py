@@ -15,8 +15,8 @@ import hashlib
 import json
 import mmap
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -187,7 +187,8 @@ def new_index(path: Path, settings: IndexSettings) -> Iterator[Path]:
     existed = path.is_dir()
     check_target(path)
     path.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=path, prefix=_DRAFT))
+    draft = path / f"{_DRAFT}{secrets.token_hex(4)}"
+    draft.mkdir()
     try:
         yield draft
         data = path / (_DATA + draft.name.removeprefix(_DRAFT))

@@ -63,6 +63,21 @@ def test_at_once_and_async_answers_are_the_streamed_one(rag):
     assert pieces[-1].answer.documents == streamed.documents
 
 
+def test_leaving_a_stream_stops_the_work(retriever, engine, model):
+    lengths = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: lengths.append(1), with_kwargs=True
+    )
+    rag = FinchRAG(retriever, engine, compression=COMPRESSION, sampling={"max_new_tokens": 500})
+    stream = rag.stream(QUESTION)
+    next(stream)
+    stream.close()
+    rag.answer(QUESTION, top_k=1)  # after it: the worker has left the first answer
+    hook.remove()
+    # All of the second answer, and of the first one little more than its first token.
+    assert 500 < len(lengths) < 700
+
+
 def test_system_history_and_instruction_reach_the_model(retriever, engine):
     history = ({"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"})
     rag = FinchRAG(

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -172,6 +175,28 @@ def test_a_build_killed_before_the_switch_leaves_the_old_index_and_is_cleaned_up
     names = sorted(path.name for path in index.iterdir())
     assert len(names) == 2
     assert "data-dead" not in names
+
+
+def test_a_killed_process_leaves_the_old_index_as_it_was(index):
+    before = contents(index)
+    code = f"""
+import os, signal
+from finch_integrations import Document
+from finch_integrations.retrieval import Source, build_index
+
+def kill(progress):
+    if progress.step == "words":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+build_index({str(index)!r}, [Source("a", "1", lambda: Document("A door."))], progress=kill)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    left = contents(index)
+    assert {name: left[name] for name in before} == before
+    assert len(left) > len(before)
+    report, _ = build(index, TEXTS)
+    assert (report.unchanged, report.encoded) == (3, 0)
 
 
 def test_an_interrupted_first_build_leaves_nothing(tmp_path):
