@@ -415,6 +415,6 @@ async def test_errors_reach_the_user(retriever, mode, how):
 
 
 def test_context_window_is_what_llama_index_puts_into_one_prompt(engine, retriever, finch):
-    llm = FinchLLM(engine=engine, max_tokens=8, target_size=60, context_window=300)
+    llm = FinchLLM(engine=engine, max_tokens=8, target_size=60, context_window=200)
     make_engine(retriever, llm, response_mode="compact_accumulate").query(Q)
     assert len(finch()) > 1
