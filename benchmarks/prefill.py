@@ -93,7 +93,8 @@ def _time_scoring() -> dict[str, float]:
         (contrast, "split_segments"),
         (contrast, "contrast_scores"),
         (contrast, "bm25_scores"),
-        (contrast, "fill_budget"),
+        (contrast, "take_best"),
+        (contrast, "arrange"),
     ):
 
         def timed(*args: object, _run: object = getattr(module, name), **kwargs: object) -> object:

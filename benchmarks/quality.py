@@ -34,7 +34,7 @@ from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, new_cache, share_cache
 from finch_integrations.engine.lexical import bm25_scores
-from finch_integrations.engine.methods.contrast import fill_budget, score_segments
+from finch_integrations.engine.methods.contrast import arrange, score_segments, take_best
 from finch_integrations.engine.prompt import Prompt, build_prompt
 from finch_integrations.engine.segments import Segment, split_segments
 from finch_integrations.types import Document
@@ -153,7 +153,9 @@ class Bench:
             return [*range(head), *range(total - budget // 2, total)]
         if method not in self._ranked:
             self._ranked[method] = self._rank(method)
-        return fill_budget(*self._ranked[method], budget).tolist()
+        # Every method's passages stand in the same order, so that only the choice differs.
+        chosen = arrange(take_best(*self._ranked[method], budget))
+        return [token for segment in chosen for token in range(segment.start, segment.end)]
 
     def _rank(self, method: str) -> tuple[Sequence[Segment], Tensor]:
         prompt = self.prompt

@@ -40,10 +40,16 @@ def reference_contrast(model, prompt, segments, *, target, chunk_length, reach=1
         for part in (z_scores(ratios), z_scores(reference_bm25(texts, prompt.question))):
             scores = [s + p for s, p in zip(scores, part, strict=True)]
 
-    kept = []
+    ranked, left = [], target
     for i in sorted(range(len(segments)), key=lambda i: (-scores[i], i)):
-        kept += list(range(*segments[i][:2]))[: target - len(kept)]
-    kept.sort()
+        part = list(range(*segments[i][:2]))[:left]
+        left -= len(part)
+        if part:
+            ranked.append(part)
+    last = []
+    while sum(map(len, last)) < target / 4:
+        last.insert(0, ranked.pop(0))
+    kept = [t for part in sorted(ranked) + last for t in part]
     cache = DynamicCache()
     feed(model, [*prompt.prefix, *(prompt.documents[t] for t in kept)], cache, start=0)
     return kept, [x.keys[0] for x in cache.layers], [x.values[0] for x in cache.layers]

@@ -50,7 +50,9 @@ def test_finch_ask_answers_over_documents_longer_than_the_window(embedded_engine
     bound = statistics["prefix_tokens"] + 2048 + 1024 + statistics["suffix_tokens"]
     assert statistics["peak_kv_tokens"] <= bound
     assert {Path(s["id"]).name for s in answer["sources"]} == {p.name for p in HANDBOOK.iterdir()}
-    assert answer["answer"].strip()
+    assert "7316" in answer["answer"]
+    assert Path(answer["sources"][0]["id"]).name == "04-laboratory.md"
+    assert "7316" in answer["sources"][0]["best_passage"]["text"]
 
 
 def test_the_example_questions_stand_in_the_files_they_name():
@@ -64,8 +66,9 @@ def test_the_example_questions_stand_in_the_files_they_name():
         assert holders == [Path(question["file"]).name]
 
 
-def test_a_code_hidden_in_twice_the_window_is_found(embedded_engine):
-    """The paper's method at 2,048 of more than 16,000 tokens."""
+@pytest.mark.parametrize(("method", "target_size"), [("finch", 2048), ("contrast", 512)])
+def test_a_code_hidden_in_twice_the_window_is_found(embedded_engine, method, target_size):
+    """In more than 16,000 tokens; the default method needs a quarter of the paper's budget."""
     filler = "The grass is green. The sky is blue. The sun is yellow. Here we go. "
     filler += "There and back again. "
     parts = [filler] * 680
@@ -73,8 +76,8 @@ def test_a_code_hidden_in_twice_the_window_is_found(embedded_engine):
     context = embedded_engine.compress(
         ["".join(parts)],
         "What is the secret access code for the vault?",
-        method="finch",
-        target_size=2048,
+        method=method,
+        target_size=target_size,
     )
     assert context.stats.document_tokens > 16_000
     assert "71432" in embedded_engine.generate(context, max_new_tokens=16).text

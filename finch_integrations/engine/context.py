@@ -26,7 +26,8 @@ class CompressedContext:
         cache: Prefix and kept document tokens at positions 0, 1, 2, …; never changed.
         suffix: Token ids of the question and the generation prompt, fed when answering.
         prompt_tokens: Length of the prompt before compression.
-        kept: For every layer, the kept positions in the document tokens, ascending, [S, K].
+        kept: For every layer, the kept positions in the document tokens, in the cache's order,
+            [S, K].
         documents: Per document, how much of it was kept.
         excerpts: The kept passages, in document order. Empty where everything was kept, and for
             methods that keep single tokens.

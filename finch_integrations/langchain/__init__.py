@@ -9,13 +9,21 @@ from finch_integrations.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from finch_integrations.langchain.chat_model import ChatFinch
+    from finch_integrations.langchain.compressor import FinchCompressor
     from finch_integrations.langchain.documents import document_prompt, format_docs
     from finch_integrations.langchain.middleware import FinchDocumentsMiddleware
 
-__all__ = ["ChatFinch", "FinchDocumentsMiddleware", "document_prompt", "format_docs"]
+__all__ = [
+    "ChatFinch",
+    "FinchCompressor",
+    "FinchDocumentsMiddleware",
+    "document_prompt",
+    "format_docs",
+]
 
 _LAZY = {
     "ChatFinch": "finch_integrations.langchain.chat_model",
+    "FinchCompressor": "finch_integrations.langchain.compressor",
     "FinchDocumentsMiddleware": "finch_integrations.langchain.middleware",
     "document_prompt": "finch_integrations.langchain.documents",
     "format_docs": "finch_integrations.langchain.documents",

@@ -1,13 +1,16 @@
 """A model by its settings: loaded when first used, shared by all who name the same one."""
 
 import threading
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, ask
-from finch_integrations.pipeline.worker import Check, worker
+from finch_integrations.pipeline.shorten import ShortenedDocument, shorten
+from finch_integrations.pipeline.worker import Check, Work, worker
+from finch_integrations.types import Document
 
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
@@ -140,6 +143,25 @@ class EngineHandle:
         """Like `stream` without blocking the event loop; cancelling the task stops the work."""
         return worker.astream(lambda check: self._ask(request, check))
 
+    def shorten(
+        self, documents: Sequence[Document], query: str, compression: Mapping[str, Any]
+    ) -> tuple[ShortenedDocument, ...]:
+        """Shorten documents in the worker thread, after all earlier requests.
+
+        Raises:
+            FinchError: As `engine` and `shorten` raise it.
+        """
+        with closing(worker.stream(self._shortening(documents, query, compression))) as results:
+            return next(results)
+
+    async def ashorten(
+        self, documents: Sequence[Document], query: str, compression: Mapping[str, Any]
+    ) -> tuple[ShortenedDocument, ...]:
+        """Like `shorten` without blocking the event loop; cancelling the task stops the work."""
+        results = worker.astream(self._shortening(documents, query, compression))
+        async with aclosing(results):
+            return await anext(results)
+
     def close(self) -> None:
         """Unload the model for everyone in this process; the next use loads it again.
 
@@ -152,6 +174,14 @@ class EngineHandle:
 
     def _ask(self, request: AskRequest, check: Check) -> Generator[AnswerPiece, None, None]:
         yield from ask(self.engine, request, check)
+
+    def _shortening(
+        self, documents: Sequence[Document], query: str, compression: Mapping[str, Any]
+    ) -> Work[tuple[ShortenedDocument, ...]]:
+        def work(check: Check) -> Generator[tuple[ShortenedDocument, ...], None, None]:
+            yield shorten(self.engine, documents, query, compression, check)
+
+        return work
 
     @property
     def _key(self) -> str:

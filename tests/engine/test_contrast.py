@@ -9,7 +9,7 @@ from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.lexical import bm25_scores
-from finch_integrations.engine.methods.contrast import compress_contrast, fill_budget
+from finch_integrations.engine.methods.contrast import arrange, compress_contrast, take_best
 from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
@@ -75,9 +75,21 @@ def test_memory_does_not_grow_with_the_documents():
 
 def test_a_budget_is_filled_with_the_best_segments_and_the_start_of_the_next():
     segments = [Segment(0, 4, 0), Segment(4, 9, 0), Segment(9, 12, 1)]
-    kept = fill_budget(segments, torch.tensor([0.5, -1.0, 2.0]), 5)
-    assert kept.tolist() == [0, 1, 9, 10, 11]
-    assert fill_budget(segments, torch.zeros(3), 6).tolist() == [0, 1, 2, 3, 4, 5]
+    scores = torch.tensor([0.5, -1.0, 2.0])
+    assert take_best(segments, scores, 5) == [Segment(9, 12, 1), Segment(0, 2, 0)]
+    assert take_best(segments, scores, 12) == [segments[2], segments[0], segments[1]]
+    assert take_best(segments, torch.zeros(3), 6) == [Segment(0, 4, 0), Segment(4, 6, 0)]
+
+
+def test_the_best_quarter_comes_last_and_the_rest_in_document_order():
+    best, second, *rest = [Segment(start, start + 10, 0) for start in (40, 10, 50, 20, 60, 0, 70)]
+    assert arrange([best, second, *rest]) == [
+        *(Segment(start, start + 10, 0) for start in (0, 20, 50, 60, 70)),
+        second,
+        best,
+    ]
+    assert arrange([best]) == [best]
+    assert arrange([best, second]) == [second, best]
 
 
 def test_habits_score_nothing_and_attention_to_the_question_counts():

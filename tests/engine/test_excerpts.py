@@ -15,7 +15,7 @@ from finch_integrations import (
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.methods.base import Choice
-from finch_integrations.engine.methods.contrast import fill_budget
+from finch_integrations.engine.methods.contrast import take_best
 from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.segments import split_segments
 from tests.tiny import make_model, make_tokenizer
@@ -31,7 +31,8 @@ def excerpts_of(documents, scores, budget, *, shortest=1, longest=60):
     prompt = build_prompt(make_tokenizer(), documents, "Why?")
     segments = split_segments(prompt, shortest=shortest, longest=longest)
     scores = torch.tensor((scores * len(segments))[: len(segments)], dtype=torch.float)
-    kept = fill_budget(segments, scores, min(budget, len(prompt.documents)))
+    chosen = take_best(segments, scores, min(budget, len(prompt.documents)))
+    kept = torch.tensor([token for s in chosen for token in range(s.start, s.end)])
     return find_excerpts(prompt, documents, Choice(kept, segments, scores))
 
 

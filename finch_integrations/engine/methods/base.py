@@ -23,7 +23,7 @@ class Choice:
     """Tokens chosen passage by passage.
 
     Attributes:
-        kept: Ascending positions in the document tokens, [K].
+        kept: Positions in the document tokens, in the order of their encoding, [K].
         segments: All segments of the documents, in order.
         scores: Higher is better, [number of segments].
     """
@@ -39,7 +39,8 @@ class Compressed:
 
     Attributes:
         cache: Prefix and kept document tokens at consecutive positions.
-        kept: For every layer, the kept positions in the document tokens, ascending, [S, K].
+        kept: For every layer, the kept positions in the document tokens, in the cache's order,
+            [S, K].
         choice: What was chosen, by methods that choose passages for all layers at once.
     """
 

@@ -4,10 +4,14 @@ Where a small model looks when asked is mostly habit. So every chunk is read und
 under a content-free one, and each segment is scored by the ratio of the attention it gets from
 the two. How well its words match the question (BM25) is added: models and words err on different
 segments. Both are taken of the segment and of its neighbourhood. The best segments are encoded
-again as one text, so that no cached state depends on what was dropped.
+again as one text, so that no cached state depends on what was dropped: in document order, but
+the very best last.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -25,6 +29,8 @@ from finch_integrations.engine.segments import Segment, neighbourhoods, split_se
 
 # In tokens. Shorter segments lose their context, longer ones waste budget.
 _SHORTEST, _LONGEST = 32, 96
+# Small models find what stands at the end of a long context better than what stands amid it.
+_LAST = 0.25
 # A neighbourhood reaches this far to either side, about a passage.
 _REACH = 128
 
@@ -52,7 +58,9 @@ def choose_segments(
     """Choose exactly `plan.target` tokens without encoding them; `prefix` stays as it is."""
     segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
     scores = score_segments(backbone, prompt, segments, prefix, plan.chunk_length, on_chunk)
-    return Choice(fill_budget(segments, scores, plan.target), segments, scores)
+    chosen = arrange(take_best(segments, scores, plan.target))
+    kept = torch.cat([torch.arange(segment.start, segment.end) for segment in chosen])
+    return Choice(kept, segments, scores)
 
 
 def score_segments(
@@ -82,7 +90,7 @@ def score_segments(
     return scores
 
 
-def fill_budget(segments: Sequence[Segment], scores: Tensor, budget: int) -> Tensor:
+def take_best(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:
     """Take the best segments until `budget` tokens are taken; of the last one only its start.
 
     Args:
@@ -91,15 +99,30 @@ def fill_budget(segments: Sequence[Segment], scores: Tensor, budget: int) -> Ten
         budget: Tokens to take, at most all.
 
     Returns:
-        Ascending token positions, [budget].
+        Segments, the best first.
     """
-    taken: list[int] = []
+    taken: list[Segment] = []
     for index in scores.sort(descending=True, stable=True).indices.tolist():
-        segment = segments[index]
-        taken += range(segment.start, min(segment.end, segment.start + budget - len(taken)))
-        if len(taken) == budget:
+        if budget == 0:
             break
-    return torch.tensor(sorted(taken))
+        segment = segments[index]
+        if len(segment) > budget:
+            segment = replace(segment, end=segment.start + budget)
+        taken.append(segment)
+        budget -= len(segment)
+    return taken
+
+
+def arrange(ranked: Sequence[Segment]) -> list[Segment]:
+    """Put segments into document order, but the best ones last, next to the question.
+
+    Args:
+        ranked: The best first. Those of the first quarter of the tokens come last, the best of
+            all at the very end.
+    """
+    tokens = list(accumulate(len(segment) for segment in ranked))
+    last = bisect_left(tokens, tokens[-1] * _LAST) + 1
+    return [*sorted(ranked[last:], key=lambda segment: segment.start), *reversed(ranked[:last])]
 
 
 def _segment_attention(
