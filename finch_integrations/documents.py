@@ -1,7 +1,7 @@
 """From what callers hand in to numbered, checked documents."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +56,24 @@ def prepare_documents(documents: Iterable[Document | str | Mapping[str, Any]]) -
             )
         seen.add(document.id)
     return prepared
+
+
+def with_unique_ids(documents: Sequence[Document]) -> tuple[Document, ...]:
+    """Number repeated ids: retrievers return chunks of one file under one id."""
+    taken = {document.id for document in documents}
+    seen: set[str] = set()
+    unique = []
+    for document in documents:
+        id, number = document.id, 2
+        if id is not None and id in seen:
+            while f"{document.id}#{number}" in taken:
+                number += 1
+            id = f"{document.id}#{number}"
+            taken.add(id)
+        if id is not None:
+            seen.add(id)
+        unique.append(replace(document, id=id))
+    return tuple(unique)
 
 
 def _prepare(item: Document | str | Mapping[str, Any], number: int) -> Document:

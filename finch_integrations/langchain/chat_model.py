@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -20,18 +19,26 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from finch_integrations import __version__
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.langchain.call import Call, Prompting, make_call
+from finch_integrations.langchain.call import Call, make_call
 from finch_integrations.langchain.citations import PROVIDER
-from finch_integrations.langchain.detection import ContextDetection, detect
 from finch_integrations.langchain.messages import to_turns
-from finch_integrations.langchain.options import (
-    NO_TOOLS,
+from finch_integrations.pipeline.detection import ContextDetection, detect
+from finch_integrations.pipeline.handle import EngineHandle, resolve_model
+from finch_integrations.pipeline.options import (
     Options,
     check_call,
     make_options,
+    own_options,
     with_known_names,
 )
-from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.request import Prompting
+
+NO_TOOLS = (
+    "ChatFinch cannot call tools or follow a schema: its decoding is not constrained, and many "
+    "local models are not trained for it. Let a tool-calling model choose the tools and "
+    "ChatFinch answer from their results, retrieve first with FinchDocumentsMiddleware, or parse "
+    "the answer's text with an output parser"
+)
 
 
 class ChatFinch(BaseChatModel):
@@ -111,25 +118,11 @@ class ChatFinch(BaseChatModel):
             return values
         values = dict(values)
         tokenizer = values.pop("tokenizer", None)
-        values = with_known_names(values, cls.model_fields)
-        model, engine = values.get("model", "embedded"), values.get("engine")
-        if isinstance(model, Path):
-            values["model"] = str(model)
-        elif not isinstance(model, str):
-            if engine is not None:
-                raise ConfigurationError("a loaded model is given twice: as model and as engine")
-            engine = model
-        if tokenizer is not None and isinstance(engine, EngineHandle | None):
-            engine = EngineHandle(model, tokenizer)  # says that a name needs no tokenizer
-        if engine is not None:
-            if not isinstance(engine, EngineHandle):
-                engine = EngineHandle(engine, tokenizer)
-            if isinstance(values.get("model"), str) and values["model"] != engine.name:
-                raise ConfigurationError(
-                    f"two models are given: {values['model']!r} and {engine!r}. Give one"
-                )
-            values |= {"engine": engine, "model": engine.name}
-        return values
+        values = with_known_names(values, cls.model_fields, owner="ChatFinch")
+        values["model"], engine = resolve_model(
+            values.get("model"), tokenizer, values.get("engine")
+        )
+        return values if engine is None else {**values, "engine": engine}
 
     @model_validator(mode="after")
     def _set_finch_up(self) -> Self:
@@ -315,8 +308,8 @@ class ChatFinch(BaseChatModel):
     def _prepare(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> tuple[EngineHandle, Call]:
-        given = check_call(kwargs)
-        handle = self._handle_for(given.get("model"))
+        given = check_call(kwargs, no_tools=NO_TOOLS)
+        handle = self._handle.named(given.get("model"))
         call = make_call(
             messages,
             given.get("documents"),
@@ -333,33 +326,4 @@ class ChatFinch(BaseChatModel):
         return Prompting(context_patterns=self.context_patterns, **(own | given))
 
     def _options(self, call: Mapping[str, Any]) -> Options:
-        return make_options(
-            {
-                "max_tokens": self.max_tokens,
-                "temperature": self.temperature,
-                "top_p": self.top_p,
-                "top_k": self.top_k,
-                "seed": self.seed,
-                "stop": self.stop,
-                "target_size": self.target_size,
-                "compression_ratio": self.compression_ratio,
-                "max_kv_bytes": self.max_kv_bytes,
-            },
-            self.compression,
-            call,
-        )
-
-    def _handle_for(self, model: object) -> EngineHandle:
-        """The handle of this model, or of another one that a call names."""
-        if model is None or model == self.model:
-            return self._handle
-        if not isinstance(model, str | Path):
-            raise ConfigurationError(
-                f"model=… of a call must name a model, got {type(model).__name__}. "
-                "Make a ChatFinch of its own for a loaded model"
-            )
-        if self.engine is not None:
-            return EngineHandle(model)
-        return EngineHandle(
-            model, device=self.device, dtype=self.dtype, model_kwargs=self.model_kwargs
-        )
+        return make_options(own_options(self), self.compression, call)

@@ -1,7 +1,6 @@
 """Quotes as LangChain's standard citations, and the translator that shows them in blocks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.block_translators import register_translator
@@ -20,20 +19,6 @@ def make_citations(
     return [
         _make_citation(quote, documents[quote.document], shares[quote.document].id)
         for quote in quotes
-    ]
-
-
-def document_scores(shares: Sequence[DocumentShare]) -> list[dict[str, Any]]:
-    """Describe how much of each document was kept. Attention is no citation, so it is apart."""
-    return [
-        {
-            "document_id": share.id,
-            "title": share.title,
-            "tokens": share.tokens,
-            "kept_tokens": share.kept_tokens,
-            "kept_share": share.kept_share,
-        }
-        for share in shares
     ]
 
 

@@ -9,8 +9,9 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import Field, PrivateAttr, model_validator
 
 from finch_integrations.config import CompressionConfig, with_overrides
+from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.langchain.documents import from_langchain, with_unique_ids
+from finch_integrations.langchain.documents import from_langchain
 from finch_integrations.pipeline.handle import EngineHandle
 from finch_integrations.pipeline.shorten import ShortenedDocument
 

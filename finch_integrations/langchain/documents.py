@@ -1,14 +1,13 @@
 """LangChain documents to the engine's, and into a prompt's text with marks around them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.prompts import PromptTemplate
 
 from finch_integrations.errors import ConfigurationError, InvalidInputError
-from finch_integrations.langchain.marks import mark_document
+from finch_integrations.pipeline.marks import mark_document
 from finch_integrations.types import Document
 
 _SHOWN_METADATA = ("title", "source")
@@ -97,24 +96,6 @@ def from_langchain(document: LangChainDocument) -> Document:
         title=str(title) if title else None,
         metadata=document.metadata,
     )
-
-
-def with_unique_ids(documents: Sequence[Document]) -> tuple[Document, ...]:
-    """Number repeated ids: retrievers return chunks of one file under one id."""
-    taken = {document.id for document in documents}
-    seen: set[str] = set()
-    unique = []
-    for document in documents:
-        id, number = document.id, 2
-        if id is not None and id in seen:
-            while f"{document.id}#{number}" in taken:
-                number += 1
-            id = f"{document.id}#{number}"
-            taken.add(id)
-        if id is not None:
-            seen.add(id)
-        unique.append(replace(document, id=id))
-    return tuple(unique)
 
 
 def _as_document(item: object, name: str) -> Document:

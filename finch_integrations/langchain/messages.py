@@ -16,8 +16,8 @@ from langchain_core.messages import (
 )
 
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.langchain.detection import Role, Turn
 from finch_integrations.langchain.documents import from_langchain
+from finch_integrations.pipeline.detection import Role, Turn
 from finch_integrations.types import Document
 
 # The calls themselves are read from `tool_calls`; reasoning is no part of what was said.

@@ -112,6 +112,25 @@ class EngineHandle:
         settings = {name: v for name, v in self._settings.items() if name not in _SECRET}
         return repr((str(self._model), sorted(settings.items())))
 
+    def named(self, model: object) -> "EngineHandle":
+        """This handle, or one of another model on the same device.
+
+        Args:
+            model: Name or path of the other model; None: this one.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        if model is None or model == self.name:
+            return self
+        if not isinstance(model, str | Path):
+            raise ConfigurationError(
+                f"model=… of a call must name a model, got {type(model).__name__}. "
+                "A loaded model is given to the constructor"
+            )
+        # The revision is of this model alone.
+        return EngineHandle(model, model_kwargs={**self._settings, "revision": None})
+
     def stream(self, request: AskRequest) -> Generator[AnswerPiece, None, None]:
         """Answer in the worker thread, after all earlier requests; closing it stops the work.
 
@@ -193,6 +212,38 @@ class EngineHandle:
                 "Name the model (a folder or hub id) instead of handing it over loaded"
             )
         return vars(self)
+
+
+def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineHandle | None]:
+    """Sort what a constructor was given into a name and a handle.
+
+    Args:
+        model: A name or path, or a loaded model; None: `embedded`.
+        tokenizer: Of a loaded transformers model, or None.
+        engine: A loaded model or a handle, or None.
+
+    Returns:
+        The model's name, and a handle if a loaded model or a handle was given. Adapters keep the
+        handle in the model's place, because it is never copied.
+
+    Raises:
+        ConfigurationError: The arguments contradict each other.
+        UnsupportedModelError: A loaded model cannot be compressed for.
+    """
+    if not isinstance(model, str | Path | None):
+        if engine is not None:
+            raise ConfigurationError("a loaded model is given twice: as model and as engine")
+        model, engine = None, model
+    name = "embedded" if model is None else str(model)
+    if tokenizer is not None and isinstance(engine, EngineHandle | None):
+        engine = EngineHandle(name, tokenizer)  # says that a name needs no tokenizer
+    if engine is None:
+        return name, None
+    if not isinstance(engine, EngineHandle):
+        engine = EngineHandle(engine, tokenizer)
+    if model is not None and name != engine.name:
+        raise ConfigurationError(f"two models are given: {name!r} and {engine!r}. Give one")
+    return engine.name, engine
 
 
 def _ready_engine(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> "FinchEngine":

@@ -1,8 +1,8 @@
 """Find the documents in a chat, and put the rest in the order compression needs.
 
 Pure functions over turns; what is not certain to be documents stays where it is, verbatim.
-The first source that has documents wins: handed over by the caller, content blocks, a tool's
-artifact, marked text, known prompts.
+The first source that has documents wins: handed over by the caller, content blocks, templates
+that say where they put documents, a tool's artifact, marked text, known prompts.
 """
 
 import re
@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.langchain import patterns as known
-from finch_integrations.langchain.marks import join_texts, split_marked
+from finch_integrations.pipeline import patterns as known
+from finch_integrations.pipeline.marks import join_texts, split_marked
 from finch_integrations.types import Document, Message
 
 ContextDetection = Literal["auto", "marked", "off"]
-DocumentsFrom = Literal["kwarg", "message", "blocks", "artifact", "marked", "pattern", "none"]
+DocumentsFrom = Literal[
+    "kwarg", "message", "blocks", "template", "artifact", "marked", "pattern", "none"
+]
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -29,7 +31,9 @@ class Turn:
         text: What is said, documents in content blocks left out.
         label: Stands above the text of a tool's result.
         blocks: Documents from the message's content blocks.
+        template: Documents that a template had put into the text; they are out of it again.
         artifact: Documents a tool returned beside its text.
+        instruction: The part of the text that leads up to the question.
         question: The part of the text that is the question, once documents were found around it.
         only_calls: Whether an assistant turn consists of tool calls.
         emptied: Whether documents were taken out of the text.
@@ -39,7 +43,9 @@ class Turn:
     text: str
     label: str = ""
     blocks: tuple[Document, ...] = ()
+    template: tuple[Document, ...] = ()
     artifact: tuple[Document, ...] = ()
+    instruction: str = ""
     question: str | None = None
     only_calls: bool = False
     emptied: bool = False
@@ -53,11 +59,13 @@ class Detected:
         messages: What is left; with documents it ends with the question.
         documents: In the order they were found.
         source: Where they were found.
+        instruction: What the prompt says between its documents and its question.
     """
 
     messages: tuple[Message, ...]
     documents: tuple[Document, ...]
     source: DocumentsFrom
+    instruction: str = ""
 
 
 def detect(
@@ -76,7 +84,7 @@ def detect(
         handed_over: Documents the caller gave beside it.
         handed_over_by: How.
         mode: `auto` uses every source, `marked` no prompts without marks, `off` only documents
-            that are given as such (handed over or as blocks).
+            that are given as such (handed over, as blocks or by a template).
         patterns: The user's own; the group `context` is documents, the group `question`, if
             there is one, the question.
         strict: Do not go by known prompts, and raise if no documents are found.
@@ -86,15 +94,18 @@ def detect(
             or `strict` and no documents were found.
     """
     blocks = tuple(document for turn in turns for document in turn.blocks)
-    if handed_over and blocks:
-        raise InvalidInputError(
-            f"documents are given twice: {len(handed_over)} handed over and {len(blocks)} as "
-            "content blocks of messages. Give them in one way"
-        )
-    if handed_over:
-        return _compose(turns, tuple(handed_over), handed_over_by)
-    if blocks:
-        return _compose(turns, blocks, "blocks")
+    template = tuple(document for turn in turns for document in turn.template)
+    given: list[tuple[tuple[Document, ...], DocumentsFrom, str]] = [
+        (tuple(handed_over), handed_over_by, "handed over"),
+        (blocks, "blocks", "as content blocks of messages"),
+        (template, "template", "by the prompt's template"),
+    ]
+    given = [one for one in given if one[0]]
+    if len(given) > 1:
+        ways = " and ".join(f"{len(documents)} {way}" for documents, _, way in given)
+        raise InvalidInputError(f"documents are given twice: {ways}. Give them in one way")
+    if given:
+        return _compose(turns, *given[0][:2])
     sources: list[tuple[DocumentsFrom, Callable[[Turn], _Taken | None]]] = []
     if mode != "off":
         sources += [("artifact", _take_artifact), ("marked", _take_marked)]
@@ -111,7 +122,7 @@ def detect(
     if strict:
         raise InvalidInputError(
             "no documents were recognised in these messages, and strict is on. Hand them over "
-            "with documents=…, or mark them with format_docs"
+            "with documents=…, or mark them: <document>…</document>"
         )
     return _compose(turns, (), "none")
 
@@ -203,6 +214,7 @@ def _compose(
     system = [turn.text for turn in turns if turn.role == "system"]
     chat = _without_spent_calls([turn for turn in turns if turn.role != "system"])
     messages: list[Message] = []
+    instruction = ""
     if documents:
         last = max((n for n, turn in enumerate(chat) if turn.role == "user"), default=None)
         question = _question(turns)
@@ -215,6 +227,7 @@ def _compose(
         if asking.question is not None:
             # The instruction of a prompt that held documents and question.
             system.append(asking.text)
+            instruction = asking.instruction
         messages += [m for turn in before for m in _as_messages(turn)]
         if behind:
             # An agent's steps since the question: it is asked again behind them.
@@ -225,7 +238,9 @@ def _compose(
         messages += [m for turn in chat for m in _as_messages(turn)]
     if text := join_texts(*system):
         messages.insert(0, Message(role="system", content=text))
-    return Detected(messages=tuple(messages), documents=documents, source=source)
+    return Detected(
+        messages=tuple(messages), documents=documents, source=source, instruction=instruction
+    )
 
 
 def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
@@ -248,7 +263,7 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
 
 def _as_messages(turn: Turn) -> list[Message]:
     """What the model reads of a turn; nothing if it consisted of documents or says nothing."""
-    text = join_texts(turn.text, turn.question or "")
+    text = join_texts(turn.text, turn.instruction, turn.question or "")
     if not text and (turn.role == "assistant" or turn.emptied or turn.blocks):
         return []
     if turn.role == "tool":

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finch_integrations.langchain.marks import join_texts
+from finch_integrations.pipeline.marks import join_texts
 
 _NOUN = r"(?:context|documents?|articles?|passages?|sources?|excerpts?|information)"
 _ANNOUNCED = re.compile(
@@ -24,6 +24,8 @@ _QUESTION = re.compile(r"^[ \t#*]*(?:user )?(?:question|query|input)[ \t*]*:[ \t
 _ANSWER = re.compile(
     r"^[ \t#*]*(?:(?:helpful|final|your) )?answer[ \t*]*:[ \t*]*\s*\Z", re.I | re.M
 )
+_RULE = re.compile(r"^-{6,}[ \t]*$", re.M)
+_RULED = re.compile(rf"\b{_NOUN}\b[^\n]*(?:\bbelow\b[^\n]*|:)[ \t]*\s*\Z", re.IGNORECASE)
 _NOUN_ANYWHERE = re.compile(rf"\b{_NOUN}\b", re.IGNORECASE)
 _INSTRUCTS = re.compile(
     r"\b(?:answers?|respond|reply|questions?|say|cite|context|don't|do not|please|always|never"
@@ -56,6 +58,9 @@ def split_known_system(text: str) -> SplitPrompt | None:
 
     A short last paragraph that reads like an instruction is left out of the documents.
     """
+    if ruled := _between_rules(text):
+        lead, documents, tail = ruled
+        return _split(join_texts(lead, tail), documents)
     place = _locate(text, _CONTEXT_IN_LINE)
     if place is None:
         return None
@@ -74,6 +79,9 @@ def split_known_system(text: str) -> SplitPrompt | None:
 def split_known_user(text: str) -> SplitPrompt | None:
     """Take apart a user text that holds documents and a question; None unless both are told."""
     body = text[: answer.start()] if (answer := _ANSWER.search(text)) else text
+    if (ruled := _between_rules(body)) and (asked := _last(_QUESTION, ruled[2])):
+        lead, documents, tail = ruled
+        return _split(join_texts(lead, tail[: asked.start()]), documents, tail[asked.end() :])
     place = _locate(body, _CONTEXT)
     if place is None:
         return None
@@ -127,6 +135,18 @@ def split_question(lead: str, tail: str) -> tuple[str, str]:
     if tail.strip():
         return lead.strip(), tail.strip()
     return "", lead.strip()
+
+
+def _between_rules(text: str) -> tuple[str, str, str] | None:
+    """Lead, documents and tail of a text that sets announced documents off with dashed lines.
+
+    The documents reach to the last rule, since they may hold rules themselves.
+    """
+    rules = list(_RULE.finditer(text))
+    if len(rules) < 2 or not _RULED.search(text[: rules[0].start()]):
+        return None
+    first, last = rules[0], rules[-1]
+    return text[: first.start()], text[first.end() : last.start()], text[last.end() :]
 
 
 def _split(lead: str, documents: str, question: str | None = None) -> SplitPrompt | None:

@@ -14,17 +14,10 @@ _OTHERS = frozenset(
     {"chat_template_kwargs", "context_detection", "documents", "instruction", "model", "strict"}
 )
 _TOOLS = frozenset({"functions", "response_format", "tool_choice", "tools"})
-# What hosted models take and a local one has no use for; accepted so that ChatFinch can be
-# put in their place.
+# What hosted models take and a local one has no use for; accepted so that ours can be put in
+# their place.
 _HOSTED = frozenset({"api_key", "max_retries", "timeout"})
 _ALIASES = {"max_new_tokens": "max_tokens", "model_name": "model"}
-
-NO_TOOLS = (
-    "ChatFinch cannot call tools or follow a schema: its decoding is not constrained, and many "
-    "local models are not trained for it. Let a tool-calling model choose the tools and "
-    "ChatFinch answer from their results, retrieve first with FinchDocumentsMiddleware, or parse "
-    "the answer's text with an output parser"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +33,15 @@ class Options:
     compression: Mapping[str, Any]
 
 
-def with_known_names(values: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+def with_known_names(
+    values: Mapping[str, Any], known: Iterable[str], *, owner: str
+) -> dict[str, Any]:
     """Resolve the other names of constructor options and refuse unknown ones.
+
+    Args:
+        values: What the constructor was given.
+        known: Its options.
+        owner: The class, named in errors.
 
     Raises:
         ConfigurationError: An option is unknown or given under both of its names.
@@ -50,21 +50,25 @@ def with_known_names(values: Mapping[str, Any], known: Iterable[str]) -> dict[st
     resolved = _resolve_aliases(values)
     if unknown := sorted(resolved.keys() - known - _HOSTED):
         raise ConfigurationError(
-            f"ChatFinch has no option {', '.join(map(repr, unknown))}; "
+            f"{owner} has no option {', '.join(map(repr, unknown))}; "
             f"known: {', '.join(sorted(known))}"
         )
     return resolved
 
 
-def check_call(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def check_call(kwargs: Mapping[str, Any], *, no_tools: str) -> dict[str, Any]:
     """Resolve the other names of a call's options and refuse those that have no effect.
+
+    Args:
+        kwargs: The call's options.
+        no_tools: Says what to do instead of calling tools.
 
     Raises:
         NotImplementedError: The call brings tools or a schema.
         ConfigurationError: An option is unknown or given under both of its names.
     """
     if any(kwargs.get(name) for name in _TOOLS):
-        raise NotImplementedError(NO_TOOLS)
+        raise NotImplementedError(no_tools)
     resolved = _resolve_aliases(kwargs)
     known = _COMPRESSION | _SAMPLING | _OTHERS
     if unknown := sorted(resolved.keys() - known - _TOOLS):
@@ -73,6 +77,11 @@ def check_call(kwargs: Mapping[str, Any]) -> dict[str, Any]:
             f"known: {', '.join(sorted(known))}"
         )
     return resolved
+
+
+def own_options(model: object) -> dict[str, Any]:
+    """Read the sampling options and budgets off a model's attributes."""
+    return {name: getattr(model, name) for name in sorted(_SAMPLING | _BUDGETS)}
 
 
 def make_options(

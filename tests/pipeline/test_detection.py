@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finch_integrations import Document, InvalidInputError
-from finch_integrations.langchain.detection import Turn, detect
-from finch_integrations.langchain.marks import (
+from finch_integrations.pipeline.detection import Turn, detect
+from finch_integrations.pipeline.marks import (
     escape_marks,
     mark_document,
     split_marked,
@@ -88,6 +88,52 @@ KNOWN = {
     "helpful answer": (
         [user(f"{QA_INTRO}\n\n{DOCS}\n\nQuestion: {Q}\nHelpful Answer:")],
         [message("system", QA_INTRO), message("user", Q)],
+        DOCS,
+    ),
+    "between rules": (
+        [
+            system("Be truthful."),
+            user(
+                f"Context information is below.\n---------------------\n{DOCS}\n"
+                "---------------------\nGiven the context information and not prior knowledge, "
+                f"answer the query.\nQuery: {Q}\nAnswer: "
+            ),
+        ],
+        [
+            message(
+                "system",
+                "Be truthful.\n\nContext information is below.\n\nGiven the context information "
+                "and not prior knowledge, answer the query.",
+            ),
+            message("user", Q),
+        ],
+        DOCS,
+    ),
+    "between rules, with rules inside": (
+        [
+            user(
+                f"Below are several numbered sources of information:\n------\nA\n------\n{DOCS}"
+                f"\n------\nQuery: {Q}\nAnswer: "
+            )
+        ],
+        [
+            message("system", "Below are several numbered sources of information:"),
+            message("user", Q),
+        ],
+        f"A\n------\n{DOCS}",
+    ),
+    "between rules in the system text": (
+        [
+            system(
+                "Use the context information below to assist the user.\n--------------------\n"
+                f"{DOCS}\n--------------------\nBe brief."
+            ),
+            user(Q),
+        ],
+        [
+            message("system", "Use the context information below to assist the user.\n\nBe brief."),
+            message("user", Q),
+        ],
         DOCS,
     ),
     "bare labels": (
@@ -288,6 +334,9 @@ INNOCENT = [
     "Using the following information, write an e-mail. Name: Ann. Date: Monday.",
     f"Use the following context.\n{DOCS}",
     "I use Python with the following sources:",
+    f"My sources are below.\n------\n{DOCS}\n------\nWhat do you think of them?",
+    f"Here is a table.\n------\n{DOCS}\n------\nQuery: {Q}",
+    f"My sources are below.\n------\n{DOCS}\nQuery: {Q}",
 ]
 
 

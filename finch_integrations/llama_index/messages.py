@@ -1,0 +1,186 @@
+"""LlamaIndex messages to turns."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from llama_index.core.base.llms.types import (
+    CachePoint,
+    ChatMessage,
+    CitableBlock,
+    CitationBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.llama_index.templates import Span, read_spans
+from finch_integrations.pipeline.detection import Role, Turn
+from finch_integrations.pipeline.marks import join_texts
+from finch_integrations.types import Document
+
+_ROLES: dict[MessageRole, Role] = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+    MessageRole.FUNCTION: "tool",
+    MessageRole.TOOL: "tool",
+}
+# Lines that only set the context off: -----, ```, """.
+_RULE_BEFORE = re.compile(r"(?:^|\n)[ \t]*[^\w\s]{3,}[ \t]*\n?[ \t]*\Z")
+_RULE_BEHIND = re.compile(r"\A[ \t]*\n?[ \t]*[^\w\s]{3,}[ \t]*(?:\n|\Z)")
+# The assistant's turn takes the place of this label.
+_ANSWER_LABEL = re.compile(r"^[ \t]*(?:\w+[ \t]+){0,2}answer[ \t]*:\s*\Z", re.I | re.M)
+
+
+def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) -> list[Turn]:
+    """Convert messages.
+
+    Args:
+        messages: The chat.
+        read_templates: Take out the documents that a prompt template put in.
+
+    Raises:
+        InvalidInputError: A message holds something that is not text.
+    """
+    spans = [read_spans(message) if read_templates else () for message in messages]
+    contexts = [
+        _documents(m.content or "", found) for m, found in zip(messages, spans, strict=True)
+    ]
+    if not any(contexts):
+        spans = [()] * len(messages)  # an empty context: the prompt stays as it is
+    asking = max((n for n, m in enumerate(messages) if _ROLES[m.role] == "user"), default=None)
+    turns = []
+    for number, (message, found) in enumerate(zip(messages, spans, strict=True)):
+        turn = _to_turn(message, f"message {number + 1}")
+        turns.append(_without_context(turn, found, asks=number == asking) if found else turn)
+    return turns
+
+
+def _to_turn(message: ChatMessage, name: str) -> Turn:
+    role = _ROLES[message.role]
+    texts: list[str] = []
+    calls: list[str] = []
+    documents: list[Document] = []
+    for block in message.blocks:
+        if isinstance(block, TextBlock):
+            texts.append(block.text)
+        elif isinstance(block, CitableBlock):
+            documents.append(_read_citable(block, name))
+        elif isinstance(block, ToolCallBlock):
+            call = {"name": block.tool_name, "arguments": block.tool_kwargs}
+            written = json.dumps(call, ensure_ascii=False, default=str)
+            calls.append(f"<tool_call>\n{written}\n</tool_call>")
+        elif not (isinstance(block, CachePoint) or _is_unsaid(block, role)):
+            raise InvalidInputError(
+                f"{name} holds a {type(block).__name__}, which a text model cannot read. "
+                "Give TextBlock, or CitableBlock with text for documents"
+            )
+    text = "\n".join(texts)
+    label = ""
+    if role == "tool":
+        tool = message.additional_kwargs.get("name")
+        label = f"Result of the tool {tool}:" if tool else "Result of the tool:"
+    return Turn(
+        role=role,
+        text="\n".join([text, *calls] if text else calls),
+        label=label,
+        blocks=tuple(documents),
+        only_calls=bool(calls) and not text.strip(),
+    )
+
+
+def _is_unsaid(block: object, role: Role) -> bool:
+    """Thoughts, and the sources an answer cited, are no part of what was said."""
+    return role == "assistant" and isinstance(block, ThinkingBlock | CitationBlock)
+
+
+def _read_citable(block: CitableBlock, name: str) -> Document:
+    texts = [inner.text for inner in block.content if isinstance(inner, TextBlock)]
+    if len(texts) < len(block.content):
+        raise InvalidInputError(
+            f"{name} holds a CitableBlock ({block.title!r}) whose content is not only text. "
+            "Put the document's text into it"
+        )
+    return Document(
+        "\n".join(texts),
+        id=block.source or None,
+        title=block.title or None,
+        metadata={"source": block.source},
+    )
+
+
+def _without_context(turn: Turn, spans: Sequence[Span], *, asks: bool) -> Turn:
+    """Take the context out of a turn and, if it asks, find the question in what is left.
+
+    What stands before the context stays before it, in the system text.
+    """
+    text, end = turn.text, len(turn.text)
+    contexts = [(start, stop) for kind, start, stop in spans if kind == "context"]
+    queries = [(start, stop) for kind, start, stop in spans if kind == "query"]
+    lead, instruction, question = _cut(text, contexts, 0, end), "", None
+    if asks and queries:
+        start, stop = queries[-1]
+        query = text[start:stop]
+        if not contexts:
+            lead, instruction = "", text[:start]
+            question = query + _without_label(text[stop:])
+        elif contexts[0][0] < start:
+            lead = _cut(text, contexts, 0, contexts[0][1])
+            instruction = _cut(text, contexts, contexts[0][0], start)
+            rest = _without_label(_cut(text, contexts, stop, end))
+            again = contexts[-1][0] >= stop
+            question = join_texts(query, rest) if again else query + rest
+        else:
+            head, _, instruction = text[:start].rpartition("\n")
+            lead = join_texts(head, _cut(text, contexts, stop, contexts[-1][1]))
+            rest = _cut(text, contexts, contexts[-1][0], end)
+            question = join_texts(query, _without_label(rest))
+    elif asks and contexts:
+        lead = _cut(text, contexts, 0, contexts[0][1])
+        question = _without_label(_cut(text, contexts, contexts[0][0], end))
+        if not question.strip():
+            lead, question = "", lead
+    return replace(
+        turn,
+        text=lead.strip(),
+        instruction=instruction.strip(),
+        question=None if question is None else question.strip(),
+        template=tuple(Document(document) for document in _documents(text, spans)),
+        emptied=bool(contexts),
+    )
+
+
+def _documents(text: str, spans: Sequence[Span]) -> list[str]:
+    """The context's texts; one that a template shows twice counts once."""
+    texts = (text[start:stop].strip() for kind, start, stop in spans if kind == "context")
+    return [document for document in dict.fromkeys(texts) if document]
+
+
+def _cut(text: str, contexts: Sequence[tuple[int, int]], start: int, end: int) -> str:
+    """The text from start to end without contexts and the rules around them."""
+    pieces, position = [], start
+    for begin, stop in contexts:
+        if start <= begin and stop <= end:
+            pieces.append(text[position:begin])
+            position = stop
+    pieces.append(text[position:end])
+    if len(pieces) == 1:
+        return pieces[0]
+    for number, piece in enumerate(pieces):
+        if number > 0:
+            piece = _RULE_BEHIND.sub("", piece)
+        if number < len(pieces) - 1:
+            piece = _RULE_BEFORE.sub("", piece)
+        pieces[number] = piece
+    return join_texts(*pieces)
+
+
+def _without_label(text: str) -> str:
+    return _ANSWER_LABEL.sub("", text)

@@ -1,0 +1,198 @@
+"""Where a prompt template puts the context and the query: exact, whatever its words are.
+
+The values are formatted once more with marks around them. Where the marks end up is where the
+values stand; if the marked text differs in anything else, nothing is known and nothing claimed.
+"""
+
+import re
+import secrets
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, cast
+
+from llama_index.core.base.llms.base import BaseLLM
+from llama_index.core.base.llms.types import ChatMessage, TextBlock
+from llama_index.core.bridge.pydantic import SerializeAsAny
+from llama_index.core.prompts import BasePromptTemplate
+
+Kind = Literal["context", "query"]
+Span = tuple[Kind, int, int]
+
+# The names that LlamaIndex's synthesizers, chat engines and evaluators fill in.
+_VARIABLES: dict[str, Kind] = {
+    "context_str": "context",
+    "context_msg": "context",
+    "context_messages": "context",
+    "query_str": "query",
+}
+_KINDS: tuple[Kind, ...] = ("context", "query")
+_SPANS = "finch_spans"
+
+
+class MarkedPrompt(BasePromptTemplate):
+    """A prompt template whose messages say where context and query stand."""
+
+    inner: SerializeAsAny[BasePromptTemplate]
+
+    @classmethod
+    def around(cls, inner: BasePromptTemplate) -> Self:
+        """Wrap a template."""
+        return cls(
+            inner=inner,
+            metadata=inner.metadata,
+            template_vars=inner.template_vars,
+            kwargs=inner.kwargs,
+            output_parser=inner.output_parser,
+        )
+
+    def partial_format(self, **kwargs: Any) -> "MarkedPrompt":
+        """Fill in some variables."""
+        return MarkedPrompt.around(self._current().partial_format(**kwargs))
+
+    def format(self, llm: BaseLLM | None = None, **kwargs: Any) -> str:
+        """Format into a text, which cannot be marked."""
+        return self._current().format(llm=llm, **kwargs)
+
+    def format_messages(self, llm: BaseLLM | None = None, **kwargs: Any) -> list[ChatMessage]:
+        """Format into messages with spans."""
+        prompt = self._current()
+        return format_marked(lambda **kw: prompt.format_messages(llm=llm, **kw), prompt, kwargs)
+
+    def get_template(self, llm: BaseLLM | None = None) -> str:
+        """Show the template."""
+        return self.inner.get_template(llm=llm)
+
+    def _current(self) -> BasePromptTemplate:
+        """The template with the output parser that programs set from outside."""
+        prompt = self.inner.model_copy()
+        prompt.output_parser = self.output_parser
+        return prompt
+
+
+def format_marked(
+    format: Callable[..., list[ChatMessage]],
+    prompt: BasePromptTemplate,
+    prompt_args: Mapping[str, Any],
+) -> list[ChatMessage]:
+    """Format messages; those with context or query in them say where.
+
+    Args:
+        format: Formats `prompt` with the variables it gets.
+        prompt: The template; variables that were filled in earlier are in its `kwargs`.
+        prompt_args: The other variables.
+    """
+    values = {
+        name: _joined(value)
+        for name, value in {**prompt.kwargs, **prompt_args}.items()
+        if name in _VARIABLES
+    }
+    given = {**prompt_args, **{name: values[name] for name in values.keys() & prompt_args.keys()}}
+    plain = format(**given)
+    if not any(_VARIABLES[name] == "context" for name in values):
+        return plain
+    marks = _Marks()
+    marked = format(
+        **{**given, **{n: marks.put_around(_VARIABLES[n], value) for n, value in values.items()}}
+    )
+    taken = [marks.take_out(message) for message in marked]
+    found = any(kind == "context" for _, spans in taken for kind, _, _ in spans)
+    if not found or [message for message, _ in taken] != plain:
+        return plain
+    return [_with_spans(message, spans) for message, spans in taken]
+
+
+def read_spans(message: ChatMessage) -> tuple[Span, ...]:
+    """Read where context and query stand in a message's text; nothing if the text has changed."""
+    noted = message.additional_kwargs.get(_SPANS)
+    if not isinstance(noted, Mapping):
+        return ()
+    spans = tuple(cast(Span, tuple(span)) for span in noted["spans"])
+    # Output parsers add text behind; that moves nothing.
+    changed = noted["checksum"] != _checksum(message.content or "", spans)
+    return () if changed else spans
+
+
+class _Marks:
+    """Marks that no text holds by chance; without letters, so that changing case is harmless."""
+
+    def __init__(self) -> None:
+        self._nonce = "".join(secrets.choice("0123456789") for _ in range(12))
+        self._pattern = re.compile(f"\ue000{self._nonce}([01])([01])\ue001")
+
+    def put_around(self, kind: Kind, value: Any) -> Any:
+        """Put marks around a text, or around every text block of a list of messages."""
+        if isinstance(value, str):
+            begin, end = (f"\ue000{self._nonce}{_KINDS.index(kind)}{edge}\ue001" for edge in (0, 1))
+            return f"{begin}{value}{end}"
+        if _are_messages(value):
+            return [self._put_into(message, kind) for message in value]
+        return value
+
+    def take_out(self, message: ChatMessage) -> tuple[ChatMessage, tuple[Span, ...]]:
+        """Return a message without marks, and where they were in its text."""
+        spans: list[Span] = []
+        blocks = []
+        offset = 0
+        for block in message.blocks:
+            if isinstance(block, TextBlock):
+                text, found = self._take_out_of(block.text)
+                spans += [(kind, offset + start, offset + end) for kind, start, end in found]
+                block = TextBlock(text=text)
+                offset += len(text) + len("\n")  # as ChatMessage.content joins them
+            blocks.append(block)
+        return message.model_copy(update={"blocks": blocks}), tuple(spans)
+
+    def _put_into(self, message: ChatMessage, kind: Kind) -> ChatMessage:
+        blocks = [
+            TextBlock(text=self.put_around(kind, block.text))
+            if isinstance(block, TextBlock)
+            else block
+            for block in message.blocks
+        ]
+        return message.model_copy(update={"blocks": blocks})
+
+    def _take_out_of(self, marked: str) -> tuple[str, list[Span]]:
+        text, position = "", 0
+        spans: list[Span] = []
+        opened: tuple[str, int] | None = None
+        for mark in self._pattern.finditer(marked):
+            text += marked[position : mark.start()]
+            position = mark.end()
+            kind, edge = mark.groups()
+            if edge == "0" and opened is None:
+                opened = (kind, len(text))
+            elif edge == "1" and opened is not None and opened[0] == kind:
+                spans.append((_KINDS[int(kind)], opened[1], len(text)))
+                opened = None
+            else:
+                return marked, []  # keeps its marks, so that it differs from the plain text
+        if opened is not None:
+            return marked, []
+        return text + marked[position:], spans
+
+
+def _joined(value: Any) -> Any:
+    """Join a list of texts, which a template would show with brackets and quotation marks."""
+    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+        return "\n\n".join(value)
+    return value
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, ChatMessage) for item in value)
+
+
+def _with_spans(message: ChatMessage, spans: Sequence[Span]) -> ChatMessage:
+    if not spans:
+        return message
+    noted = {
+        "spans": [list(span) for span in spans],
+        "checksum": _checksum(message.content or "", spans),
+    }
+    return message.model_copy(
+        update={"additional_kwargs": {**message.additional_kwargs, _SPANS: noted}}
+    )
+
+
+def _checksum(text: str, spans: Sequence[Span]) -> int:
+    return zlib.crc32(text[: spans[-1][2]].encode("utf-8", "surrogatepass"))

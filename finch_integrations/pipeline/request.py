@@ -1,0 +1,127 @@
+"""From a chat as an adapter reads it to a request for the engine."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from finch_integrations.documents import with_unique_ids
+from finch_integrations.errors import ConfigurationError
+from finch_integrations.pipeline.ask import AnswerReport, AskRequest
+from finch_integrations.pipeline.detection import ContextDetection, DocumentsFrom, Turn, detect
+from finch_integrations.pipeline.marks import join_texts
+from finch_integrations.pipeline.options import Options
+from finch_integrations.types import Document
+
+# A prompt into which the documents were written has its own instruction.
+_PROMPTS_OWN = "Question:"
+_WRITTEN_IN = ("marked", "pattern", "template")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompting:
+    """How documents are found and presented.
+
+    Attributes:
+        context_detection: Which sources of documents count; see `detect`.
+        context_patterns: The user's own patterns; see `detect`.
+        strict: Whether documents are demanded; see `detect`.
+        instruction: Stands between the documents and the question; None: the prompt's own, or
+            the engine's.
+        chat_template_kwargs: Further variables for the chat template.
+    """
+
+    context_detection: ContextDetection
+    context_patterns: Sequence[re.Pattern[str]]
+    strict: bool
+    instruction: str | None
+    chat_template_kwargs: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.context_detection not in get_args(ContextDetection):
+            raise ConfigurationError(
+                f"context_detection must be one of {', '.join(get_args(ContextDetection))}, "
+                f"got {self.context_detection!r}"
+            )
+        for pattern in self.context_patterns:
+            if "context" not in pattern.groupindex:
+                raise ConfigurationError(
+                    f"the context pattern {pattern.pattern!r} has no group named 'context'. "
+                    "Name the part that is documents: (?P<context>…)"
+                )
+
+
+def make_request(
+    turns: Sequence[Turn],
+    handed_over: Sequence[Document],
+    handed_over_by: Literal["kwarg", "message"],
+    prompting: Prompting,
+    options: Options,
+) -> tuple[AskRequest, DocumentsFrom]:
+    """Take the documents out of a chat.
+
+    Args:
+        turns: The chat.
+        handed_over: Documents the caller gave beside it.
+        handed_over_by: How.
+        prompting: How documents are found and presented.
+        options: For the engine.
+
+    Returns:
+        The request, and where its documents were found.
+
+    Raises:
+        InvalidInputError: Messages or documents are unusable.
+    """
+    found = detect(
+        turns,
+        handed_over,
+        handed_over_by,
+        mode=prompting.context_detection,
+        patterns=prompting.context_patterns,
+        strict=prompting.strict,
+    )
+    instruction = join_texts(found.instruction, prompting.instruction or "") or None
+    if instruction is None and found.source in _WRITTEN_IN:
+        instruction = _PROMPTS_OWN
+    request = AskRequest(
+        messages=found.messages,
+        documents=with_unique_ids(found.documents),
+        instruction=instruction,
+        chat_template_kwargs=prompting.chat_template_kwargs,
+        compression=options.compression,
+        sampling=options.sampling,
+    )
+    return request, found.source
+
+
+def describe(report: AnswerReport, source: DocumentsFrom) -> dict[str, Any]:
+    """Describe an answer's documents and costs in plain data.
+
+    Attention is no citation, so how much of each document was kept has a place of its own.
+    """
+    statistics: dict[str, Any] = {
+        "documents_from": source,
+        "documents": len(report.documents),
+        "decode_s": report.generation_seconds,
+    }
+    if stats := report.compression:
+        statistics |= {
+            "document_tokens": stats.document_tokens,
+            "kept_tokens": stats.kept_tokens,
+            "compression_ratio": stats.compression_ratio,
+            "peak_kv_tokens": stats.peak_kv_tokens,
+            "kv_bytes": stats.kv_bytes,
+            "compress_s": stats.seconds,
+            "document_scores": [
+                {
+                    "document_id": share.id,
+                    "title": share.title,
+                    "tokens": share.tokens,
+                    "kept_tokens": share.kept_tokens,
+                    "kept_share": share.kept_share,
+                }
+                for share in report.documents
+            ],
+        }
+    return statistics
