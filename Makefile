@@ -11,7 +11,7 @@ demo: $(INSTALLED)  ## answer a question over examples/, which is longer than th
 	$(BIN)/finch ask "$(QUESTION)" examples/station-handbook
 
 test: $(INSTALLED)  ## the whole test suite, real model included
-	$(BIN)/finch fetch
+	$(BIN)/finch fetch all
 	$(BIN)/python -m pytest
 
 test-lowest:  ## the same tests on the lowest declared framework versions, in .venv-lowest

@@ -5,7 +5,7 @@ Importing the package is cheap; torch and transformers are imported with the eng
 
 from typing import TYPE_CHECKING, Any
 
-from finch_integrations.config import CompressionConfig, SamplingParams
+from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
 from finch_integrations.errors import (
     ConfigurationError,
     ContextTooLongError,
@@ -28,6 +28,8 @@ from finch_integrations.types import (
 if TYPE_CHECKING:
     from finch_integrations.engine.context import CompressedContext
     from finch_integrations.engine.engine import FinchEngine
+    from finch_integrations.pipeline.rag import FinchRAG
+    from finch_integrations.retrieval.hybrid import HybridRetriever
 
 __version__ = "0.1.0"
 
@@ -43,11 +45,14 @@ __all__ = [
     "Excerpt",
     "FinchEngine",
     "FinchError",
+    "FinchRAG",
     "GenerationResponse",
+    "HybridRetriever",
     "InvalidInputError",
     "Message",
     "MissingExtraError",
     "ModelLoadError",
+    "RetrievalConfig",
     "SamplingParams",
     "UnsupportedModelError",
 ]
@@ -55,6 +60,8 @@ __all__ = [
 _LAZY = {
     "CompressedContext": "finch_integrations.engine.context",
     "FinchEngine": "finch_integrations.engine.engine",
+    "FinchRAG": "finch_integrations.pipeline.rag",
+    "HybridRetriever": "finch_integrations.retrieval.hybrid",
 }
 
 

@@ -11,6 +11,7 @@ from finch_integrations.errors import ConfigurationError
 Selection = Literal["layer", "kv_head"]
 BudgetSchedule = Literal["linear", "fill"]
 Pooling = Literal["none", "max", "mean"]
+Fusion = Literal["scores", "rrf"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,60 @@ class SamplingParams:
         object.__setattr__(self, "stop", _stop_strings(self.stop))
 
 
-Options = TypeVar("Options", CompressionConfig, SamplingParams)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalConfig:
+    """How chunks are found and what comes back.
+
+    Attributes:
+        top_k: Chunks to find.
+        fetch_k: Chunks that each leg hands to the fusion, and the fusion to the reranker; at
+            least `top_k` are.
+        bm25_weight: Weight of the BM25 leg; 0 leaves it out.
+        dense_weight: Weight of the dense leg; 0 leaves it out.
+        fusion: `scores`: by how far scores stand out in their leg. `rrf`: by reciprocal ranks.
+            Wrapped vector stores are always fused by ranks.
+        rrf_k: Constant of `rrf`; the larger, the less first ranks stand out.
+        score_threshold: Lowest score that comes back: the reranker's if there is one, else of
+            the fusion, or of the only leg that runs.
+        max_tokens: Upper limit of the tokens that come back together. What does not fit is left
+            out, best first.
+        return_parents: Return the whole documents that the chunks stand in, in the order of the
+            collection. A document that does not fit `max_tokens` is represented by its chunks.
+    """
+
+    top_k: int = 10
+    fetch_k: int = 100
+    bm25_weight: float = 1.0
+    dense_weight: float = 1.0
+    fusion: Fusion = "scores"
+    rrf_k: float = 60
+    score_threshold: float | None = None
+    max_tokens: int | None = None
+    return_parents: bool = False
+
+    def __post_init__(self) -> None:
+        _require_int("top_k", self.top_k, minimum=1)
+        _require_int("fetch_k", self.fetch_k, minimum=1)
+        for name in ("bm25_weight", "dense_weight", "rrf_k"):
+            value = getattr(self, name)
+            if not (_is_real(value) and 0 <= value < math.inf):
+                raise ConfigurationError(f"{name} must be 0 or more, got {value!r}")
+        if not self.bm25_weight and not self.dense_weight:
+            raise ConfigurationError("one of bm25_weight and dense_weight must be above 0")
+        _require_choice("fusion", self.fusion, get_args(Fusion))
+        if self.fusion != "rrf" and self.rrf_k != 60:
+            raise ConfigurationError(
+                f"rrf_k is an option of fusion='rrf' and does nothing with {self.fusion!r}"
+            )
+        threshold = self.score_threshold
+        if threshold is not None and not (_is_real(threshold) and math.isfinite(threshold)):
+            raise ConfigurationError(f"score_threshold must be a number, got {threshold!r}")
+        if self.max_tokens is not None:
+            _require_int("max_tokens", self.max_tokens, minimum=1)
+        _require_bool("return_parents", self.return_parents)
+
+
+Options = TypeVar("Options", CompressionConfig, SamplingParams, RetrievalConfig)
 
 
 def with_overrides(options: Options, overrides: Mapping[str, Any]) -> Options:

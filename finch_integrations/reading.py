@@ -2,7 +2,7 @@
 
 import os
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,18 +46,12 @@ def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
         InvalidInputError: A path does not exist, or not one file could be read.
         MissingExtraError: The file readers are not installed.
     """
-    converter = _converter()
+    read = make_reader()
     documents: list[Document] = []
     skipped: list[SkippedFile] = []
-    seen: set[Path] = set()
-    for path in _files([Path(path) for path in paths]):
-        if (resolved := path.resolve()) in seen:
-            continue
-        seen.add(resolved)
+    for path in find_files(paths):
         try:
-            documents.append(_read(converter, path))
-        except OSError as error:
-            skipped.append(SkippedFile(str(path), f"cannot be opened ({error.strerror})"))
+            documents.append(read(path))
         except InvalidInputError as error:
             skipped.append(SkippedFile(str(path), str(error)))
     if not documents:
@@ -67,6 +61,37 @@ def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
             f"Readable are {', '.join(SUFFIXES)}{reasons}"
         )
     return ReadResult(tuple(documents), tuple(skipped))
+
+
+def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Find files, and all below folders, in the order of their names; each once.
+
+    Hidden files and folders inside a folder are passed over.
+
+    Raises:
+        InvalidInputError: A path does not exist.
+    """
+    found: dict[Path, Path] = {}
+    for path in _files([Path(path) for path in paths]):
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def make_reader() -> Callable[[Path], Document]:
+    """Make a function that reads a file; it raises InvalidInputError for one that it cannot.
+
+    Raises:
+        MissingExtraError: The file readers are not installed.
+    """
+    converter = _converter()
+
+    def read(path: Path) -> Document:
+        try:
+            return _read(converter, path)
+        except OSError as error:
+            raise InvalidInputError(f"cannot be opened ({error.strerror})") from error
+
+    return read
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:

@@ -81,3 +81,34 @@ def test_a_code_hidden_in_twice_the_window_is_found(embedded_engine, method, tar
     )
     assert context.stats.document_tokens > 16_000
     assert "71432" in embedded_engine.generate(context, max_new_tokens=16).text
+
+
+def test_finch_rag_finds_and_cites_the_section_of_the_handbook(embedded_engine):
+    from finch_integrations.pipeline.rag import FinchRAG
+    from finch_integrations.retrieval import HybridRetriever
+
+    documents = read_documents([HANDBOOK]).documents
+    retriever = HybridRetriever.from_documents(documents)
+    rag = FinchRAG(retriever, embedded_engine, sampling={"max_new_tokens": 40})
+    answer = rag.answer("What is the door code of the chemical store?", top_k=5)
+    assert "7316" in answer.text
+    cited = {document.id: document for document in documents}
+    for citation in answer.citations:
+        whole = cited[citation.document_id].text
+        assert whole[citation.source_start : citation.source_end] == citation.text
+    assert any("laboratory" in citation.source for citation in answer.citations)
+
+
+def test_the_embedded_embedder_finds_by_meaning():
+    from finch_integrations.retrieval import HybridRetriever
+
+    texts = [
+        "The vessel takes on water.",
+        "Dinner is served at seven.",
+        "The lock opens with 7316.",
+    ]
+    retriever = HybridRetriever.from_documents(texts, encoder="embedded")
+    for query, text in zip(
+        ["Which boat is leaking?", "When do we eat?", "What is the door code?"], texts, strict=True
+    ):
+        assert retriever.retrieve(query, bm25_weight=0)[0].text == text

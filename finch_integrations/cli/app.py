@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -53,9 +54,19 @@ def _main(
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="PATH...", help="Files or folders: txt, md, html, pdf, docx."),
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="[PATH...]", help="Files or folders: txt, md, html, pdf, docx."),
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", "-i", help="Instead of paths: search this index first."),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option(help="With --index: passages to find; their documents are compressed.")
+    ] = 20,
+    max_document_tokens: Annotated[
+        int, typer.Option(help="With --index: upper limit of the documents' tokens together.")
+    ] = 16384,
     model: Annotated[
         str,
         typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
@@ -84,7 +95,7 @@ def ask(
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
 ) -> None:
-    """Answer a question over files, however long they are.
+    """Answer a question over files, or over what an index has on it.
 
     The answer goes to standard output; progress, sources and statistics go to standard error.
     """
@@ -94,7 +105,13 @@ def ask(
         run_ask(
             AskOptions(
                 question=question,
-                paths=tuple(paths),
+                paths=tuple(paths or ()),
+                index=index,
+                retrieval={
+                    "top_k": top_k,
+                    "max_tokens": max_document_tokens,
+                    "return_parents": True,
+                },
                 model=model,
                 device=device,
                 dtype=dtype,
@@ -116,6 +133,51 @@ def ask(
 
 
 @app.command()
+def index(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Files or folders: txt, md, html, pdf, docx."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The index's folder.")],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="'embedded', a sentence-transformers model, or 'none': search by words only."
+        ),
+    ] = "embedded",
+    chunk_size: Annotated[int, typer.Option(help="Upper limit of a chunk's characters.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Index files for `finch search` and `finch ask --index`; again: only what has changed."""
+    from finch_integrations.cli.index import run_index
+
+    with _reporting_errors():
+        run_index(paths, out, encoder=encoder, chunk_size=chunk_size, as_json=as_json)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="A question or some words.")],
+    index: Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")],
+    top_k: Annotated[int, typer.Option(help="Passages to find.")] = 10,
+    bm25_weight: Annotated[float, typer.Option(help="0 searches by meaning only.")] = 1.0,
+    dense_weight: Annotated[float, typer.Option(help="0 searches by words only.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Find passages in an index by their words and their meaning."""
+    from finch_integrations.cli.index import run_search
+
+    with _reporting_errors():
+        run_search(
+            query,
+            index,
+            top_k=top_k,
+            options={"bm25_weight": bm25_weight, "dense_weight": dense_weight},
+            as_json=as_json,
+        )
+
+
+@app.command()
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
@@ -126,10 +188,23 @@ def models(
         run_models(as_json=as_json)
 
 
+class Fetchable(StrEnum):
+    """What `finch fetch` gets."""
+
+    MODEL = "model"
+    EMBEDDER = "embedder"
+    ALL = "all"
+
+
 @app.command()
-def fetch() -> None:
-    """Download, verify and convert the embedded model (93 MB, once)."""
+def fetch(
+    what: Annotated[
+        Fetchable,
+        typer.Argument(help="The model (93 MB), the embedding model for retrieval (84 MB) or all."),
+    ] = Fetchable.MODEL,
+) -> None:
+    """Download, verify and unpack the embedded models, once."""
     from finch_integrations.cli.models import run_fetch
 
     with _reporting_errors():
-        run_fetch()
+        run_fetch(model=what != Fetchable.EMBEDDER, embedder=what != Fetchable.MODEL)

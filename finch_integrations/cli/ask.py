@@ -6,23 +6,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finch_integrations.cli import console
-from finch_integrations.config import CompressionConfig, SamplingParams
+from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.reading import ReadResult, read_documents
 from finch_integrations.types import CompressionStats, DocumentShare, Excerpt, GenerationResponse
+
+if TYPE_CHECKING:
+    from finch_integrations.engine.engine import FinchEngine
 
 _SOURCES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskOptions:
-    """The command's arguments; `compression` and `sampling` hold fields of their configurations."""
+    """The command's arguments; the mappings hold fields of configurations."""
 
     question: str
     paths: tuple[Path, ...]
+    index: Path | None
+    retrieval: dict[str, Any]
     model: str
     device: str | None
     dtype: str
@@ -41,10 +46,8 @@ def run_ask(options: AskOptions) -> None:
         raise InvalidInputError(
             f"there is no folder {options.report.parent} to write the report to. Make it first"
         )
-    files = read_documents(options.paths)
-    for file in files.skipped:
-        console.warn(f"skipped {file.path}: {file.reason}")
-
+    retrieval = RetrievalConfig(**options.retrieval)
+    files = _read_or_open(options)
     with console.busy(f"Loading the model ({options.model})"):
         from transformers.utils import logging
 
@@ -60,6 +63,8 @@ def run_ask(options: AskOptions) -> None:
             sampling=sampling,
         )
     with engine:
+        if options.index:
+            files = _search(options, retrieval, engine)
         with console.CompressionBar() as bar:
             context = engine.compress(files.documents, options.question, progress=bar)
         started = time.perf_counter()
@@ -91,6 +96,41 @@ def run_ask(options: AskOptions) -> None:
     console.note(_statistics_line(context.stats, pieces[-1], seconds), style="dim")
     if options.report:
         console.note(f"Report: {options.report}", style="dim")
+
+
+def _read_or_open(options: AskOptions) -> ReadResult:
+    """Read the files; of an index, only make sure that it is there."""
+    if bool(options.paths) == bool(options.index):
+        raise InvalidInputError("give files or folders to read, or --index; one of the two")
+    if options.index:
+        from finch_integrations.retrieval.store import read_index
+
+        read_index(options.index)
+        return ReadResult((), ())
+    files = read_documents(options.paths)
+    for file in files.skipped:
+        console.warn(f"skipped {file.path}: {file.reason}")
+    return files
+
+
+def _search(options: AskOptions, config: RetrievalConfig, engine: "FinchEngine") -> ReadResult:
+    """Find the documents that the question is about."""
+    from finch_integrations.retrieval.hybrid import HybridRetriever
+
+    assert options.index is not None, "there is an index"
+    tokenizer = engine.backbone.tokenizer
+    retriever = HybridRetriever.load(
+        options.index,
+        config=config,
+        count_tokens=lambda text: len(
+            tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        ),
+    )
+    with console.busy("Searching"):
+        documents = retriever.retrieve(options.question)
+    if not documents:
+        raise InvalidInputError(f"the index {options.index} has nothing on this question")
+    return ReadResult(tuple(documents), ())
 
 
 @dataclass(frozen=True, slots=True)

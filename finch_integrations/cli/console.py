@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ from rich.progress import (
 from rich.text import Text
 
 from finch_integrations.types import CompressionProgress
+
+if TYPE_CHECKING:
+    from finch_integrations.retrieval.build import IndexProgress
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -84,6 +88,42 @@ class CompressionBar:
             completed=progress.tokens,
             state=f"{progress.chunks}/{progress.total_chunks} chunks, {speed:,.0f} tokens/s",
         )
+
+
+class IndexBar:
+    """Progress bars for an index build; use as a context manager and as `progress` callback."""
+
+    _STEPS: ClassVar = {
+        "read": ("Reading", "files"),
+        "words": ("Indexing words", "chunks"),
+        "encode": ("Encoding", "chunks"),
+    }
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:,}/{task.total:,} {task.fields[unit]}"),
+            TimeRemainingColumn(compact=True),
+            console=_console,
+            transient=True,
+            disable=not _console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "IndexBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: "IndexProgress") -> None:
+        """Show how far the build is."""
+        if progress.step not in self._tasks:
+            name, unit = self._STEPS[progress.step]
+            self._tasks[progress.step] = self._bar.add_task(name, total=progress.total, unit=unit)
+        self._bar.update(self._tasks[progress.step], completed=progress.done)
 
 
 def write(text: str, *, end: str = "\n") -> None:

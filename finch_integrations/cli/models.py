@@ -10,10 +10,11 @@ from finch_integrations.cli import console
 def run_models(*, as_json: bool) -> None:
     """List this package's models and those in the Hugging Face cache."""
     from finch_integrations.engine.embedded import stored_models
+    from finch_integrations.retrieval.embedder import stored_embedders
 
     rows: list[dict[str, Any]] = [
         {"model": model.name, "path": str(model.path), "bytes": model.nbytes}
-        for model in stored_models()
+        for model in [*stored_models(), *stored_embedders()]
     ]
     rows += _hub_models()
     if as_json:
@@ -24,16 +25,24 @@ def run_models(*, as_json: bool) -> None:
         console.write(f"{row['model']}  {row['bytes'] / 1e6:,.0f} MB  {row['path']}")
 
 
-def run_fetch() -> None:
-    """Make the embedded model available."""
-    with console.busy("Fetching and converting the embedded model"):
-        from transformers.utils import logging
+def run_fetch(*, model: bool, embedder: bool) -> None:
+    """Make the embedded models available."""
+    fetched = []
+    if model:
+        with console.busy("Fetching and converting the embedded model"):
+            from transformers.utils import logging
 
-        from finch_integrations.engine.embedded import fetch_embedded
+            from finch_integrations.engine.embedded import fetch_embedded
 
-        logging.disable_progress_bar()
-        model = fetch_embedded()
-    console.write(f"{model.name}  {model.nbytes / 1e6:,.0f} MB  {model.path}")
+            logging.disable_progress_bar()
+            fetched.append(fetch_embedded())
+    if embedder:
+        with console.busy("Fetching the embedding model"):
+            from finch_integrations.retrieval.embedder import fetch_embedder
+
+            fetched.append(fetch_embedder())
+    for stored in fetched:
+        console.write(f"{stored.name}  {stored.nbytes / 1e6:,.0f} MB  {stored.path}")
 
 
 def _hub_models() -> list[dict[str, Any]]:

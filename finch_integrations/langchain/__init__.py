@@ -1,4 +1,4 @@
-"""LangChain: a chat model for RAG chains that compresses the retrieved documents.
+"""LangChain: a chat model for RAG chains that compresses the retrieved documents; a retriever.
 
 Needs the extra `langchain`: pip install "finch-integrations[langchain]"
 """
@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from finch_integrations.langchain.compressor import FinchCompressor
     from finch_integrations.langchain.documents import document_prompt, format_docs
     from finch_integrations.langchain.middleware import FinchDocumentsMiddleware
+    from finch_integrations.langchain.retriever import FinchRetriever
 
 __all__ = [
     "ChatFinch",
     "FinchCompressor",
     "FinchDocumentsMiddleware",
+    "FinchRetriever",
     "document_prompt",
     "format_docs",
 ]
@@ -25,6 +27,7 @@ _LAZY = {
     "ChatFinch": "finch_integrations.langchain.chat_model",
     "FinchCompressor": "finch_integrations.langchain.compressor",
     "FinchDocumentsMiddleware": "finch_integrations.langchain.middleware",
+    "FinchRetriever": "finch_integrations.langchain.retriever",
     "document_prompt": "finch_integrations.langchain.documents",
     "format_docs": "finch_integrations.langchain.documents",
 }

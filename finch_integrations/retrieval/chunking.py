@@ -1,0 +1,95 @@
+"""Cutting documents into chunks at headings and sentence ends."""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+_SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？।])|\n+""")
+_SPACE = re.compile(r"\s+")
+# A fenced block is passed over whole: its lines with '#' are code.
+_HEADING = re.compile(
+    r"^(?P<fence>```|~~~).*?^(?P=fence)|^#{1,6}[ \t]+(?P<heading>\S.*?)[ \t]*#*[ \t]*$",
+    re.MULTILINE | re.DOTALL,
+)
+# Shorter sections are put together with the one that follows.
+_SHORTEST = 1 / 4
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A Markdown heading that starts at the character `start`."""
+
+    start: int
+    text: str
+
+
+def find_headings(text: str) -> list[Heading]:
+    """Find a text's Markdown headings (`# …`), in order."""
+    return [
+        Heading(match.start(), match["heading"].splitlines()[0])
+        for match in _HEADING.finditer(text)
+        if match["heading"]
+    ]
+
+
+def heading_at(headings: Sequence[Heading], position: int) -> str | None:
+    """The heading that a character stands under; None in front of the first one."""
+    number = bisect_right(headings, position, key=lambda heading: heading.start)
+    return headings[number - 1].text if number else None
+
+
+def split_text(text: str, chunk_size: int) -> list[tuple[int, int]]:
+    """Cut a text into chunks of at most `chunk_size` characters.
+
+    Chunks end at headings, else at a sentence's end or line break, else at white space; a
+    longer run without any is cut anywhere. Those of one section are about equally long. Together
+    they hold every character but white space.
+
+    Args:
+        text: A document's text.
+        chunk_size: At least 1.
+
+    Returns:
+        The chunks' first characters and ends, [start, end), without outer white space.
+    """
+    sentences = [match.end() for match in _SENTENCE_END.finditer(text)]
+    spaces = [match.end() for match in _SPACE.finditer(text)]
+    chunks: list[tuple[int, int]] = []
+    for start, end in _blocks(text, chunk_size):
+        while end - start > chunk_size:
+            cut = _cut(start, end, chunk_size, (sentences, spaces))
+            chunks += _trimmed(text, start, cut)
+            start = cut
+        chunks += _trimmed(text, start, end)
+    return chunks
+
+
+def _blocks(text: str, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Sections, short ones put together."""
+    start = 0
+    for heading in find_headings(text):
+        if heading.start - start >= chunk_size * _SHORTEST:
+            yield start, heading.start
+            start = heading.start
+    yield start, len(text)
+
+
+def _cut(start: int, end: int, chunk_size: int, borders: Sequence[Sequence[int]]) -> int:
+    """Where the chunk from `start` on ends best: at a border near an even share of the rest."""
+    share = (end - start) / -(-(end - start) // chunk_size)
+    goal = start + round(share)
+    for kind in borders:
+        first = bisect_left(kind, start + max(1, round(share / 2)))
+        last = bisect_right(kind, start + chunk_size)
+        if first < last:
+            return min(kind[first:last], key=lambda border: abs(border - goal))
+    return goal
+
+
+def _trimmed(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    piece = text[start:end]
+    if not (inner := piece.strip()):
+        return []
+    start += len(piece) - len(piece.lstrip())
+    return [(start, start + len(inner))]

@@ -1,0 +1,95 @@
+"""One ranking out of several: by ranks or by scores."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from math import fsum, isfinite
+from statistics import fmean, pstdev
+from typing import TypeVar
+
+from finch_integrations.errors import ConfigurationError
+
+Key = TypeVar("Key", int, str)
+
+
+def reciprocal_rank_fusion(
+    rankings: Sequence[Sequence[Key]], *, weights: Sequence[float] | None = None, k: float = 60
+) -> list[tuple[Key, float]]:
+    """Fuse rankings: score(id) = Σ over rankings of weight / (k + rank), ranks from 1.
+
+    An id that a ranking repeats counts there once, at its best rank, and takes no rank from
+    others. Equal scores are ordered by id.
+
+    Args:
+        rankings: Ids, best first; some may be empty.
+        weights: One per ranking, 0 or more; all 1 by default.
+        k: The larger, the less the first ranks stand out.
+
+    Returns:
+        Ids with their scores, best first.
+
+    Raises:
+        ConfigurationError: `k` or the weights are unusable.
+    """
+    if not (isfinite(k) and k >= 0):
+        raise ConfigurationError(f"k must be 0 or more, got {k!r}")
+    shares = [
+        {key: 1 / (k + rank) for rank, key in enumerate(dict.fromkeys(ranking), start=1)}
+        for ranking in rankings
+    ]
+    return _weighted_sum(shares, weights)
+
+
+def score_fusion(
+    rankings: Sequence[Sequence[tuple[Key, float]]], *, weights: Sequence[float] | None = None
+) -> list[tuple[Key, float]]:
+    """Fuse rankings by how far each score stands out in its ranking.
+
+    score(id) = Σ over rankings of weight · (½ + (s − mean) / (6 · standard deviation)), so that
+    nearly all scores come to lie between 0 and the weight, whatever their scale; an id that is
+    missing from a ranking gets 0 there. Of an id that a ranking repeats the first score counts.
+    Equal scores are ordered by id.
+
+    Args:
+        rankings: Ids with scores, higher is better; some may be empty.
+        weights: One per ranking, 0 or more; all 1 by default.
+
+    Returns:
+        Ids with their scores, best first.
+
+    Raises:
+        ConfigurationError: The weights are unusable.
+    """
+    return _weighted_sum([_standardized(ranking) for ranking in rankings], weights)
+
+
+def _standardized(ranking: Sequence[tuple[Key, float]]) -> dict[Key, float]:
+    scores: dict[Key, float] = {}
+    for key, score in ranking:
+        scores.setdefault(key, score)
+    if not scores:
+        return {}
+    mean, deviation = fmean(scores.values()), pstdev(scores.values())
+    return {
+        key: 0.5 + ((score - mean) / (6 * deviation) if deviation else 0.0)
+        for key, score in scores.items()
+    }
+
+
+def _weighted_sum(
+    shares: Sequence[Mapping[Key, float]], weights: Sequence[float] | None
+) -> list[tuple[Key, float]]:
+    if weights is None:
+        weights = [1.0] * len(shares)
+    if len(weights) != len(shares):
+        raise ConfigurationError(
+            f"there must be one weight per ranking, got {len(weights)} for {len(shares)}"
+        )
+    if not all(isfinite(weight) and weight >= 0 for weight in weights):
+        raise ConfigurationError(f"weights must be 0 or more, got {list(weights)}")
+    parts: defaultdict[Key, list[float]] = defaultdict(list)
+    for share, weight in zip(shares, weights, strict=True):
+        for key, value in share.items():
+            parts[key].append(weight * value)
+    # fsum: the same score in whatever order the rankings come.
+    scores = [(key, fsum(values)) for key, values in parts.items()]
+    return sorted(scores, key=lambda item: (-item[1], item[0]))

@@ -1,0 +1,309 @@
+"""HybridRetriever: search by words and by meaning, fuse, rerank, expand."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from finch_integrations.config import RetrievalConfig, with_overrides
+from finch_integrations.documents import check_text, prepare_documents
+from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.retrieval.bm25 import BM25Index
+from finch_integrations.retrieval.collection import Collection, MetadataFilter, as_predicate
+from finch_integrations.retrieval.dense import DenseIndex
+from finch_integrations.retrieval.encoders import as_encoder
+from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
+from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Leg
+from finch_integrations.retrieval.reranking import as_reranker
+from finch_integrations.retrieval.selection import select_hits, select_parents, with_metadata
+from finch_integrations.retrieval.store import (
+    DocumentWriter,
+    Sources,
+    digest_of,
+    make_settings,
+    new_index,
+    read_index,
+    write_sources,
+    write_vectors,
+)
+from finch_integrations.retrieval.words import words
+from finch_integrations.types import Document
+
+# About 250 tokens of English: what all-MiniLM-L6-v2 reads of a text.
+CHUNK_SIZE = 1000
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate a text's length in tokens: four bytes each."""
+    return -(-len(text.encode()) // 4)
+
+
+class HybridRetriever:
+    """Find chunks of documents by their words (BM25) and by their meaning (dense vectors).
+
+    The two rankings are fused, by their scores or by reciprocal ranks. Results are `Document`s
+    that the engine takes as they are. Beside the metadata of their document they name
+    `document_id`, `section`, `start_index`, `end_index` (characters of the document's text),
+    `score`, and whichever of `bm25_score`, `dense_score`, `fused_score` and `rerank_score` there
+    are. `score` is the one that they are ranked by.
+
+    Example:
+        retriever = HybridRetriever.from_documents(documents, encoder="embedded")
+        for document in retriever.retrieve("What is the door code?", top_k=5):
+            print(document.metadata["score"], document.text)
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        legs: Sequence[Leg],
+        *,
+        reranker: Any = None,
+        config: RetrievalConfig | None = None,
+        count_tokens: Callable[[str], int] = estimate_tokens,
+    ) -> None:
+        """Put a retriever together; `from_documents` and `open_index` are the usual ways.
+
+        Args:
+            collection: Where whole documents are found.
+            legs: One or both of the names `bm25` and `dense`.
+            reranker: A CrossEncoder or its name, LangChain's cross-encoder, or a function of
+                (query, text) pairs that returns their scores.
+            config: Defaults for `retrieve`.
+            count_tokens: Measures texts against `max_tokens`; the default is an estimate.
+
+        Raises:
+            ConfigurationError: The legs or the reranker are unusable.
+        """
+        names = [leg.name for leg in legs]
+        if not names or len(set(names)) < len(names) or not {"bm25", "dense"}.issuperset(names):
+            raise ConfigurationError(
+                f"legs must be one or both of bm25 and dense, got {', '.join(names) or 'none'}"
+            )
+        self.collection = collection
+        self.legs = tuple(legs)
+        self.config = config or RetrievalConfig()
+        self.count_tokens = count_tokens
+        self._rerank = None if reranker is None else as_reranker(reranker)
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document | str | Mapping[str, Any]],
+        *,
+        encoder: Any = None,
+        chunk_size: int | None = CHUNK_SIZE,
+        reranker: Any = None,
+        config: RetrievalConfig | None = None,
+        count_tokens: Callable[[str], int] = estimate_tokens,
+    ) -> Self:
+        """Index documents in memory.
+
+        Args:
+            documents: `Document`s, strings, or mappings with the fields of `Document`.
+            encoder: An embedding model of sentence-transformers, LangChain or LlamaIndex, or the
+                name of a sentence-transformers model (`embedded`: all-MiniLM-L6-v2). None: search
+                by words only.
+            chunk_size: Upper limit of a chunk's characters; None: the documents are chunks
+                already.
+            reranker: As for the constructor.
+            config: Defaults for `retrieve`.
+            count_tokens: As for the constructor.
+
+        Raises:
+            InvalidInputError: A document is unusable, or there is none.
+            ConfigurationError: Encoder, chunk size or reranker are unusable.
+            ModelLoadError: The encoder cannot be loaded.
+        """
+        if chunk_size is not None:
+            check_chunk_size(chunk_size)
+        collection = Collection.build(prepare_documents(documents), chunk_size)
+        legs: list[Leg] = [BM25Leg(collection, BM25Index.build(collection.chunk_texts()))]
+        if encoder is not None:
+            index = DenseIndex.build(list(collection.chunk_texts()), as_encoder(encoder))
+            legs.append(DenseLeg(collection, index))
+        return cls(collection, legs, reranker=reranker, config=config, count_tokens=count_tokens)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        encoder: Any = None,
+        chunk_size: int | None = None,
+        reranker: Any = None,
+        config: RetrievalConfig | None = None,
+        count_tokens: Callable[[str], int] = estimate_tokens,
+    ) -> Self:
+        """Open an index on disk; its documents, words and vectors stay there.
+
+        Args:
+            path: The index's folder, from `save` or `finch index`.
+            encoder: The embedding model that it was built with; not needed if that was given by
+                its name.
+            chunk_size: What it must have been built with; None: anything.
+            reranker: As for the constructor.
+            config: Defaults for `retrieve`.
+            count_tokens: As for the constructor.
+
+        Raises:
+            InvalidInputError: There is no index, it is damaged, or was built with another encoder
+                or chunk size.
+            ConfigurationError: The encoder must be given, or it or the reranker are unusable.
+        """
+        stored = read_index(Path(path))
+        settings = stored.settings
+        if chunk_size not in (None, settings.chunk_size):
+            raise InvalidInputError(
+                f"the index {path} was built with chunk_size={settings.chunk_size}, not "
+                f"{chunk_size}. Build it again, or leave chunk_size out"
+            )
+        legs: list[Leg] = [BM25Leg(stored.collection, stored.bm25)]
+        model = None if encoder is None else as_encoder(encoder)
+        if model is not None and model.name != settings.encoder:
+            raise InvalidInputError(
+                f"the index {path} was built with the encoder {settings.encoder!r}, not "
+                f"{model.name!r}. Build it again with this one, or search with the other"
+            )
+        if stored.vectors is not None and stored.probe is not None:
+            if model is None and not settings.encoder_by_name:
+                raise ConfigurationError(
+                    f"the index {path} was built with the encoder {settings.encoder!r}, which "
+                    "cannot be loaded by its name. Hand it over: encoder=…"
+                )
+            model = model or as_encoder(settings.encoder)
+            index = DenseIndex(stored.vectors, model, stored.probe)
+            legs.append(DenseLeg(stored.collection, index))
+        return cls(
+            stored.collection, legs, reranker=reranker, config=config, count_tokens=count_tokens
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write documents, words and vectors to a folder; `load` opens it.
+
+        An index that is already there is replaced when the new one is complete. The vectors of a
+        wrapped store are the store's to save.
+
+        Args:
+            path: The index's folder.
+
+        Raises:
+            InvalidInputError: The folder holds other files, or metadata cannot be saved.
+        """
+        collection = self.collection
+        bm25 = next((leg.index for leg in self.legs if isinstance(leg, BM25Leg)), None)
+        dense = next((leg.index for leg in self.legs if isinstance(leg, DenseLeg)), None)
+        encoder = None if dense is None else dense.encoder
+        with new_index(Path(path), make_settings(encoder, collection.chunk_size)) as folder:
+            writer = DocumentWriter(folder, collection.chunk_size)
+            try:
+                for document in collection.documents:
+                    writer.add(*collection.find(str(document.id))[::2])
+                writer.finish()
+            finally:
+                writer.close()
+            digests = {str(document.id): digest_of(document) for document in collection.documents}
+            write_sources(folder, Sources(digests=digests, skipped={}))
+            (bm25 or BM25Index.build(collection.chunk_texts())).save(folder / "bm25")
+            if dense is not None:
+                write_vectors(folder, dense.vectors, dense.probe)
+
+    def retrieve(
+        self, query: str, *, filter: MetadataFilter | None = None, **overrides: Any
+    ) -> list[Document]:
+        """Find what a query asks for.
+
+        Args:
+            query: A question or some words.
+            filter: Metadata that documents must have, `{"year": 2024}`, where a list names
+                alternatives; or a function of the metadata.
+            overrides: Fields of `RetrievalConfig` to change for this call.
+
+        Returns:
+            Chunks, best first; with `return_parents` whole documents, in the collection's order.
+
+        Raises:
+            InvalidInputError: The query holds no word, or not one result fits `max_tokens`.
+            ConfigurationError: An option is unknown or wrong.
+        """
+        config = with_overrides(self.config, overrides)
+        if not words(check_text("the query", query)):
+            raise InvalidInputError(f"the query {query!r} holds no word to search for")
+        hits = self._fused(query, filter, config)
+        if self._rerank is not None:
+            hits = self._reranked(query, hits[: max(config.fetch_k, config.top_k)])
+        threshold = -math.inf if config.score_threshold is None else config.score_threshold
+        hits = [hit for hit in hits if hit.metadata["score"] >= threshold][: config.top_k]
+        if config.return_parents:
+            return select_parents(hits, self.collection, config.max_tokens, self.count_tokens)
+        return select_hits(hits, config.max_tokens, self.count_tokens)
+
+    def _fused(
+        self, query: str, filter: MetadataFilter | None, config: RetrievalConfig
+    ) -> list[Document]:
+        """Run the legs and fuse what they find."""
+        weights = {"bm25": config.bm25_weight, "dense": config.dense_weight}
+        legs = [leg for leg in self.legs if weights[leg.name]]
+        if not legs:
+            raise ConfigurationError(
+                f"this retriever has only the leg {self.legs[0].name}, whose weight is 0"
+            )
+        # A wrapped store cannot always filter by itself.
+        matches = (lambda _: True) if filter is None else as_predicate(filter)
+        found: dict[str, Document] = {}
+        scores: dict[str, dict[str, float]] = {}
+        rankings = []
+        for leg in legs:
+            hits = leg.search(query, max(config.fetch_k, config.top_k), filter)
+            hits = [(document, score) for document, score in hits if matches(document.metadata)]
+            for document, score in hits:
+                id = str(document.id)
+                found.setdefault(id, document)
+                known = scores.setdefault(id, {})
+                if score is not None:
+                    known.setdefault(f"{leg.name}_score", score)
+            rankings.append([(str(document.id), score) for document, score in hits])
+        fused = _fuse(rankings, [weights[leg.name] for leg in legs], config)
+        alone = f"{legs[0].name}_score" if len(legs) == 1 else "fused_score"
+        results = []
+        for id, score in fused:
+            all_scores = scores[id] | {"fused_score": score}
+            final = all_scores.get(alone, score)
+            results.append(with_metadata(found[id], all_scores | {"score": final}))
+        return results
+
+    def _reranked(self, query: str, hits: Sequence[Document]) -> list[Document]:
+        assert self._rerank is not None, "there is a reranker"
+        if not hits:
+            return []
+        scores = self._rerank([(query, hit.text) for hit in hits])
+        ranked = [
+            with_metadata(hit, {"rerank_score": score, "score": score})
+            for hit, score in zip(hits, scores, strict=True)
+        ]
+        return sorted(ranked, key=lambda hit: -float(hit.metadata["score"]))
+
+
+def _fuse(
+    rankings: Sequence[Sequence[tuple[str, float | None]]],
+    weights: Sequence[float],
+    config: RetrievalConfig,
+) -> list[tuple[str, float]]:
+    scored = [[(id, score) for id, score in ranking if score is not None] for ranking in rankings]
+    complete = all(len(s) == len(r) for s, r in zip(scored, rankings, strict=True))
+    if config.fusion == "scores" and complete:
+        return score_fusion(scored, weights=weights)
+    ids = [[id for id, _ in ranking] for ranking in rankings]
+    return reciprocal_rank_fusion(ids, weights=weights, k=config.rrf_k)
+
+
+def check_chunk_size(chunk_size: object) -> None:
+    """Make sure that texts can be cut so.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
+    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
+        raise ConfigurationError(
+            f"chunk_size must be a whole number of at least 1, got {chunk_size!r}"
+        )

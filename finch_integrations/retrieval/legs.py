@@ -1,0 +1,99 @@
+"""The retriever's legs: each ranks chunks in its own way."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from finch_integrations.retrieval.bm25 import BM25Index
+from finch_integrations.retrieval.collection import Collection, MetadataFilter
+from finch_integrations.retrieval.dense import DenseIndex
+from finch_integrations.retrieval.ranking import best_rows
+from finch_integrations.types import Document
+
+# Chunks, best first, with scores; None where only their order means something.
+Hits = Sequence[tuple[Document, float | None]]
+
+
+class Leg(Protocol):
+    """One way to search.
+
+    Attributes:
+        name: `bm25` or `dense`; whose weight and score it has.
+    """
+
+    name: str
+
+    def search(self, query: str, k: int, filter: MetadataFilter | None) -> Hits:
+        """Find up to `k` chunks with their scores, best first; chunks have ids."""
+        ...
+
+
+class BM25Leg:
+    """Chunks that share words with the query."""
+
+    name = "bm25"
+
+    def __init__(self, collection: Collection, index: BM25Index) -> None:
+        self.index = index
+        self._collection = collection
+
+    def search(self, query: str, k: int, filter: MetadataFilter | None) -> Hits:
+        """Find up to `k` chunks; those that share no word with the query are left out."""
+        scores = self.index.scores(query)
+        scores = np.where(scores > 0, scores, np.float32(-np.inf))
+        rows = best_rows(scores, k, self._collection.mask(filter))
+        return [(self._collection.chunk(row), float(scores[row])) for row in rows]
+
+
+class DenseLeg:
+    """Chunks whose vectors point where the query's does."""
+
+    name = "dense"
+
+    def __init__(self, collection: Collection, index: DenseIndex) -> None:
+        self.index = index
+        self._collection = collection
+
+    def search(self, query: str, k: int, filter: MetadataFilter | None) -> Hits:
+        """Find up to `k` chunks with their cosines, -1 to 1."""
+        scores = self.index.scores(query)
+        rows = best_rows(scores, k, self._collection.mask(filter))
+        return [(self._collection.chunk(row), float(scores[row])) for row in rows]
+
+
+class StoreLeg:
+    """A vector store of another library as the dense leg.
+
+    Its hits are looked up in the collection, by their id or else by their text, so that both legs
+    speak of the same chunks; a hit that the collection does not know is returned as it is. Scores
+    of stores differ in scale and direction, so only the order of the hits counts.
+    """
+
+    name = "dense"
+
+    def __init__(
+        self, collection: Collection, search: Callable[[str, int], Iterable[Document]]
+    ) -> None:
+        """Wrap a search.
+
+        Args:
+            collection: Holds the store's chunks as documents: its `chunk_size` is None.
+            search: Returns up to so many of a query's hits, best first.
+        """
+        self._collection = collection
+        self._search = search
+        self._ids = {document.text: str(document.id) for document in collection.documents}
+
+    def search(self, query: str, k: int, filter: MetadataFilter | None) -> Hits:
+        """Find up to `k` chunks; the filter is the caller's to apply."""
+        return [(self._known(hit), None) for hit in self._search(query, k)]
+
+    def _known(self, hit: Document) -> Document:
+        for id in (hit.id, self._ids.get(hit.text)):
+            if id is not None and (row := self._collection.row(id)) is not None:
+                return self._collection.chunk(row)
+        id = hit.id or hashlib.sha256(hit.text.encode()).hexdigest()
+        return replace(hit, id=id)

@@ -1,0 +1,315 @@
+"""An index's files: written whole or not at all, memory-mapped when read.
+
+The file `index.json` holds the settings and names the folder with the data:
+
+- documents.jsonl: one document per line
+- offsets.npy: where each line starts, and the file's end; [documents + 1]
+- spans.npy: the chunks, see `Collection`; [C, 3]
+- sources.json: what the documents were made of
+- bm25/: the BM25 index
+- vectors.npy: unit vectors, float16; [C, D]
+- probe.npy: the encoder's vector of a fixed sentence; [D]
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.retrieval.bm25 import BM25Index
+from finch_integrations.retrieval.collection import Collection
+from finch_integrations.retrieval.encoders import Encoder, SentenceTransformerEncoder
+from finch_integrations.types import Document
+
+# Counts up when the files, the chunking or the words change, so that older indexes are refused.
+FORMAT = 1
+_MANIFEST = "index.json"
+_DATA = "data-"
+_DRAFT = ".build-"
+# Documents kept in memory while results are made; each may be a whole book.
+_RECENT = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """What an index was built with; chunks and vectors of other settings do not fit it.
+
+    Attributes:
+        chunk_size: Upper limit of a chunk's characters; None: every document is one chunk.
+        encoder: Name of the embedding model; None: words only.
+        encoder_by_name: Whether the name is enough to load it.
+    """
+
+    chunk_size: int | None
+    encoder: str | None
+    encoder_by_name: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What an index's documents were made of.
+
+    Attributes:
+        digests: Per source a hash of its content, in order.
+        skipped: Sources that gave no document, and why.
+    """
+
+    digests: Mapping[str, str]
+    skipped: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredIndex:
+    """An index that has been opened.
+
+    Attributes:
+        settings: What it was built with.
+        sources: What its documents were made of.
+        collection: Documents and chunks.
+        bm25: The index of words.
+        vectors: Unit vectors, [C, D]; None: words only.
+        probe: The encoder's vector of a fixed sentence, [D]; None: words only.
+    """
+
+    settings: IndexSettings
+    sources: Sources
+    collection: Collection
+    bm25: BM25Index
+    vectors: NDArray[Any] | None
+    probe: NDArray[np.float32] | None
+
+
+class StoredDocuments(Sequence[Document]):
+    """Documents in a file, read one by one when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        with (folder / "documents.jsonl").open("rb") as file:
+            # An empty file cannot be mapped; an index has at least one document.
+            self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(self._lines) != self._offsets[-1]:
+            raise ValueError("documents.jsonl has another length than it was written with")
+        self._read = lru_cache(maxsize=_RECENT)(self._parse)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> Document: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Document]: ...
+
+    def __getitem__(self, number: int | slice) -> Document | list[Document]:
+        if isinstance(number, slice):
+            return [self[n] for n in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        return self._read(number % len(self))
+
+    def _parse(self, number: int) -> Document:
+        start, end = int(self._offsets[number]), int(self._offsets[number + 1])
+        return Document(**json.loads(self._lines[start:end]))
+
+
+class DocumentWriter:
+    """Writes documents and their chunks' places into a new index's folder."""
+
+    def __init__(self, folder: Path, chunk_size: int | None) -> None:
+        self._folder = folder
+        self._chunk_size = chunk_size
+        self._offsets = [0]
+        self._spans: list[tuple[int, int, int]] = []
+        self._file = (folder / "documents.jsonl").open("wb")
+
+    def add(self, document: Document, spans: Iterable[tuple[int, int]]) -> None:
+        """Append a document with its chunks, [start, end) in characters.
+
+        Raises:
+            InvalidInputError: Its metadata cannot be written as JSON.
+        """
+        content = {name: getattr(document, name) for name in ("text", "id", "title")}
+        content["metadata"] = dict(document.metadata)
+        try:
+            line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"the metadata of document {document.id!r} cannot be saved ({error}). "
+                "Keep to strings, numbers, lists and mappings"
+            ) from error
+        self._file.write(line)
+        number = len(self._offsets) - 1
+        self._offsets.append(self._offsets[-1] + len(line))
+        self._spans += [(number, start, end) for start, end in spans]
+
+    def finish(self) -> Collection:
+        """Complete the files and open them."""
+        self._file.close()
+        np.save(self._folder / "offsets.npy", np.array(self._offsets, dtype=np.int64))
+        spans = np.array(self._spans, dtype=np.int64).reshape(-1, 3)
+        np.save(self._folder / "spans.npy", spans)
+        return _read_collection(self._folder, self._chunk_size)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+@contextmanager
+def new_index(path: Path, settings: IndexSettings) -> Iterator[Path]:
+    """Make an index, or replace one, when the block ends without an error.
+
+    Until then, and if it fails or is killed, the old index stays as it is; whoever has it open
+    can go on reading it.
+
+    Args:
+        path: The index's folder; it and its parents are made.
+        settings: What it is built with.
+
+    Yields:
+        A folder for the data files.
+
+    Raises:
+        InvalidInputError: The folder holds other files.
+    """
+    existed = path.is_dir()
+    check_target(path)
+    path.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=path, prefix=_DRAFT))
+    try:
+        yield draft
+        data = path / (_DATA + draft.name.removeprefix(_DRAFT))
+        os.rename(draft, data)
+        _publish(path, {"format": FORMAT, "data": data.name, "settings": asdict(settings)})
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not existed:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    for old in path.iterdir():
+        if old.name.startswith((_DATA, _DRAFT)) and old != data:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def make_settings(encoder: Encoder | None, chunk_size: int | None) -> IndexSettings:
+    """The settings that tell whether an index fits an encoder and a chunk size."""
+    return IndexSettings(
+        chunk_size=chunk_size,
+        encoder=None if encoder is None else encoder.name,
+        encoder_by_name=isinstance(encoder, SentenceTransformerEncoder),
+    )
+
+
+def digest_of(document: Document) -> str:
+    """Hash a document's content."""
+    content = [document.text, document.title, dict(document.metadata)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def check_target(path: Path) -> None:
+    """Make sure that an index may be written there.
+
+    Raises:
+        InvalidInputError: It is a file, or a folder with other files.
+    """
+    if path.is_dir():
+        names = (_MANIFEST, _DATA, _DRAFT)
+        foreign = [file.name for file in path.iterdir() if not file.name.startswith(names)]
+        if foreign:
+            raise InvalidInputError(
+                f"{path} is not an index: it holds {foreign[0]}. Give a new folder for the index"
+            )
+    elif path.exists():
+        raise InvalidInputError(f"{path} is a file. Give a folder for the index")
+
+
+def write_sources(folder: Path, sources: Sources) -> None:
+    """Write what the documents were made of."""
+    content = {"digests": dict(sources.digests), "skipped": dict(sources.skipped)}
+    (folder / "sources.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_vectors(folder: Path, vectors: NDArray[Any], probe: NDArray[np.float32]) -> None:
+    """Write all vectors at once."""
+    np.save(folder / "vectors.npy", vectors, allow_pickle=False)
+    np.save(folder / "probe.npy", probe, allow_pickle=False)
+
+
+def read_index(path: Path) -> StoredIndex:
+    """Open an index; documents, words and vectors stay on disk until they are needed.
+
+    Raises:
+        InvalidInputError: There is none, it is damaged, or of another version.
+    """
+    settings, data = _read_manifest(path)
+    try:
+        content = json.loads((data / "sources.json").read_text(encoding="utf-8"))
+        collection = _read_collection(data, settings.chunk_size)
+        bm25 = BM25Index.load(data / "bm25")
+        vectors = probe = None
+        if settings.encoder is not None:
+            vectors = np.load(data / "vectors.npy", mmap_mode="r", allow_pickle=False)
+            probe = np.load(data / "probe.npy", allow_pickle=False)
+        lengths = {len(collection), len(bm25), len(collection if vectors is None else vectors)}
+        if len(lengths) > 1:
+            raise ValueError(f"its parts have different lengths: {sorted(lengths)}")
+        sources = Sources(digests=content["digests"], skipped=content["skipped"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise InvalidInputError(
+            f"the index {path} is damaged ({error}). Delete it and build it again"
+        ) from error
+    return StoredIndex(
+        settings=settings,
+        sources=sources,
+        collection=collection,
+        bm25=bm25,
+        vectors=vectors,
+        probe=probe,
+    )
+
+
+def _read_collection(folder: Path, chunk_size: int | None) -> Collection:
+    spans = np.load(folder / "spans.npy", mmap_mode="r", allow_pickle=False)
+    return Collection(StoredDocuments(folder), spans, chunk_size)
+
+
+def _read_manifest(path: Path) -> tuple[IndexSettings, Path]:
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] == FORMAT:
+            return IndexSettings(**manifest["settings"]), path / manifest["data"]
+        version = manifest["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidInputError(
+            f"there is no index at {path}. Build one: finch index FOLDER --out {path}"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            f"the index {path} is damaged ({error}). Delete it and build it again"
+        ) from error
+    raise InvalidInputError(
+        f"the index {path} was built by another version of this package (format {version}, "
+        f"this one reads {FORMAT}). Delete it and build it again"
+    )
+
+
+def _publish(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest in one step: from here on the new data is the index."""
+    draft = path / f"{_MANIFEST}.new"
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path / _MANIFEST)

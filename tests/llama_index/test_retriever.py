@@ -1,0 +1,98 @@
+"""FinchNodeRetriever: options, wrapped indexes, query engines, saving."""
+
+import pytest
+from llama_index.core import VectorStoreIndex
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import MetadataMode, NodeRelationship, TextNode
+
+from finch_integrations import ConfigurationError, InvalidInputError
+from finch_integrations.llama_index import FinchNodeRetriever
+from finch_integrations.retrieval import reciprocal_rank_fusion
+from tests.llama_index.embedding import HashEmbedding
+
+NODES = [
+    TextNode(id_="door", text="The door code is 4711.", metadata={"page": 1}),
+    TextNode(id_="boat", text="The red boat leaks.", metadata={"page": 2}),
+    TextNode(id_="food", text="Food is in the store.", metadata={"page": 3}),
+]
+QUERY = "red door of the store"
+
+
+def make(**options):
+    return FinchNodeRetriever.from_nodes(NODES, **{"embed_model": HashEmbedding(), **options})
+
+
+@pytest.fixture
+def index():
+    return VectorStoreIndex(NODES, embed_model=HashEmbedding())
+
+
+def ids(found):
+    return [hit.node.node_id for hit in found]
+
+
+def test_nodes_come_back_as_copies_with_scores_that_models_do_not_see():
+    retriever = make()
+    hits = retriever.retrieve(QUERY)
+    expected = retriever.hybrid.retrieve(QUERY)
+    assert ids(hits) == [document.id for document in expected]
+    assert [hit.score for hit in hits] == [document.metadata["score"] for document in expected]
+    assert {"bm25_score", "dense_score"} <= hits[0].node.metadata.keys()
+    original = next(node for node in NODES if node.node_id == hits[0].node.node_id)
+    assert "score" not in original.metadata
+    for mode in (MetadataMode.LLM, MetadataMode.EMBED):
+        assert hits[0].node.get_content(mode) == original.get_content(mode)
+
+
+async def test_options_come_from_the_constructor():
+    assert ids(make(similarity_top_k=1).retrieve("door code")) == ["door"]
+    hits = await make(filter={"page": [2, 3]}, dense_weight=0).aretrieve("the red store")
+    assert sorted(ids(hits)) == ["boat", "food"]
+    with pytest.raises(ConfigurationError, match="did you mean 'top_k'"):
+        make(topk=3).retrieve("door")
+
+
+def test_a_vector_index_is_the_dense_leg(index):
+    retriever = FinchNodeRetriever.from_nodes(NODES, vector_index=index)
+    dense = ids(index.as_retriever(similarity_top_k=3).retrieve(QUERY))
+    words = ids(FinchNodeRetriever.from_nodes(NODES).retrieve(QUERY))
+    assert ids(retriever.retrieve(QUERY)) == [
+        id for id, _ in reciprocal_rank_fusion([words, dense])
+    ]
+
+
+def test_what_only_the_vector_index_has_is_found_too(index):
+    index.insert_nodes([TextNode(id_="ladder", text="The ladder is green.")])
+    hits = FinchNodeRetriever.from_nodes(NODES, vector_index=index).retrieve("ladder")
+    assert "ladder" in ids(hits)
+
+
+def test_saved_and_loaded_it_finds_the_same(tmp_path, index):
+    make().save(tmp_path / "own")
+    loaded = FinchNodeRetriever.load(tmp_path / "own", embed_model=HashEmbedding())
+    hits = loaded.retrieve(QUERY)
+    assert [(h.node.node_id, h.text, h.score) for h in hits] == [
+        (h.node.node_id, h.text, h.score) for h in make().retrieve(QUERY)
+    ]
+    assert hits[0].node.relationships[NodeRelationship.SOURCE].node_id == hits[0].node.node_id
+    assert hits[0].node.get_content(MetadataMode.LLM).startswith("page: ")
+
+    wrapped = FinchNodeRetriever.from_nodes(NODES, vector_index=index)
+    wrapped.save(tmp_path / "store")
+    again = FinchNodeRetriever.load(tmp_path / "store", vector_index=index)
+    assert ids(again.retrieve(QUERY)) == ids(wrapped.retrieve(QUERY))
+    with pytest.raises(ConfigurationError, match="not built for a vector index"):
+        FinchNodeRetriever.load(tmp_path / "own", vector_index=index)
+
+
+def test_contradictions_and_nothing_are_refused(index):
+    with pytest.raises(ConfigurationError, match="Give one of them"):
+        make(vector_index=index)
+    with pytest.raises(InvalidInputError, match="there is no document"):
+        FinchNodeRetriever.from_nodes([])
+
+
+def test_it_works_in_a_query_engine(llm):
+    response = RetrieverQueryEngine.from_args(make(similarity_top_k=2), llm=llm).query(QUERY)
+    assert ids(response.source_nodes) == ids(make(similarity_top_k=2).retrieve(QUERY))
+    assert all(node.score is not None for node in response.source_nodes)

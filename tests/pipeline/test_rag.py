@@ -1,0 +1,132 @@
+"""FinchRAG on a tiny model: what it finds is what the engine is asked about."""
+
+import asyncio
+
+import pytest
+
+from finch_integrations import ConfigurationError, Document, InvalidInputError
+from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport
+from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.quotes import find_quotes
+from finch_integrations.pipeline.rag import FinchRAG, _piece
+from finch_integrations.retrieval import HybridRetriever
+from tests.encoders import HashEncoder
+
+DOCUMENTS = [
+    Document(
+        "Hints.\n\n# Doors\n\nThe code of the chemical store is 7316.\n\n# Boats\n\nIt leaks.",
+        id="a",
+        metadata={"source": "a.md"},
+    ),
+    Document("The red boat is kept in the long shed.", id="b"),
+    Document("Food is served at seven.", id="c", metadata={"kind": "food"}),
+]
+QUESTION = "What is the code of the store?"
+COMPRESSION = {"target_size": 40}
+SAMPLING = {"max_new_tokens": 8}
+
+
+@pytest.fixture
+def retriever():
+    return HybridRetriever.from_documents(DOCUMENTS, encoder=HashEncoder(), chunk_size=50)
+
+
+@pytest.fixture
+def rag(retriever, engine):
+    return FinchRAG(retriever, engine, compression=COMPRESSION, sampling=SAMPLING)
+
+
+async def collect(items):
+    return [item async for item in items]
+
+
+@pytest.mark.parametrize("options", [{}, {"return_parents": True}, {"top_k": 1}])
+def test_the_answer_is_the_engines_over_what_the_retriever_finds(rag, retriever, engine, options):
+    documents = retriever.retrieve(QUESTION, **options)
+    context = engine.compress(documents, QUESTION, **COMPRESSION)
+    expected = engine.generate(context, **SAMPLING)
+    pieces = list(rag.stream(QUESTION, **options))
+    answer = pieces[-1].answer
+    assert "".join(piece.text for piece in pieces) == answer.text == expected.text
+    assert [piece.answer for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert list(answer.documents) == documents
+    assert answer.report.documents == context.documents
+    assert answer.report.compression.kept_tokens == context.stats.kept_tokens
+
+
+def test_at_once_and_async_answers_are_the_streamed_one(rag):
+    streamed = list(rag.stream(QUESTION))[-1].answer
+    assert rag.answer(QUESTION).text == streamed.text
+    assert asyncio.run(rag.aanswer(QUESTION)).text == streamed.text
+    pieces = asyncio.run(collect(rag.astream(QUESTION)))
+    assert "".join(piece.text for piece in pieces) == streamed.text
+    assert pieces[-1].answer.documents == streamed.documents
+
+
+def test_system_history_and_instruction_reach_the_model(retriever, engine):
+    history = ({"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"})
+    rag = FinchRAG(
+        retriever, EngineHandle(engine), system="Be brief.", instruction="Read:", sampling=SAMPLING
+    )
+    context = engine.compress(
+        retriever.retrieve(QUESTION),
+        QUESTION,
+        system="Be brief.",
+        history=history,
+        instruction="Read:",
+    )
+    report = rag.answer(QUESTION, history=history).report
+    assert report.prompt_tokens == context.prompt_tokens
+
+
+def test_a_filter_reaches_the_retriever(rag):
+    answer = rag.answer(QUESTION, filter={"kind": "food"})
+    assert [document.id for document in answer.documents] == ["c#1"]
+
+
+def test_nothing_found_is_an_error_and_not_an_answer_without_documents(engine):
+    rag = FinchRAG(HybridRetriever.from_documents(DOCUMENTS), engine)
+    with pytest.raises(InvalidInputError, match="has nothing on 'zebra'"):
+        rag.answer("zebra")
+    with pytest.raises(InvalidInputError, match="the question is empty"):
+        rag.answer(" ")
+    with pytest.raises(InvalidInputError, match="has nothing on"):
+        asyncio.run(rag.aanswer("zebra"))
+    with pytest.raises(ConfigurationError, match="did you mean 'top_k'"):
+        rag.answer("boat", topk=3)
+
+
+def piece_of(text, documents):
+    report = AnswerReport(
+        finish_reason="stop",
+        prompt_tokens=1,
+        generation_tokens=1,
+        generation_seconds=1.0,
+        compression=None,
+        documents=(),
+        quotes=find_quotes(text, documents),
+    )
+    return _piece(AnswerPiece(text=text, report=report), text, tuple(documents))
+
+
+@pytest.mark.parametrize("return_parents", [False, True])
+def test_citations_name_file_section_and_place_in_the_whole_document(retriever, return_parents):
+    documents = retriever.retrieve(QUESTION, return_parents=return_parents)
+    text = "I read: the code of the chemical store is 7316. The red boat is kept in it."
+    first, second = piece_of(text, documents).answer.citations
+    assert (first.document_id, first.source, first.section) == ("a", "a.md", "Doors")
+    assert first.text == "The code of the chemical store is 7316"
+    assert DOCUMENTS[0].text[first.source_start : first.source_end] == first.text
+    assert text[first.start : first.end] == "the code of the chemical store is 7316"
+    assert (second.document_id, second.source, second.section) == ("b", "b", None)
+    assert DOCUMENTS[1].text[second.source_start : second.source_end] == second.text
+
+
+def test_a_chunk_inside_a_section_is_cited_under_the_heading_above_it():
+    text = "# Boats\n" + "It is painted every year. " * 4 + "The oars are in the shed."
+    search = HybridRetriever.from_documents([Document(text, id="x")], chunk_size=60)
+    chunk = search.retrieve("oars")[0]
+    assert "#" not in chunk.text
+    (citation,) = piece_of("The oars are in the shed.", [chunk]).answer.citations
+    assert citation.section == "Boats"
+    assert text[citation.source_start : citation.source_end] == "The oars are in the shed"

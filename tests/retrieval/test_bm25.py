@@ -1,0 +1,99 @@
+"""The BM25 index against rank_bm25, and the words it counts."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rank_bm25 import BM25Okapi
+
+from finch_integrations.retrieval.bm25 import BM25Index
+from finch_integrations.retrieval.ranking import best_rows
+from finch_integrations.retrieval.words import words
+
+TEXTS = st.lists(
+    st.lists(st.sampled_from(["apple", "boat", "code", "door", "elk"]), max_size=8).map(" ".join),
+    min_size=1,
+    max_size=8,
+)
+
+
+class LuceneBM25(BM25Okapi):
+    """rank_bm25 with Lucene's inverse document frequency, which is never negative."""
+
+    def _calc_idf(self, nd):
+        for word, count in nd.items():
+            self.idf[word] = math.log(1 + (self.corpus_size - count + 0.5) / (count + 0.5))
+
+
+def oracle(texts, query, k1=1.5, b=0.75):
+    corpus = [words(text) for text in texts]
+    if not any(corpus):
+        return np.zeros(len(texts))
+    scores = LuceneBM25(corpus, k1=k1, b=b).get_scores(list(dict.fromkeys(words(query))))
+    return scores / (k1 + 1)  # Lucene leaves this factor out
+
+
+@given(TEXTS, st.sampled_from(["door", "boat code", "code code apple", "unknown", "?!"]))
+def test_scores_equal_rank_bm25(texts, query):
+    index = BM25Index.build(texts)
+    np.testing.assert_allclose(index.scores(query), oracle(texts, query), rtol=1e-5, atol=1e-6)
+
+
+def test_k1_and_b_are_used():
+    texts = ["door door door", "door", "boat " * 20 + "door"]
+    index = BM25Index.build(texts, k1=0.9, b=0.4)
+    np.testing.assert_allclose(index.scores("door"), oracle(texts, "door", 0.9, 0.4), rtol=1e-5)
+    assert not np.allclose(index.scores("door"), BM25Index.build(texts).scores("door"))
+
+
+@pytest.mark.parametrize("texts", [["the door", "", "a boat"], ["", "?"], []])
+def test_saved_and_loaded_it_scores_the_same(tmp_path, texts):
+    index = BM25Index.build(texts)
+    index.save(tmp_path / "bm25")
+    loaded = BM25Index.load(tmp_path / "bm25")
+    assert len(loaded) == len(index) == len(texts)
+    for query in ("door", "boat", "…"):
+        np.testing.assert_array_equal(loaded.scores(query), index.scores(query))
+
+
+def test_a_loaded_index_stays_on_disk(tmp_path):
+    BM25Index.build(["the door", "a boat"]).save(tmp_path / "bm25")
+    loaded = BM25Index.load(tmp_path / "bm25")
+    assert all(isinstance(loaded._index.scores[name], np.memmap) for name in ("data", "indices"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The door-code: 4711!", ["the", "door", "code", "4711"]),
+        ("Boats, cities, 1990s", ["boat", "city", "1990"]),
+        ("bus glass axis gas", ["bus", "glass", "axis", "gas"]),
+        ("Straße snake_case ﬁne", ["strasse", "snake", "case", "fine"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("ключ от двери", ["ключ", "от", "двери"]),
+        ("門の鍵", ["門", "の", "鍵", "門の", "の鍵"]),
+        ("Cafe\u0301", ["café"]),
+        ("?! …", []),
+    ],
+)
+def test_words(text, expected):
+    assert words(text) == expected
+
+
+@given(
+    st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 0.5, 2.0]), max_size=12),
+    st.integers(1, 14),
+    st.data(),
+)
+def test_best_rows_are_those_of_a_full_sort(scores, k, data):
+    mask = data.draw(
+        st.none() | st.lists(st.booleans(), min_size=len(scores), max_size=len(scores))
+    )
+    rows = [
+        row for row, score in enumerate(scores) if score > -np.inf and (mask is None or mask[row])
+    ]
+    expected = sorted(rows, key=lambda row: (-scores[row], row))[:k]
+    array = None if mask is None else np.array(mask, dtype=bool)
+    assert best_rows(np.array(scores, dtype=np.float32), k, array) == expected
