@@ -92,7 +92,7 @@ def _time_scoring() -> dict[str, float]:
         (finch, "select_tokens"),
         (contrast, "split_segments"),
         (contrast, "contrast_scores"),
-        (contrast, "bm25_scores"),
+        (contrast, "_match_words"),
         (contrast, "take_best"),
         (contrast, "arrange"),
     ):

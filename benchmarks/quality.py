@@ -30,10 +30,10 @@ import transformers
 from torch import Tensor
 
 from finch_integrations import FinchEngine, __version__
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, new_cache, share_cache
-from finch_integrations.engine.lexical import bm25_scores
 from finch_integrations.engine.methods.contrast import arrange, score_segments, take_best
 from finch_integrations.engine.prompt import Prompt, build_prompt
 from finch_integrations.engine.segments import Segment, split_segments
@@ -164,7 +164,8 @@ class Bench:
         if method in RAG:
             offsets = (*prompt.offsets, len(prompt.text))
             texts = [prompt.text[offsets[s.start] : offsets[s.end]] for s in segments]
-            return segments, bm25_scores(texts, prompt.question)
+            matches = BM25Index.build(texts).scores(prompt.question)
+            return segments, torch.from_numpy(matches)
         prefix = new_cache()
         self.backbone.prefill(prompt.prefix, prefix, CHUNK)
         scores = score_segments(

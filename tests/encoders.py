@@ -12,7 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from finch_integrations.retrieval.words import words
+from finch_integrations.words import words
 
 
 class HashEncoder:

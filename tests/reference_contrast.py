@@ -2,10 +2,10 @@
 
 import copy
 import math
-import re
 
 from transformers import DynamicCache
 
+from finch_integrations.words import words as split_words
 from tests.reference import feed
 
 
@@ -78,10 +78,11 @@ def reference_attention(model, prompt, guide, chunk_length):
 
 
 def reference_bm25(texts, query):
-    words = [re.findall(r"\w+", text.lower()) for text in texts]
+    """How texts become words has its own tests."""
+    words = [split_words(text) for text in texts]
     average = mean(len(w) for w in words)
     scores = [0.0] * len(texts)
-    for term in set(re.findall(r"\w+", query.lower())):
+    for term in set(split_words(query)):
         holders = sum(term in w for w in words)
         weight = math.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5))
         for i, w in enumerate(words):

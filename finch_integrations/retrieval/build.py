@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.retrieval import store
-from finch_integrations.retrieval.bm25 import BM25Index
 from finch_integrations.retrieval.chunking import split_text
 from finch_integrations.retrieval.collection import Collection
 from finch_integrations.retrieval.dense import DTYPE, encode, probe, same_encoder

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.config import RetrievalConfig, with_overrides
 from finch_integrations.documents import check_text, prepare_documents
 from finch_integrations.errors import ConfigurationError, InvalidInputError
-from finch_integrations.retrieval.bm25 import BM25Index
 from finch_integrations.retrieval.collection import Collection, MetadataFilter, as_predicate
 from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.encoders import as_encoder
@@ -26,8 +26,8 @@ from finch_integrations.retrieval.store import (
     write_sources,
     write_vectors,
 )
-from finch_integrations.retrieval.words import words
 from finch_integrations.types import Document
+from finch_integrations.words import words
 
 # About 250 tokens of English: what all-MiniLM-L6-v2 reads of a text.
 CHUNK_SIZE = 1000

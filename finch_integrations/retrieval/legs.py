@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from finch_integrations.retrieval.bm25 import BM25Index
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.retrieval.collection import Collection, MetadataFilter
 from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.ranking import best_rows

@@ -27,8 +27,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.retrieval.bm25 import BM25Index
 from finch_integrations.retrieval.collection import Collection
 from finch_integrations.retrieval.encoders import Encoder, SentenceTransformerEncoder
 from finch_integrations.types import Document

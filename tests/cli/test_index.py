@@ -176,7 +176,7 @@ def test_an_interrupted_index_ends_quietly_and_leaves_nothing(files, monkeypatch
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("finch_integrations.retrieval.bm25.BM25Index.build", interrupt)
+    monkeypatch.setattr("finch_integrations.bm25.BM25Index.build", interrupt)
     result = run(app, ["index", "files", "--out", "idx", "--encoder", "none"])
     assert result.exit_code == 130
     assert not (files.parent / "idx").exists()

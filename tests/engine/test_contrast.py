@@ -8,12 +8,11 @@ from finch_integrations.config import CompressionConfig
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
-from finch_integrations.engine.lexical import bm25_scores
 from finch_integrations.engine.methods.contrast import arrange, compress_contrast, take_best
 from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
-from tests.reference_contrast import reference_bm25, reference_contrast
+from tests.reference_contrast import reference_contrast
 from tests.tiny import CONFIGS, make_model, make_tokenizer
 
 DOCUMENTS = [
@@ -104,17 +103,6 @@ def test_equal_scores_standardize_to_zero():
     scores = standardize(torch.tensor([1.0, 2.0, 6.0]))
     assert scores.mean() == pytest.approx(0, abs=1e-6)
     assert scores.square().mean() == pytest.approx(1)
-
-
-@pytest.mark.parametrize("query", ["the Lamp oil?", "oil oil lamp", "zzz", "?!", "灯油"])
-def test_bm25_equals_its_formula(query):
-    texts = ["The lamp is lit.", "Oil, oil and lamp oil!", "...", "没有灯油", "the the the"]
-    expected = reference_bm25(texts, query)
-    assert bm25_scores(texts, query).tolist() == pytest.approx(expected, abs=1e-5)
-
-
-def test_bm25_of_texts_without_words_is_zero():
-    assert bm25_scores(["...", "!"], "lamp").tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -414,7 +414,16 @@ async def test_errors_reach_the_user(retriever, mode, how):
         await ask(query_engine, how)
 
 
+@pytest.mark.parametrize("mode", ONE_CALL)
+def test_a_set_beyond_llama_indexs_default_window_is_one_call(llm, finch, mode):
+    texts = [text_of(4000, seed=n) for n in range(3)]
+    get_response_synthesizer(llm=llm, response_mode=mode).get_response(Q, texts)
+    (statistics,) = finch()
+    assert statistics["document_tokens"] >= 12_000
+    assert statistics["kept_tokens"] == 60
+
+
 def test_context_window_is_what_llama_index_puts_into_one_prompt(engine, retriever, finch):
-    llm = FinchLLM(engine=engine, max_tokens=8, target_size=60, context_window=300)
+    llm = FinchLLM(engine=engine, max_tokens=8, target_size=60, context_window=200)
     make_engine(retriever, llm, response_mode="compact_accumulate").query(Q)
     assert len(finch()) > 1

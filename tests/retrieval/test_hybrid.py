@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finch_integrations import ConfigurationError, Document, InvalidInputError, ModelLoadError
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.retrieval import (
     HybridRetriever,
     RetrievalConfig,
     reciprocal_rank_fusion,
     score_fusion,
 )
-from finch_integrations.retrieval.bm25 import BM25Index
 from finch_integrations.retrieval.dense import DenseIndex
 from tests.encoders import HashEncoder
 

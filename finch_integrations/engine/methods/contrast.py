@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
-from finch_integrations.engine.lexical import bm25_scores
 from finch_integrations.engine.methods.base import Choice, Compressed, OnChunk
 from finch_integrations.engine.prompt import Guide, Prompt
 from finch_integrations.engine.scoring import contrast_scores, standardize
@@ -86,7 +86,7 @@ def score_segments(
     for groups in (alone, around):
         texts = _texts(prompt, segments, groups)
         scores += standardize(contrast_scores(_sum_over(asked, groups), _sum_over(null, groups)))
-        scores += standardize(bm25_scores(texts, prompt.question))
+        scores += standardize(_match_words(texts, prompt.question))
     return scores
 
 
@@ -188,6 +188,11 @@ def _sum_over(attention: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
     first, end = torch.tensor(groups).unbind(dim=1)
     running = pad(attention.double().cumsum(dim=1), (1, 0))
     return (running[:, end] - running[:, first]).float()
+
+
+def _match_words(texts: Sequence[str], question: str) -> Tensor:
+    """BM25 of every text for the question, [number of texts]."""
+    return torch.from_numpy(BM25Index.build(texts).scores(question))
 
 
 def _texts(

@@ -1,4 +1,4 @@
-"""The BM25 leg: which chunks share the query's words."""
+"""Which texts share a query's words."""
 
 import json
 from array import array
@@ -10,7 +10,7 @@ import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
-from finch_integrations.retrieval.words import words
+from finch_integrations.words import words
 
 _WORDLESS = "wordless.json"
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from finch_integrations.retrieval.bm25 import BM25Index
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.retrieval.ranking import best_rows
-from finch_integrations.retrieval.words import words
+from finch_integrations.words import words
 
 TEXTS = st.lists(
     st.lists(st.sampled_from(["apple", "boat", "code", "door", "elk"]), max_size=8).map(" ".join),
