@@ -39,3 +39,16 @@ def embedded_engine():
         pytest.fail(f"{error} (make test does that)")
     with FinchEngine.from_pretrained("embedded", device="cpu", dtype=torch.float32) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def embedded_encoder():
+    """The embedded embedding model's real weights; marker `model` as above."""
+    from finch_integrations.retrieval.embedder import embedder_path
+    from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
+
+    try:
+        embedder_path()
+    except ModelLoadError as error:
+        pytest.fail(f"{error} (make test does that)")
+    return SentenceTransformerEncoder(device="cpu")
