@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,6 +44,8 @@ class BM25Index:
         ]
         if not vocabulary:
             return cls(None, len(ids))
+        import bm25s  # a fifth of a second, which a start need not wait for
+
         index = bm25s.BM25(method="lucene", k1=k1, b=b)
         index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
         return cls(index, len(ids))
@@ -73,6 +74,8 @@ class BM25Index:
         """Open a saved index; its arrays stay on disk until they are needed."""
         if (folder / _WORDLESS).is_file():
             return cls(None, json.loads((folder / _WORDLESS).read_text(encoding="utf-8")))
+        import bm25s
+
         index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
         return cls(index, index.scores["num_docs"])
 
