@@ -10,13 +10,21 @@ from finch_integrations.errors import MissingExtraError
 if TYPE_CHECKING:
     from finch_integrations.llama_index.full_document import FullDocumentPostprocessor
     from finch_integrations.llama_index.llm import FinchLLM
+    from finch_integrations.llama_index.postprocessor import FinchNodePostprocessor
     from finch_integrations.llama_index.retriever import FinchNodeRetriever
     from finch_integrations.llama_index.synthesizer import FinchSynthesizer
 
-__all__ = ["FinchLLM", "FinchNodeRetriever", "FinchSynthesizer", "FullDocumentPostprocessor"]
+__all__ = [
+    "FinchLLM",
+    "FinchNodePostprocessor",
+    "FinchNodeRetriever",
+    "FinchSynthesizer",
+    "FullDocumentPostprocessor",
+]
 
 _LAZY = {
     "FinchLLM": "finch_integrations.llama_index.llm",
+    "FinchNodePostprocessor": "finch_integrations.llama_index.postprocessor",
     "FinchNodeRetriever": "finch_integrations.llama_index.retriever",
     "FinchSynthesizer": "finch_integrations.llama_index.synthesizer",
     "FullDocumentPostprocessor": "finch_integrations.llama_index.full_document",

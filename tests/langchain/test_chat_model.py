@@ -787,6 +787,10 @@ def test_a_missing_package_is_named_with_its_command(missing, name, install):
     assert output.stderr.strip().endswith(install)
 
 
+def test_the_dtype_is_chosen_by_the_device_unless_given():
+    assert ChatFinch().dtype == "auto"
+
+
 def test_constructing_imports_no_heavy_library():
     code = (
         "import sys\n"
