@@ -3,7 +3,7 @@
 Importing the package is cheap; torch and transformers are imported with the engine.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
 from finch_integrations.errors import (
@@ -15,6 +15,7 @@ from finch_integrations.errors import (
     ModelLoadError,
     UnsupportedModelError,
 )
+from finch_integrations.lazy import lazy_exports
 from finch_integrations.types import (
     CompressionProgress,
     CompressionStats,
@@ -64,10 +65,4 @@ _LAZY = {
     "HybridRetriever": "finch_integrations.retrieval.hybrid",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, _LAZY)

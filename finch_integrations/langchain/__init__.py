@@ -3,9 +3,9 @@
 Needs the extra `langchain`: pip install "finch-integrations[langchain]"
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from finch_integrations.errors import MissingExtraError
+from finch_integrations.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from finch_integrations.langchain.chat_model import ChatFinch
@@ -36,19 +36,4 @@ _INSTALL = {
     "langchain": "pip install langchain",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    try:
-        return getattr(import_module(_LAZY[name]), name)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _INSTALL:
-            raise
-        raise MissingExtraError(
-            f"{name} needs the package {package}, which is not installed. "
-            f"Install it: {_INSTALL[package]}"
-        ) from error
+__getattr__ = lazy_exports(__name__, _LAZY, _INSTALL)

@@ -3,9 +3,9 @@
 Needs the extra `llama-index`: pip install "finch-integrations[llama-index]"
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from finch_integrations.errors import MissingExtraError
+from finch_integrations.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from finch_integrations.llama_index.full_document import FullDocumentPostprocessor
@@ -30,19 +30,6 @@ _LAZY = {
     "FullDocumentPostprocessor": "finch_integrations.llama_index.full_document",
 }
 
+_INSTALL = {"llama_index": 'pip install "finch-integrations[llama-index]"'}
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    try:
-        return getattr(import_module(_LAZY[name]), name)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package != "llama_index":
-            raise
-        raise MissingExtraError(
-            f"{name} needs the package llama-index-core, which is not installed. "
-            'Install it: pip install "finch-integrations[llama-index]"'
-        ) from error
+__getattr__ = lazy_exports(__name__, _LAZY, _INSTALL)

@@ -671,7 +671,7 @@ def test_the_missing_extra_is_named_with_its_command(name):
         f"from finch_integrations.llama_index import {name}\n"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert f"MissingExtraError: {name} needs the package llama-index-core" in output.stderr
+    assert f"MissingExtraError: {name} needs the package llama_index" in output.stderr
     assert output.stderr.strip().endswith('pip install "finch-integrations[llama-index]"')
 
 
