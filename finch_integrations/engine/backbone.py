@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finch_integrations.engine.attention import Record, observe_attention
-from finch_integrations.engine.cache import KVCache, cache_length
+from finch_integrations.engine.cache import KVCache, cache_length, new_cache
 from finch_integrations.engine.support import inspect_model
 from finch_integrations.errors import ConfigurationError
 
@@ -101,6 +101,13 @@ class Backbone:
             )
         logits: Tensor = output.logits[0, -1].float()
         return logits
+
+    def encode_prefix(self, ids: Sequence[int], chunk_length: int) -> KVCache:
+        """Start a new cache with tokens, of which there may be none."""
+        cache = new_cache()
+        if ids:
+            self.prefill(ids, cache, chunk_length)
+        return cache
 
     def prefill(self, ids: Sequence[int], cache: KVCache, chunk_length: int) -> Tensor:
         """Feed many tokens in chunks; return the logits after the last one."""

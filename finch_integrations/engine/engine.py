@@ -15,13 +15,26 @@ from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import make_plan, plan_extraction
-from finch_integrations.engine.cache import cache_bytes, cache_length, new_cache
+from finch_integrations.engine.cache import cache_bytes, cache_length
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
 from finch_integrations.engine.methods import get_method, keep_everything
-from finch_integrations.engine.methods.contrast import choose_segments
-from finch_integrations.engine.prompt import INSTRUCTION, DocumentSpan, build_chat, build_prompt
+from finch_integrations.engine.methods.base import Choice
+from finch_integrations.engine.methods.contrast import (
+    choose_segments,
+    compress_contrast,
+    encode_choice,
+    spend_budget,
+)
+from finch_integrations.engine.prompt import (
+    INSTRUCTION,
+    DocumentSpan,
+    Prompt,
+    build_chat,
+    build_prompt,
+)
+from finch_integrations.engine.segments import translate_segments
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
     CompressionProgress,
@@ -54,6 +67,7 @@ class FinchEngine:
         *,
         compression: CompressionConfig | None = None,
         sampling: SamplingParams | None = None,
+        scorer: "FinchEngine | None" = None,
     ) -> None:
         """Wrap a model that is already loaded; it is used as it is and left as it is.
 
@@ -62,13 +76,14 @@ class FinchEngine:
             tokenizer: Its fast tokenizer.
             compression: Defaults for `compress`.
             sampling: Defaults for `stream` and `generate`.
+            scorer: As for `from_pretrained`.
 
         Raises:
             UnsupportedModelError: The model cannot be compressed for.
             ConfigurationError: The model is in training mode.
         """
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-        self._set_up(Backbone(model, tokenizer, name), None, compression, sampling)
+        self._set_up(Backbone(model, tokenizer, name), None, compression, sampling, scorer)
 
     @classmethod
     def from_pretrained(
@@ -80,6 +95,7 @@ class FinchEngine:
         revision: str | None = None,
         compression: CompressionConfig | None = None,
         sampling: SamplingParams | None = None,
+        scorer: "FinchEngine | None" = None,
         **model_kwargs: Any,
     ) -> Self:
         """Load a model; engines of one process share the weights of the same model.
@@ -92,6 +108,9 @@ class FinchEngine:
             revision: Of a hub model.
             compression: Defaults for `compress`.
             sampling: Defaults for `stream` and `generate`.
+            scorer: A smaller engine that reads the documents and chooses the passages, so that
+                this one only encodes those. Used by the method `contrast`; tokenizers may differ.
+                It is not closed with this engine.
             model_kwargs: Passed to transformers' `from_pretrained` untouched, for example
                 `device_map`, `quantization_config`, `trust_remote_code` (off by default).
 
@@ -104,7 +123,7 @@ class FinchEngine:
             model, revision=revision, device=device, dtype=dtype, **model_kwargs
         )
         engine = cls.__new__(cls)
-        engine._set_up(lease.backbone, lease, compression, sampling)
+        engine._set_up(lease.backbone, lease, compression, sampling, scorer)
         return engine
 
     def _set_up(
@@ -113,7 +132,9 @@ class FinchEngine:
         lease: loading.Lease | None,
         compression: CompressionConfig | None,
         sampling: SamplingParams | None,
+        scorer: "FinchEngine | None",
     ) -> None:
+        self.scorer = scorer
         self._backbone: Backbone | None = backbone
         self._lease = lease
         self.compression = compression or CompressionConfig()
@@ -180,16 +201,24 @@ class FinchEngine:
         plan = make_plan(prompt, backbone.spec, config)
         if plan.target == len(prompt.documents):
             method = keep_everything
-        watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
-        compressed = method(backbone, prompt, plan, config, watch.chunk_done)
-        choice = compressed.choice
+        if self.scorer and method is compress_contrast:
+            theirs = build_prompt(self.scorer.backbone.tokenizer, checked, query)
+            choice, watch = self.scorer._choose(theirs, config, started, progress)
+            segments = translate_segments(choice.segments, theirs, prompt)
+            choice = spend_budget(segments, choice.scores, plan.target)
+            prefix = backbone.encode_prefix(prompt.prefix, plan.chunk_length)
+            compressed = encode_choice(backbone, prompt, plan, choice, prefix)
+            watch.peak = 0  # of the other model's cache
+        else:
+            watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
+            compressed = method(backbone, prompt, plan, config, watch.chunk_done)
         return CompressedContext(
             cache=compressed.cache,
             suffix=prompt.suffix,
             prompt_tokens=len(prompt),
             kept=compressed.kept,
             documents=_shares(checked, prompt.spans, compressed.kept),
-            excerpts=find_excerpts(prompt, checked, choice) if choice else (),
+            excerpts=find_excerpts(prompt, checked, c) if (c := compressed.choice) else (),
             stats=CompressionStats(
                 document_tokens=len(prompt.documents),
                 kept_tokens=plan.target,
@@ -237,13 +266,22 @@ class FinchEngine:
         checked = prepare_documents(documents)
         started = time.perf_counter()
         prompt = build_prompt(backbone.tokenizer, checked, query)
+        choice, _ = self._choose(prompt, config, started, progress)
+        return find_excerpts(prompt, checked, choice)
+
+    def _choose(
+        self,
+        prompt: Prompt,
+        config: CompressionConfig,
+        started: float,
+        progress: Callable[[CompressionProgress], None] | None,
+    ) -> tuple[Choice, "_Watch"]:
+        """Choose passages without encoding them."""
+        backbone = self.backbone
         plan = plan_extraction(prompt, backbone.spec, config)
         watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
-        prefix = new_cache()
-        if prompt.prefix:
-            backbone.prefill(prompt.prefix, prefix, plan.chunk_length)
-        choice = choose_segments(backbone, prompt, plan, prefix, watch.chunk_done)
-        return find_excerpts(prompt, checked, choice)
+        prefix = backbone.encode_prefix(prompt.prefix, plan.chunk_length)
+        return choose_segments(backbone, prompt, plan, prefix, watch.chunk_done), watch
 
     def stream(self, context: CompressedContext, **overrides: Any) -> Iterator[GenerationResponse]:
         """Answer from a compressed context, piece by piece.

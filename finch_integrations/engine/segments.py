@@ -65,6 +65,26 @@ def _even_pieces(segment: Segment, longest: int) -> list[Segment]:
     return [Segment(start, end, segment.document) for start, end in pairwise(borders)]
 
 
+def translate_segments(
+    segments: Sequence[Segment], source: Prompt, target: Prompt
+) -> list[Segment]:
+    """The same passages in the tokens of another model's prompt over the same documents.
+
+    A passage that begins and ends inside one of its tokens has no token of its own there.
+    """
+    starts = [
+        target.spans[segment.document].start
+        if segment.start == source.spans[segment.document].start
+        else _token_at(target, source.offsets[segment.start])
+        for segment in segments
+    ]
+    ends = [*starts[1:], len(target.documents)]
+    return [
+        Segment(start, end, segment.document)
+        for segment, start, end in zip(segments, starts, ends, strict=True)
+    ]
+
+
 def neighbourhoods(segments: Sequence[Segment], reach: int) -> list[tuple[int, int]]:
     """For each segment, the segments of its document around it: [first, end).
 

@@ -21,7 +21,7 @@ from finch_integrations.bm25 import BM25Index
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
-from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
+from finch_integrations.engine.cache import KVCache, cache_length, share_cache
 from finch_integrations.engine.methods.base import Choice, Compressed, OnChunk
 from finch_integrations.engine.prompt import Guide, Prompt
 from finch_integrations.engine.scoring import contrast_scores, standardize
@@ -43,10 +43,15 @@ def compress_contrast(
     on_chunk: OnChunk,
 ) -> Compressed:
     """Score chunk by chunk, then encode the best segments; every layer keeps the same tokens."""
-    prefix = new_cache()
-    if prompt.prefix:
-        backbone.prefill(prompt.prefix, prefix, plan.chunk_length)
+    prefix = backbone.encode_prefix(prompt.prefix, plan.chunk_length)
     choice = choose_segments(backbone, prompt, plan, prefix, on_chunk)
+    return encode_choice(backbone, prompt, plan, choice, prefix)
+
+
+def encode_choice(
+    backbone: Backbone, prompt: Prompt, plan: Plan, choice: Choice, prefix: KVCache
+) -> Compressed:
+    """Feed the chosen tokens behind the prefix's cache, which grows into the result."""
     chosen = [prompt.documents[position] for position in choice.kept.tolist()]
     backbone.prefill(chosen, prefix, plan.chunk_length)
     return Compressed(prefix, (choice.kept[None],) * backbone.spec.num_layers, choice)
@@ -58,7 +63,12 @@ def choose_segments(
     """Choose exactly `plan.target` tokens without encoding them; `prefix` stays as it is."""
     segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
     scores = score_segments(backbone, prompt, segments, prefix, plan.chunk_length, on_chunk)
-    chosen = arrange(take_best(segments, scores, plan.target))
+    return spend_budget(segments, scores, plan.target)
+
+
+def spend_budget(segments: Sequence[Segment], scores: Tensor, budget: int) -> Choice:
+    """Choose exactly `budget` tokens."""
+    chosen = arrange(take_best(segments, scores, budget))
     kept = torch.cat([torch.arange(segment.start, segment.end) for segment in chosen])
     return Choice(kept, segments, scores)
 

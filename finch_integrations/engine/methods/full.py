@@ -5,7 +5,7 @@ import torch
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import Plan
-from finch_integrations.engine.cache import cache_length, new_cache
+from finch_integrations.engine.cache import cache_length
 from finch_integrations.engine.methods.base import Compressed, OnChunk
 from finch_integrations.engine.prompt import Prompt
 
@@ -18,9 +18,7 @@ def keep_everything(
     on_chunk: OnChunk,
 ) -> Compressed:
     """Prefill the whole documents; the answer is the one of the plain prompt."""
-    cache = new_cache()
-    if prompt.prefix:
-        backbone.prefill(prompt.prefix, cache, plan.chunk_length)
+    cache = backbone.encode_prefix(prompt.prefix, plan.chunk_length)
     total = len(prompt.documents)
     for start in range(0, total, plan.chunk_length):
         chunk = prompt.documents[start : start + plan.chunk_length]

@@ -1,0 +1,102 @@
+"""A small engine chooses, a large one answers; their tokenizers may differ."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from finch_integrations import Document, FinchEngine
+from finch_integrations.documents import prepare_documents
+from finch_integrations.engine.prompt import build_prompt
+from finch_integrations.engine.segments import split_segments, translate_segments
+from tests.tiny import CHATML, SPECIAL, make_model, make_tokenizer
+
+DOCUMENTS = [
+    Document("The tide turns at nine. Bring the ropes. " * 6 + "The lamp oil is in the shed."),
+    Document(
+        "Nobody rows alone! " * 9 + "Ask for the keys.\n\n" + "The oil is old. " * 8, title="T"
+    ),
+]
+QUESTION = "Where is the lamp oil?"
+
+
+def make_merging_tokenizer():
+    """Knows a few words' pieces, so that its tokens differ from bytes."""
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("i", "s"), (".", "Ġ"), ("o", "i")]
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+BYTES, MERGING = make_tokenizer(), make_merging_tokenizer()
+
+
+def test_a_scorer_of_the_same_kind_changes_nothing(tokenizer):
+    small = FinchEngine(make_model(), tokenizer)
+    alone = small.compress(DOCUMENTS, QUESTION, target_size=120)
+    guided = FinchEngine(make_model(), tokenizer, scorer=small)
+    context = guided.compress(DOCUMENTS, QUESTION, target_size=120)
+    assert torch.equal(context.kept[0], alone.kept[0])
+    assert context.excerpts == alone.excerpts
+    for mine, theirs in zip(context.cache.layers, alone.cache.layers, strict=True):
+        torch.testing.assert_close(mine.keys, theirs.keys)
+
+
+@pytest.mark.parametrize("target_size", [1, 60, 150])
+def test_the_scorers_passages_are_kept_in_the_other_models_tokens(target_size):
+    small = FinchEngine(make_model(), BYTES)
+    large = FinchEngine(make_model("qwen3", heads=6, vocab_size=280), MERGING, scorer=small)
+    forwards = []
+    large.backbone.model.register_forward_pre_hook(
+        lambda _, __, kwargs: forwards.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    seen = []
+    context = large.compress(DOCUMENTS, QUESTION, target_size=target_size, progress=seen.append)
+    stats = context.stats
+    assert sum(forwards) == stats.prefix_tokens + target_size  # it never read the rest
+    assert stats.kept_tokens == target_size
+    assert stats.peak_kv_tokens == stats.prefix_tokens + target_size
+    assert seen[-1].tokens == seen[-1].total_tokens > stats.document_tokens
+    best = max(small.extract(DOCUMENTS, QUESTION, target_size=400), key=lambda e: e.score)
+    mine = max(context.excerpts, key=lambda excerpt: excerpt.score, default=None)
+    if target_size > 1:
+        assert mine is not None
+        assert mine.document_id == best.document_id
+        assert best.text[:20] in DOCUMENTS[int(mine.document_id[-1]) - 1].text
+        assert abs(mine.start - best.start) <= 4  # a token's length
+    large.generate(context, max_new_tokens=3)
+
+
+def test_what_fits_is_kept_whole_without_asking_the_scorer(tokenizer):
+    small = FinchEngine(make_model(), tokenizer)
+    large = FinchEngine(make_model(), tokenizer, scorer=small)
+    small.close()
+    assert large.compress(DOCUMENTS, QUESTION, target_size=5000).excerpts == ()
+
+
+@given(
+    texts=st.lists(st.text("the in. \n你é", min_size=1).filter(str.strip), min_size=1, max_size=3),
+    swapped=st.booleans(),
+)
+def test_translated_segments_cover_every_token_once(texts, swapped):
+    documents = prepare_documents(texts)
+    tokenizers = (MERGING, BYTES) if swapped else (BYTES, MERGING)
+    source, target = (build_prompt(tokenizer, documents, "Why?") for tokenizer in tokenizers)
+    segments = split_segments(source, shortest=3, longest=8)
+    translated = translate_segments(segments, source, target)
+    covered = [i for s in translated for i in range(s.start, s.end)]
+    assert covered == list(range(len(target.documents)))
+    assert [s.document for s in translated] == [s.document for s in segments]
+    for segment, other in zip(segments, translated, strict=True):
+        if len(other):  # at most one token reaches over the border
+            assert target.offsets[other.start] <= source.offsets[segment.start]
+            following = (*target.offsets, len(target.text))[other.start + 1]
+            assert following > source.offsets[segment.start] or len(other) > 1
