@@ -6,6 +6,7 @@ Subclass it with the fixture `llm`; `prompt` may be replaced.
 import asyncio
 import copy
 import json
+import threading
 
 import pytest
 from llama_index.core.base.llms.base import BaseLLM
@@ -111,17 +112,23 @@ class LLMContract:
 
     @pytest.mark.parametrize("method", ["achat", "acomplete", "astream_chat", "astream_complete"])
     async def test_the_event_loop_runs_on(self, llm, method):
-        beats = 0
+        """The model waits until the loop has gone on, which it never does if it is blocked."""
+        beats, beaten = 0, threading.Event()
 
         async def heart():
             nonlocal beats
             while True:
                 await asyncio.sleep(0.001)
                 beats += 1
+                if beats > 3:
+                    beaten.set()
 
+        model = llm._handle.engine.backbone.model
+        hook = model.register_forward_pre_hook(lambda *_: beaten.wait(2) and None)
         beating = asyncio.create_task(heart())
-        await collect(llm, method, self.argument(method))
+        await collect(llm, method, self.argument(method), max_tokens=2)
         beating.cancel()
+        hook.remove()
         assert beats > 3
 
     async def test_concurrent_calls_do_not_mix(self, llm):
