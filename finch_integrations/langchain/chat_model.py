@@ -18,12 +18,11 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, PrivateAttr, model_validator
 
 from finch_integrations import __version__
-from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.call import Call, make_call
 from finch_integrations.langchain.citations import PROVIDER
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.pipeline.detection import ContextDetection, detect
-from finch_integrations.pipeline.handle import EngineHandle, resolve_model
+from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
 from finch_integrations.pipeline.options import (
     Options,
     check_call,
@@ -127,20 +126,13 @@ class ChatFinch(BaseChatModel):
     @model_validator(mode="after")
     def _set_finch_up(self) -> Self:
         self._add_version("finch-integrations", __version__)
-        settings = {"revision": self.revision, "device": self.device, "dtype": self.dtype}
-        if self.engine is None:
-            self._handle = EngineHandle(self.model, **settings, model_kwargs=self.model_kwargs)
-        else:
-            settings["model_kwargs"] = self.model_kwargs
-            fields = self.__class__.model_fields
-            given = [
-                name for name, value in settings.items() if value and value != fields[name].default
-            ]
-            if given:
-                raise ConfigurationError(
-                    f"{', '.join(given)} cannot be applied to a model that is already loaded"
-                )
-            self._handle = self.engine
+        settings = {
+            "revision": self.revision,
+            "device": self.device,
+            "dtype": self.dtype,
+            "model_kwargs": self.model_kwargs,
+        }
+        self._handle = make_handle(self.model, self.engine, settings)
         # Wrong values are named now, not at the first call.
         self._prompting({})
         self._options({})

@@ -1,19 +1,17 @@
 """FinchCompressor: retrieved documents shortened for any chat model, remote ones included."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from finch_integrations.config import CompressionConfig, with_overrides
 from finch_integrations.documents import with_unique_ids
-from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.documents import from_langchain
-from finch_integrations.pipeline.handle import EngineHandle
-from finch_integrations.pipeline.shorten import ShortenedDocument
+from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
+from finch_integrations.pipeline.options import make_compression, refuse_unknown
+from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
 
 
 class FinchCompressor(BaseDocumentCompressor):
@@ -40,8 +38,10 @@ class FinchCompressor(BaseDocumentCompressor):
         compression: Further fields of `CompressionConfig`.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     model: str = "embedded"
-    engine: Any = Field(default=None, exclude=True, repr=False)
+    engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
     device: Any = None
     dtype: Any = "auto"
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -53,27 +53,19 @@ class FinchCompressor(BaseDocumentCompressor):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_options(cls, values: Any) -> Any:
-        unknown = values.keys() - cls.model_fields if isinstance(values, Mapping) else ()
-        if unknown:
-            raise ConfigurationError(
-                f"FinchCompressor has no option {', '.join(map(repr, sorted(unknown)))}; "
-                f"known: {', '.join(sorted(cls.model_fields))}"
-            )
-        return values
+    def _take_loaded_models(cls, values: Any) -> Any:
+        """Refuse unknown options, and put a loaded model behind a handle, which is never copied."""
+        if not isinstance(values, Mapping):
+            return values
+        refuse_unknown(values, cls.model_fields, owner="FinchCompressor")
+        model, engine = resolve_model(values.get("model"), None, values.get("engine"))
+        return {**values, "model": model, "engine": engine}
 
     @model_validator(mode="after")
-    def _make_handle(self) -> "FinchCompressor":
-        if isinstance(self.engine, EngineHandle):
-            self._handle = self.engine
-        else:
-            self._handle = EngineHandle(
-                self.model if self.engine is None else self.engine,
-                device=self.device,
-                dtype=self.dtype,
-                model_kwargs=self.model_kwargs,
-            )
-        with_overrides(CompressionConfig(), self._overrides())  # wrong values are named now
+    def _set_finch_up(self) -> Self:
+        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
+        self._handle = make_handle(self.model, self.engine, settings)
+        self._compression()  # wrong values are named now, not at the first call
         return self
 
     def compress_documents(
@@ -87,7 +79,7 @@ class FinchCompressor(BaseDocumentCompressor):
         if not documents:
             return []
         prepared = with_unique_ids([from_langchain(document) for document in documents])
-        return _to_langchain(documents, self._handle.shorten(prepared, query, self._overrides()))
+        return _to_langchain(documents, self._handle.shorten(prepared, query, self._compression()))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -97,12 +89,15 @@ class FinchCompressor(BaseDocumentCompressor):
             return []
         prepared = with_unique_ids([from_langchain(document) for document in documents])
         return _to_langchain(
-            documents, await self._handle.ashorten(prepared, query, self._overrides())
+            documents, await self._handle.ashorten(prepared, query, self._compression())
         )
 
-    def _overrides(self) -> dict[str, Any]:
-        budgets = {"target_size": self.target_size, "compression_ratio": self.compression_ratio}
-        return self.compression | {k: v for k, v in budgets.items() if v is not None}
+    def _compression(self) -> dict[str, Any]:
+        return make_compression(
+            self.compression,
+            target_size=self.target_size,
+            compression_ratio=self.compression_ratio,
+        )
 
 
 def _to_langchain(
@@ -114,10 +109,7 @@ def _to_langchain(
             id=documents[part.index].id,
             metadata={
                 **documents[part.index].metadata,
-                "finch_excerpts": [
-                    {k: v for k, v in asdict(excerpt).items() if k != "document_id"}
-                    for excerpt in part.excerpts
-                ],
+                EXCERPTS_KEY: part.excerpts_as_metadata(),
             },
         )
         for part in shortened

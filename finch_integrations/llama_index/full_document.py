@@ -19,6 +19,7 @@ from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.utils import get_tokenizer
 
 from finch_integrations.errors import ConfigurationError, ContextTooLongError
+from finch_integrations.pipeline.options import refuse_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +65,8 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_options(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and (unknown := sorted(values.keys() - cls.model_fields)):
-            raise ConfigurationError(
-                f"FullDocumentPostprocessor has no option {', '.join(map(repr, unknown))}; "
-                f"known: {', '.join(sorted(cls.model_fields))}"
-            )
+        if isinstance(values, Mapping):
+            refuse_unknown(values, cls.model_fields, owner="FullDocumentPostprocessor")
         return values
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ from finch_integrations.llama_index.call import Call, as_completion, make_call, 
 from finch_integrations.llama_index.structured import FinchStructuredLLM
 from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
 from finch_integrations.pipeline.detection import ContextDetection
-from finch_integrations.pipeline.handle import EngineHandle, resolve_model
+from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
 from finch_integrations.pipeline.options import (
     Options,
     check_call,
@@ -152,16 +152,13 @@ class FinchLLM(LLM):
                 "FinchLLM renders prompts with the model's own chat template. Leave "
                 "messages_to_prompt, completion_to_prompt and query_wrapper_prompt out"
             )
-        settings = {"revision": self.revision, "device": self.device, "dtype": self.dtype}
-        if self.engine is None:
-            self._handle = EngineHandle(self.model, **settings, model_kwargs=self.model_kwargs)
-        else:
-            given = {**settings, "model_kwargs": self.model_kwargs or None}
-            if names := [name for name, value in given.items() if value not in (None, "auto")]:
-                raise ConfigurationError(
-                    f"{', '.join(names)} cannot be applied to a model that is already loaded"
-                )
-            self._handle = self.engine
+        settings = {
+            "revision": self.revision,
+            "device": self.device,
+            "dtype": self.dtype,
+            "model_kwargs": self.model_kwargs,
+        }
+        self._handle = make_handle(self.model, self.engine, settings)
         # Wrong values are named now, not at the first call.
         self._prompting({})
         self._options({})

@@ -1,21 +1,18 @@
 """FinchNodePostprocessor: retrieved nodes shortened for any LLM, remote ones included."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Self
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from finch_integrations.config import CompressionConfig, with_overrides
 from finch_integrations.documents import with_unique_ids
-from finch_integrations.errors import ConfigurationError, InvalidInputError
-from finch_integrations.pipeline.handle import EngineHandle
-from finch_integrations.pipeline.shorten import ShortenedDocument
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
+from finch_integrations.pipeline.options import make_compression, refuse_unknown
+from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
 from finch_integrations.types import Document
-
-EXCERPTS_KEY = "finch_excerpts"
 
 
 class FinchNodePostprocessor(BaseNodePostprocessor):
@@ -43,7 +40,7 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
     """
 
     model: str = "embedded"
-    engine: Any = Field(default=None, exclude=True, repr=False)
+    engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
     device: Any = None
     dtype: Any = "auto"
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -55,26 +52,19 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_options(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and (unknown := sorted(values.keys() - cls.model_fields)):
-            raise ConfigurationError(
-                f"FinchNodePostprocessor has no option {', '.join(map(repr, unknown))}; "
-                f"known: {', '.join(sorted(cls.model_fields))}"
-            )
-        return values
+    def _take_loaded_models(cls, values: Any) -> Any:
+        """Refuse unknown options, and put a loaded model behind a handle, which is never copied."""
+        if not isinstance(values, Mapping):
+            return values
+        refuse_unknown(values, cls.model_fields, owner="FinchNodePostprocessor")
+        model, engine = resolve_model(values.get("model"), None, values.get("engine"))
+        return {**values, "model": model, "engine": engine}
 
     @model_validator(mode="after")
-    def _make_handle(self) -> Self:
-        if isinstance(self.engine, EngineHandle):
-            self._handle = self.engine
-        else:
-            self._handle = EngineHandle(
-                self.model if self.engine is None else self.engine,
-                device=self.device,
-                dtype=self.dtype,
-                model_kwargs=self.model_kwargs,
-            )
-        with_overrides(CompressionConfig(), self._overrides())  # wrong values are named now
+    def _set_finch_up(self) -> Self:
+        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
+        self._handle = make_handle(self.model, self.engine, settings)
+        self._compression()  # wrong values are named now, not at the first call
         return self
 
     @classmethod
@@ -89,7 +79,9 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
         if not documents:
             return nodes
         query = _query(query_bundle)
-        return _shortened(nodes, places, self._handle.shorten(documents, query, self._overrides()))
+        return _shortened(
+            nodes, places, self._handle.shorten(documents, query, self._compression())
+        )
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -98,12 +90,15 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
         if not documents:
             return nodes
         query = _query(query_bundle)
-        parts = await self._handle.ashorten(documents, query, self._overrides())
+        parts = await self._handle.ashorten(documents, query, self._compression())
         return _shortened(nodes, places, parts)
 
-    def _overrides(self) -> dict[str, Any]:
-        budgets = {"target_size": self.target_size, "compression_ratio": self.compression_ratio}
-        return self.compression | {k: v for k, v in budgets.items() if v is not None}
+    def _compression(self) -> dict[str, Any]:
+        return make_compression(
+            self.compression,
+            target_size=self.target_size,
+            compression_ratio=self.compression_ratio,
+        )
 
 
 def _query(bundle: QueryBundle | None) -> str:
@@ -138,10 +133,7 @@ def _shortened(
 def _with_text(node: NodeWithScore, part: ShortenedDocument) -> NodeWithScore:
     copy = node.node.model_copy(deep=True)
     copy.set_content(part.text)
-    copy.metadata[EXCERPTS_KEY] = [
-        {k: v for k, v in asdict(excerpt).items() if k != "document_id"}
-        for excerpt in part.excerpts
-    ]
+    copy.metadata[EXCERPTS_KEY] = part.excerpts_as_metadata()
     for keys in (copy.excluded_llm_metadata_keys, copy.excluded_embed_metadata_keys):
         keys.append(EXCERPTS_KEY)
     return NodeWithScore(node=copy, score=node.score)

@@ -246,15 +246,37 @@ def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineH
     return engine.name, engine
 
 
-def _ready_engine(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> "FinchEngine":
-    from finch_integrations.engine.engine import FinchEngine
+def make_handle(
+    name: str, engine: EngineHandle | None, settings: Mapping[str, Any]
+) -> EngineHandle:
+    """Take the handle that a constructor was given, or make one of the model's name.
 
-    given = [name for name, value in settings.items() if value not in (None, "auto")]
-    if given:
+    Args:
+        name: The model's name.
+        engine: As returned by `resolve_model`.
+        settings: Keyword arguments of `EngineHandle`, for a model that is yet to be loaded.
+
+    Raises:
+        ConfigurationError: Settings are given together with a handle.
+    """
+    if engine is None:
+        return EngineHandle(name, **settings)
+    _refuse_settings(settings)
+    return engine
+
+
+def _refuse_settings(settings: Mapping[str, Any]) -> None:
+    if given := [name for name, value in settings.items() if value not in (None, "auto", {})]:
         raise ConfigurationError(
             f"{', '.join(given)} cannot be applied to a model that is already loaded. "
             "Leave it out, or name the model instead of handing it over"
         )
+
+
+def _ready_engine(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> "FinchEngine":
+    from finch_integrations.engine.engine import FinchEngine
+
+    _refuse_settings(settings)
     if isinstance(model, FinchEngine):
         if tokenizer is not None:
             raise ConfigurationError("a FinchEngine has its tokenizer; leave tokenizer out")

@@ -46,14 +46,27 @@ def with_known_names(
     Raises:
         ConfigurationError: An option is unknown or given under both of its names.
     """
-    known = set(known)
     resolved = _resolve_aliases(values)
-    if unknown := sorted(resolved.keys() - known - _HOSTED):
+    refuse_unknown(resolved.keys() - _HOSTED, known, owner=owner)
+    return resolved
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], *, owner: str) -> None:
+    """Refuse unknown constructor options.
+
+    Args:
+        given: Names of the options that were given.
+        known: Names of those there are.
+        owner: The class, named in errors.
+
+    Raises:
+        ConfigurationError: An option is unknown.
+    """
+    if unknown := sorted(set(given) - set(known)):
         raise ConfigurationError(
             f"{owner} has no option {', '.join(map(repr, unknown))}; "
             f"known: {', '.join(sorted(known))}"
         )
-    return resolved
 
 
 def check_call(kwargs: Mapping[str, Any], *, no_tools: str) -> dict[str, Any]:
@@ -113,6 +126,18 @@ def make_options(
     with_overrides(SamplingParams(), options.sampling)
     with_overrides(CompressionConfig(), options.compression)
     return options
+
+
+def make_compression(further: Mapping[str, Any], **budgets: Any) -> dict[str, Any]:
+    """Lay budgets over further compression options; None leaves a budget out.
+
+    Raises:
+        ConfigurationError: An option is unknown or its value is wrong.
+    """
+    given = {name: value for name, value in budgets.items() if value is not None}
+    compression = {**further, **given}
+    with_overrides(CompressionConfig(), compression)
+    return compression
 
 
 def _resolve_aliases(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Documents shortened to the passages that matter, as text for any other model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from finch_integrations.documents import prepare_documents
@@ -10,6 +10,8 @@ from finch_integrations.types import Document, Excerpt
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
 
+# Where adapters put the excerpts in a document's metadata.
+EXCERPTS_KEY = "finch_excerpts"
 # Stands where text was left out between two passages.
 GAP = "\n[…]\n"
 
@@ -27,6 +29,13 @@ class ShortenedDocument:
     index: int
     text: str
     excerpts: tuple[Excerpt, ...]
+
+    def excerpts_as_metadata(self) -> list[dict[str, Any]]:
+        """The excerpts as plain data, without the id of the document that holds them."""
+        return [
+            {name: value for name, value in asdict(excerpt).items() if name != "document_id"}
+            for excerpt in self.excerpts
+        ]
 
 
 def shorten(

@@ -72,3 +72,10 @@ def test_mistakes_are_named_when_it_is_made():
         FinchCompressor(target_size=0)
     with pytest.raises(ConfigurationError, match="unknown option 'bogus'"):
         FinchCompressor(compression={"bogus": 1})
+
+
+def test_settings_of_a_loaded_model_are_refused(engine):
+    with pytest.raises(ConfigurationError, match="device, model_kwargs cannot be applied"):
+        FinchCompressor(engine=engine, device="cpu", model_kwargs={"revision": "x"})
+    with pytest.raises(ConfigurationError, match="given twice"):
+        FinchCompressor(model=engine, engine=engine)

@@ -60,3 +60,10 @@ def test_mistakes_are_named_when_it_is_made():
         FinchNodePostprocessor(targetsize=3)
     with pytest.raises(ConfigurationError, match="target_size must be"):
         FinchNodePostprocessor(target_size=0)
+
+
+def test_settings_of_a_loaded_model_are_refused(engine):
+    with pytest.raises(ConfigurationError, match="device, model_kwargs cannot be applied"):
+        FinchNodePostprocessor(engine=engine, device="cpu", model_kwargs={"revision": "x"})
+    with pytest.raises(ConfigurationError, match="given twice"):
+        FinchNodePostprocessor(model=engine, engine=engine)
