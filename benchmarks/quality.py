@@ -33,8 +33,8 @@ from finch_integrations import FinchEngine, __version__
 from finch_integrations.bm25 import BM25Index
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.cache import KVCache, new_cache, share_cache
-from finch_integrations.engine.methods.contrast import arrange, score_segments, take_best
+from finch_integrations.engine.cache import KVCache, share_cache
+from finch_integrations.engine.methods.contrast import choose, rate_segments
 from finch_integrations.engine.prompt import Prompt, build_prompt
 from finch_integrations.engine.segments import Segment, split_segments
 from finch_integrations.types import Document
@@ -115,23 +115,25 @@ class Bench:
             nll = self._answer_nll(context.cache)
             return {"nll": nll, "seconds": time.perf_counter() - started}
         kept = self._kept(method, budget)
-        cache = new_cache()
         ids = [self.prompt.documents[i] for i in kept]
-        self.backbone.prefill([*self.prompt.prefix, *ids], cache, CHUNK)
-        nll = self._answer_nll(cache)
+        nll = self._answer_nll(self.backbone.encode([*self.prompt.prefix, *ids], CHUNK))
         text = _squeeze(self.backbone.tokenizer.decode(ids))
-        gold = [
-            i
-            for document, span in zip(self.item.documents, self.prompt.spans, strict=True)
-            if document.id in self.item.gold
-            for i in range(span.start, span.end)
-        ]
+        gold = self._gold()
         return {
             "nll": nll,
             "survives": any(_squeeze(answer) in text for answer in self.item.answers),
             "coverage": len(set(kept) & set(gold)) / max(1, len(gold)),
             "seconds": time.perf_counter() - started,
         }
+
+    def _gold(self) -> list[int]:
+        """Token positions of the gold documents."""
+        return [
+            i
+            for document, span in zip(self.item.documents, self.prompt.spans, strict=True)
+            if document.id in self.item.gold
+            for i in range(span.start, span.end)
+        ]
 
     def _kept(self, method: str, budget: int | None) -> list[int]:
         """Token positions that a text method keeps."""
@@ -141,12 +143,7 @@ class Bench:
         if method == "full":
             return list(range(total))
         if method == "gold":
-            return [
-                i
-                for document, span in zip(self.item.documents, self.prompt.spans, strict=True)
-                if document.id in self.item.gold
-                for i in range(span.start, span.end)
-            ]
+            return self._gold()
         assert budget is not None
         if method == "truncate":
             head = budget - budget // 2
@@ -154,24 +151,18 @@ class Bench:
         if method not in self._ranked:
             self._ranked[method] = self._rank(method)
         # Every method's passages stand in the same order, so that only the choice differs.
-        chosen = arrange(take_best(*self._ranked[method], budget))
-        return [token for segment in chosen for token in range(segment.start, segment.end)]
+        return choose(*self._ranked[method], budget).kept.tolist()
 
     def _rank(self, method: str) -> tuple[Sequence[Segment], Tensor]:
         prompt = self.prompt
-        shortest, longest = RAG.get(method, (32, 96))
+        if method not in RAG:
+            prefix = self.backbone.encode(prompt.prefix, CHUNK)
+            return rate_segments(self.backbone, prompt, prefix, CHUNK, lambda seen, length: None)
+        shortest, longest = RAG[method]
         segments = split_segments(prompt, shortest=shortest, longest=longest)
-        if method in RAG:
-            offsets = (*prompt.offsets, len(prompt.text))
-            texts = [prompt.text[offsets[s.start] : offsets[s.end]] for s in segments]
-            matches = BM25Index.build(texts).scores(prompt.question)
-            return segments, torch.from_numpy(matches)
-        prefix = new_cache()
-        self.backbone.prefill(prompt.prefix, prefix, CHUNK)
-        scores = score_segments(
-            self.backbone, prompt, segments, prefix, CHUNK, lambda seen, length: None
-        )
-        return segments, scores
+        offsets = (*prompt.offsets, len(prompt.text))
+        texts = [prompt.text[offsets[s.start] : offsets[s.end]] for s in segments]
+        return segments, torch.from_numpy(BM25Index.build(texts).scores(prompt.question))
 
     @torch.inference_mode()
     def _answer_nll(self, cache: KVCache) -> float:

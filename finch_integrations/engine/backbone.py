@@ -102,8 +102,8 @@ class Backbone:
         logits: Tensor = output.logits[0, -1].float()
         return logits
 
-    def encode_prefix(self, ids: Sequence[int], chunk_length: int) -> KVCache:
-        """Start a new cache with tokens, of which there may be none."""
+    def encode(self, ids: Sequence[int], chunk_length: int) -> KVCache:
+        """Feed tokens, if there are any, to a new cache."""
         cache = new_cache()
         if ids:
             self.prefill(ids, cache, chunk_length)

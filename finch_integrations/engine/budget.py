@@ -61,14 +61,24 @@ def make_plan(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Pla
 def plan_extraction(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> Plan:
     """Fix target and chunk length where the kept text is not encoded here.
 
-    The window must hold prefix + chunk + question.
+    Raises:
+        ContextTooLongError: As for `scoring_chunk_length`, or the byte budget is too small.
+        UnsupportedModelError: As for `scoring_chunk_length`.
+    """
+    chunk_length = scoring_chunk_length(prompt, spec, config)
+    total, fixed = len(prompt.documents), len(prompt.prefix) + len(prompt.suffix)
+    room = spec.window - len(prompt.prefix) - len(prompt.guide.ids)
+    return Plan(min(total, _wanted_tokens(config, spec, total, fixed, room)), chunk_length)
+
+
+def scoring_chunk_length(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) -> int:
+    """Tokens to feed per step where chunks are only scored: prefix, chunk and question must fit.
 
     Raises:
-        ContextTooLongError: It does not, or the byte budget is too small.
+        ContextTooLongError: The window has no room for a chunk.
         UnsupportedModelError: They reach past the range in which longrope can be used.
     """
-    prefix, suffix, guide = len(prompt.prefix), len(prompt.suffix), len(prompt.guide.ids)
-    total = len(prompt.documents)
+    prefix, guide = len(prompt.prefix), max(len(prompt.guide.ids), len(prompt.null_guide.ids))
     room = spec.window - prefix - guide
     if room < 1:
         raise window_error(
@@ -76,8 +86,7 @@ def plan_extraction(prompt: Prompt, spec: ModelSpec, config: CompressionConfig) 
             f"prefix ({prefix} tokens) and question ({guide}) fill the model's window of "
             f"{spec.window} tokens and leave no room for a chunk. Shorten the question",
         )
-    target = min(total, _wanted_tokens(config, spec, total, prefix + suffix, room))
-    return Plan(target, min(config.chunk_length, room))
+    return min(config.chunk_length, room)
 
 
 def _wanted_tokens(

@@ -14,26 +14,19 @@ from finch_integrations.documents import prepare_documents
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import make_plan, plan_extraction
+from finch_integrations.engine.budget import make_plan, plan_extraction, scoring_chunk_length
 from finch_integrations.engine.cache import cache_bytes, cache_length
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
 from finch_integrations.engine.methods import get_method, keep_everything
-from finch_integrations.engine.methods.base import Choice
 from finch_integrations.engine.methods.contrast import (
-    choose_segments,
+    choose,
     compress_contrast,
     encode_choice,
-    spend_budget,
+    rate_segments,
 )
-from finch_integrations.engine.prompt import (
-    INSTRUCTION,
-    DocumentSpan,
-    Prompt,
-    build_chat,
-    build_prompt,
-)
+from finch_integrations.engine.prompt import INSTRUCTION, DocumentSpan, build_chat, build_prompt
 from finch_integrations.engine.segments import translate_segments
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
@@ -202,13 +195,21 @@ class FinchEngine:
         if plan.target == len(prompt.documents):
             method = keep_everything
         if self.scorer and method is compress_contrast:
-            theirs = build_prompt(self.scorer.backbone.tokenizer, checked, query)
-            choice, watch = self.scorer._choose(theirs, config, started, progress)
-            segments = translate_segments(choice.segments, theirs, prompt)
-            choice = spend_budget(segments, choice.scores, plan.target)
-            prefix = backbone.encode_prefix(prompt.prefix, plan.chunk_length)
-            compressed = encode_choice(backbone, prompt, plan, choice, prefix)
-            watch.peak = 0  # of the other model's cache
+            scorer = self.scorer.backbone
+            theirs = build_prompt(scorer.tokenizer, checked, query)
+            length = scoring_chunk_length(theirs, scorer.spec, config)
+            watch = _Watch(len(theirs.documents), length, started, progress)
+            segments, scores = rate_segments(
+                scorer,
+                theirs,
+                scorer.encode(theirs.prefix, length),
+                length,
+                # The longest cache of this model is the one that comes out.
+                lambda seen, _: watch.chunk_done(seen, 0),
+            )
+            choice = choose(translate_segments(segments, theirs, prompt), scores, plan.target)
+            prefix = backbone.encode(prompt.prefix, plan.chunk_length)
+            compressed = encode_choice(backbone, prompt, plan, prefix, choice)
         else:
             watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
             compressed = method(backbone, prompt, plan, config, watch.chunk_done)
@@ -266,22 +267,11 @@ class FinchEngine:
         checked = prepare_documents(documents)
         started = time.perf_counter()
         prompt = build_prompt(backbone.tokenizer, checked, query)
-        choice, _ = self._choose(prompt, config, started, progress)
-        return find_excerpts(prompt, checked, choice)
-
-    def _choose(
-        self,
-        prompt: Prompt,
-        config: CompressionConfig,
-        started: float,
-        progress: Callable[[CompressionProgress], None] | None,
-    ) -> tuple[Choice, "_Watch"]:
-        """Choose passages without encoding them."""
-        backbone = self.backbone
         plan = plan_extraction(prompt, backbone.spec, config)
         watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
-        prefix = backbone.encode_prefix(prompt.prefix, plan.chunk_length)
-        return choose_segments(backbone, prompt, plan, prefix, watch.chunk_done), watch
+        prefix = backbone.encode(prompt.prefix, plan.chunk_length)
+        rated = rate_segments(backbone, prompt, prefix, plan.chunk_length, watch.chunk_done)
+        return find_excerpts(prompt, checked, choose(*rated, plan.target))
 
     def stream(self, context: CompressedContext, **overrides: Any) -> Iterator[GenerationResponse]:
         """Answer from a compressed context, piece by piece.

@@ -43,13 +43,13 @@ def compress_contrast(
     on_chunk: OnChunk,
 ) -> Compressed:
     """Score chunk by chunk, then encode the best segments; every layer keeps the same tokens."""
-    prefix = backbone.encode_prefix(prompt.prefix, plan.chunk_length)
-    choice = choose_segments(backbone, prompt, plan, prefix, on_chunk)
-    return encode_choice(backbone, prompt, plan, choice, prefix)
+    prefix = backbone.encode(prompt.prefix, plan.chunk_length)
+    rated = rate_segments(backbone, prompt, prefix, plan.chunk_length, on_chunk)
+    return encode_choice(backbone, prompt, plan, prefix, choose(*rated, plan.target))
 
 
 def encode_choice(
-    backbone: Backbone, prompt: Prompt, plan: Plan, choice: Choice, prefix: KVCache
+    backbone: Backbone, prompt: Prompt, plan: Plan, prefix: KVCache, choice: Choice
 ) -> Compressed:
     """Feed the chosen tokens behind the prefix's cache, which grows into the result."""
     chosen = [prompt.documents[position] for position in choice.kept.tolist()]
@@ -57,38 +57,27 @@ def encode_choice(
     return Compressed(prefix, (choice.kept[None],) * backbone.spec.num_layers, choice)
 
 
-def choose_segments(
-    backbone: Backbone, prompt: Prompt, plan: Plan, prefix: KVCache, on_chunk: OnChunk
-) -> Choice:
-    """Choose exactly `plan.target` tokens without encoding them; `prefix` stays as it is."""
-    segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
-    scores = score_segments(backbone, prompt, segments, prefix, plan.chunk_length, on_chunk)
-    return spend_budget(segments, scores, plan.target)
-
-
-def spend_budget(segments: Sequence[Segment], scores: Tensor, budget: int) -> Choice:
+def choose(segments: Sequence[Segment], scores: Tensor, budget: int) -> Choice:
     """Choose exactly `budget` tokens."""
     chosen = arrange(take_best(segments, scores, budget))
     kept = torch.cat([torch.arange(segment.start, segment.end) for segment in chosen])
     return Choice(kept, segments, scores)
 
 
-def score_segments(
-    backbone: Backbone,
-    prompt: Prompt,
-    segments: Sequence[Segment],
-    prefix: KVCache,
-    chunk_length: int,
-    on_chunk: OnChunk,
-) -> Tensor:
-    """Say how much each segment matters to the question.
+def rate_segments(
+    backbone: Backbone, prompt: Prompt, prefix: KVCache, chunk_length: int, on_chunk: OnChunk
+) -> tuple[list[Segment], Tensor]:
+    """Cut the documents into segments and say how much each matters to the question.
 
-    The sum of four standardised scores: contrast of attention and BM25, each of the segment
-    itself and of its neighbourhood.
+    The prefix's cache stays as it is.
+
+    A score is the sum of four standardised ones: contrast of attention and BM25, each of the
+    segment itself and of its neighbourhood.
 
     Returns:
-        [number of segments], higher is better.
+        The segments, and their scores, [number of segments]; higher is better.
     """
+    segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
     asked, null = _segment_attention(backbone, prompt, segments, prefix, chunk_length, on_chunk)
     around = neighbourhoods(segments, _REACH)
     alone = [(number, number + 1) for number in range(len(segments))]
@@ -97,7 +86,7 @@ def score_segments(
         texts = _texts(prompt, segments, groups)
         scores += standardize(contrast_scores(_sum_over(asked, groups), _sum_over(null, groups)))
         scores += standardize(_match_words(texts, prompt.question))
-    return scores
+    return segments, scores
 
 
 def take_best(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:

@@ -18,7 +18,7 @@ def keep_everything(
     on_chunk: OnChunk,
 ) -> Compressed:
     """Prefill the whole documents; the answer is the one of the plain prompt."""
-    cache = backbone.encode_prefix(prompt.prefix, plan.chunk_length)
+    cache = backbone.encode(prompt.prefix, plan.chunk_length)
     total = len(prompt.documents)
     for start in range(0, total, plan.chunk_length):
         chunk = prompt.documents[start : start + plan.chunk_length]
