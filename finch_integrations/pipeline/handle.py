@@ -108,7 +108,9 @@ class EngineHandle:
         """Tells models with different answers apart, without loading one; holds no secrets."""
         if self._ready is not None:
             engine = self._ready
-            return f"{engine.backbone.fingerprint} {engine.compression} {engine.sampling}"
+            models = [engine, engine.scorer] if engine.scorer else [engine]
+            fingerprints = " ".join(model.backbone.fingerprint for model in models)
+            return f"{fingerprints} {engine.compression} {engine.sampling}"
         settings = {name: v for name, v in self._settings.items() if name not in _SECRET}
         return repr((str(self._model), sorted(settings.items())))
 

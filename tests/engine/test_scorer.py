@@ -11,6 +11,7 @@ from finch_integrations import Document, FinchEngine
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.segments import split_segments, translate_segments
+from finch_integrations.pipeline.handle import EngineHandle
 from tests.tiny import CHATML, SPECIAL, make_model, make_tokenizer
 
 DOCUMENTS = [
@@ -73,6 +74,21 @@ def test_the_scorers_passages_are_kept_in_the_other_models_tokens(target_size):
         assert best.text[:20] in DOCUMENTS[int(mine.document_id[-1]) - 1].text
         assert abs(mine.start - best.start) <= 4  # a token's length
     large.generate(context, max_new_tokens=3)
+
+
+def test_a_byte_budget_is_counted_in_the_answering_models_bytes():
+    small = FinchEngine(make_model(kv_heads=4), BYTES)  # its cache is twice as large
+    large = FinchEngine(make_model(vocab_size=280), MERGING, scorer=small)
+    per_token = large.backbone.spec.kv_bytes_per_token
+    assert small.backbone.spec.kv_bytes_per_token == 2 * per_token
+    stats = large.compress(DOCUMENTS, QUESTION, max_kv_bytes=150 * per_token).stats
+    assert stats.prefix_tokens + stats.kept_tokens + stats.suffix_tokens == 150
+
+
+def test_who_chooses_is_part_of_what_tells_engines_apart(tokenizer):
+    small = FinchEngine(make_model("qwen3"), tokenizer)
+    alone, guided = (FinchEngine(make_model(), tokenizer, scorer=s) for s in (None, small))
+    assert EngineHandle(alone).identity != EngineHandle(guided).identity
 
 
 def test_what_fits_is_kept_whole_without_asking_the_scorer(tokenizer):
