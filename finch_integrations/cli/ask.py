@@ -42,10 +42,8 @@ def run_ask(options: AskOptions) -> None:
     # Options are checked before anything slow happens.
     compression = CompressionConfig(**options.compression)
     sampling = SamplingParams(**options.sampling)
-    if options.report and not options.report.absolute().parent.is_dir():
-        raise InvalidInputError(
-            f"there is no folder {options.report.parent} to write the report to. Make it first"
-        )
+    if options.report:
+        _check_place(options.report)
     retrieval = RetrievalConfig(**options.retrieval)
     files = _read_or_open(options)
     with console.busy(f"Loading the model ({options.model})"):
@@ -74,13 +72,12 @@ def run_ask(options: AskOptions) -> None:
             if not options.as_json:
                 console.write(piece.text, end="")
         seconds = time.perf_counter() - started
+        report = None
         if options.report:
             from finch_integrations.report import make_report
 
             answer = "".join(piece.text for piece in pieces)
-            make_report(engine, files.documents, options.question, context, answer=answer).save(
-                options.report
-            )
+            report = make_report(engine, files.documents, options.question, context, answer=answer)
     sources = _rank_sources(context.documents, context.excerpts)
     if options.as_json:
         console.write(
@@ -90,12 +87,30 @@ def run_ask(options: AskOptions) -> None:
                 indent=2,
             )
         )
-        return
-    console.write("")
-    _show_sources(sources)
-    console.note(_statistics_line(context.stats, pieces[-1], seconds), style="dim")
-    if options.report:
+    else:
+        console.write("")
+        _show_sources(sources)
+        console.note(_statistics_line(context.stats, pieces[-1], seconds), style="dim")
+    # Last, so that nothing is lost if the disk is full.
+    if options.report and report:
+        try:
+            report.save(options.report)
+        except OSError as error:
+            raise InvalidInputError(
+                f"the report cannot be written to {options.report} ({error.strerror}). "
+                "Choose another place"
+            ) from error
         console.note(f"Report: {options.report}", style="dim")
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a report's path that cannot be a file's."""
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder. Give the report a file name in it")
+    if not path.absolute().parent.is_dir():
+        raise InvalidInputError(
+            f"there is no folder {path.parent} to write the report to. Make it first"
+        )
 
 
 def _read_or_open(options: AskOptions) -> ReadResult:

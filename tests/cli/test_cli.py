@@ -173,3 +173,22 @@ def test_ask_writes_a_report(tmp_path, model_folder, files):
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert result.exit_code == 1
     assert "there is no folder" in result.stderr
+    more = ("--report", str(tmp_path))
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{tmp_path} is a folder" in result.stderr
+
+
+def test_a_report_that_cannot_be_written_costs_no_answer(
+    tmp_path, model_folder, files, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("finch_integrations.report.Report.save", full)
+    more = ("--max-new-tokens", "3", "--json", "--report", str(tmp_path / "kept.html"))
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["finish_reason"] == "length"
+    assert "cannot be written to" in result.stderr
+    assert "No space left on device" in result.stderr
