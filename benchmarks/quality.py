@@ -34,7 +34,8 @@ from finch_integrations.bm25 import BM25Index
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, share_cache
-from finch_integrations.engine.methods.contrast import choose, rate_segments
+from finch_integrations.engine.methods import RATINGS
+from finch_integrations.engine.methods.passages import choose
 from finch_integrations.engine.prompt import Prompt, build_prompt
 from finch_integrations.engine.segments import Segment, split_segments
 from finch_integrations.types import Document
@@ -50,7 +51,7 @@ CACHED = {
     "finch": {"method": "finch"},
     "finch-kv_head": {"method": "finch", "selection": "kv_head", "pooling": "max"},
 }
-METHODS = ("none", "full", "gold", "truncate", *RAG, *CACHED, "contrast")
+METHODS = ("none", "full", "gold", "truncate", *RAG, *CACHED, *RATINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class Bench:
         prompt = self.prompt
         if method not in RAG:
             prefix = self.backbone.encode(prompt.prefix, CHUNK)
-            return rate_segments(self.backbone, prompt, prefix, CHUNK, lambda seen, length: None)
+            return RATINGS[method](self.backbone, prompt, prefix, CHUNK, lambda seen, kv: None)
         shortest, longest = RAG[method]
         segments = split_segments(prompt, shortest=shortest, longest=longest)
         offsets = (*prompt.offsets, len(prompt.text))

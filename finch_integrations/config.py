@@ -26,9 +26,9 @@ class CompressionConfig:
         compression_ratio: Fraction of the document tokens to remove, 0 ≤ ratio < 1.
         max_kv_bytes: Size in bytes of the cache the answer starts from: prefix, kept document
             tokens, question and generation prompt.
-        method: `contrast`: keep the passages that matter to this question more than to any
-            question, and encode them again. `finch`: the paper's method; the options below are
-            its own.
+        method: `likelihood`: keep the passages that make the question likely, and encode them
+            again. `contrast`: those that the question attends to more than any question would.
+            `finch`: the paper's method; the options below it are its own.
         chunk_length: Document tokens read per step; fewer where the model's window is small.
         selection: `layer`: every layer keeps one set of tokens, chosen by the attention summed
             over its heads (the paper). `kv_head`: every KV head keeps its own set.
@@ -43,7 +43,7 @@ class CompressionConfig:
     target_size: int | None = None
     compression_ratio: float | None = None
     max_kv_bytes: int | None = None
-    method: str = "contrast"
+    method: str = "likelihood"
     chunk_length: int = 1024
     selection: Selection = "layer"
     budget_schedule: BudgetSchedule = "linear"

@@ -84,9 +84,9 @@ class CompressionStats:
         prefix_tokens: Tokens before the documents, always kept.
         suffix_tokens: Tokens after the documents (question and generation prompt), fed again
             when an answer is generated.
-        peak_kv_tokens: The longest the KV cache ever was, measured after every forward pass.
+        peak_kv_tokens: The most tokens the KV cache ever held, measured after every forward pass;
+            those of all texts that are read side by side.
         kv_bytes: Size of the compressed cache.
-        chunks: Number of document chunks that were processed.
         seconds: Wall-clock time of the compression.
     """
 
@@ -96,7 +96,6 @@ class CompressionStats:
     suffix_tokens: int
     peak_kv_tokens: int
     kv_bytes: int
-    chunks: int
     seconds: float
 
     @property
@@ -107,20 +106,16 @@ class CompressionStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionProgress:
-    """Where a running compression is; handed to the `progress` callback after every chunk.
+    """Where a running compression is; handed to the `progress` callback after every step.
 
     Attributes:
         tokens: Document tokens processed so far.
         total_tokens: Document tokens to process.
-        chunks: Chunks processed so far.
-        total_chunks: Chunks to process.
         seconds: Wall-clock time since the start.
     """
 
     tokens: int
     total_tokens: int
-    chunks: int
-    total_chunks: int
     seconds: float
 
 

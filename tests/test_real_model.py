@@ -66,9 +66,11 @@ def test_the_example_questions_stand_in_the_files_they_name():
         assert holders == [Path(question["file"]).name]
 
 
-@pytest.mark.parametrize(("method", "target_size"), [("finch", 2048), ("contrast", 512)])
+@pytest.mark.parametrize(
+    ("method", "target_size"), [("finch", 2048), ("contrast", 512), ("likelihood", 512)]
+)
 def test_a_code_hidden_in_twice_the_window_is_found(embedded_engine, method, target_size):
-    """In more than 16,000 tokens; the default method needs a quarter of the paper's budget."""
+    """In more than 16,000 tokens; methods that keep passages need a quarter of the paper's budget."""
     filler = "The grass is green. The sky is blue. The sun is yellow. Here we go. "
     filler += "There and back again. "
     parts = [filler] * 680

@@ -79,8 +79,8 @@ def ask(
     ] = None,
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
     method: Annotated[
-        str, typer.Option(help="contrast, or finch: the paper's own method.")
-    ] = "contrast",
+        str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
+    ] = "likelihood",
     max_new_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,

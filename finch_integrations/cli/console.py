@@ -72,7 +72,7 @@ class CompressionBar:
 
     def __enter__(self) -> "CompressionBar":
         self._bar.start()
-        self._task = self._bar.add_task("", total=None, state="reading the first chunk")
+        self._task = self._bar.add_task("", total=None, state="reading")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +86,7 @@ class CompressionBar:
             self._task,
             total=progress.total_tokens,
             completed=progress.tokens,
-            state=f"{progress.chunks}/{progress.total_chunks} chunks, {speed:,.0f} tokens/s",
+            state=f"{progress.tokens:,}/{progress.total_tokens:,} tokens, {speed:,.0f}/s",
         )
 
 

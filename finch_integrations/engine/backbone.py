@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finch_integrations.engine.attention import Record, observe_attention
-from finch_integrations.engine.cache import KVCache, cache_length, new_cache
+from finch_integrations.engine.cache import KVCache, cache_length, new_cache, repeat_cache
 from finch_integrations.engine.support import inspect_model
 from finch_integrations.errors import ConfigurationError
 
@@ -101,6 +101,43 @@ class Backbone:
             )
         logits: Tensor = output.logits[0, -1].float()
         return logits
+
+    @torch.inference_mode()
+    def log_likelihoods(
+        self, sequences: Sequence[Sequence[int]], cache: KVCache, *, rows: int
+    ) -> Tensor:
+        """How likely the last tokens of each sequence are, all behind the same cache.
+
+        Args:
+            sequences: Tokens of each, more than `rows`; B of them, as one batch.
+            cache: Stays as it is.
+            rows: How many last tokens to rate.
+
+        Returns:
+            log p of each of these tokens given all before it, float32, [B, rows].
+        """
+        lengths = [len(ids) for ids in sequences]
+        longest, device = max(lengths), self.device
+        # Causal attention: padding behind a sequence changes nothing before it.
+        padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences])
+        start = cache_length(cache)
+        first_row = min(lengths) - rows - 1
+        with self._lock:
+            output = self.model(
+                input_ids=padded.to(device),
+                position_ids=torch.arange(start, start + longest, device=device)[None],
+                past_key_values=repeat_cache(cache, len(sequences)),
+                use_cache=True,
+                logits_to_keep=longest - first_row,
+            )
+        found = []
+        for logits, ids in zip(output.logits, sequences, strict=True):
+            # A row's logits are for the token after it.
+            at = len(ids) - rows - 1 - first_row
+            rated = logits[at : at + rows].float().log_softmax(dim=-1)
+            wanted = torch.tensor(ids[-rows:], device=rated.device)
+            found.append(rated.gather(1, wanted[:, None])[:, 0].cpu())
+        return torch.stack(found)
 
     def encode(self, ids: Sequence[int], chunk_length: int) -> KVCache:
         """Feed tokens, if there are any, to a new cache."""

@@ -37,6 +37,16 @@ def share_cache(cache: KVCache) -> KVCache:
     return twin
 
 
+def repeat_cache(cache: KVCache, times: int) -> KVCache:
+    """Return a cache of a batch of `times`, all starting from the same tensors."""
+    twin = share_cache(cache)
+    for layer in twin.layers:
+        layer.keys, layer.values = (
+            states.expand(times, -1, -1, -1) for states in (layer.keys, layer.values)
+        )
+    return twin
+
+
 class PrunableCache:
     """A cache whose document tokens are thinned out again and again while it grows.
 

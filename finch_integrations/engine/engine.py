@@ -19,13 +19,8 @@ from finch_integrations.engine.cache import cache_bytes, cache_length
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
-from finch_integrations.engine.methods import get_method, keep_everything
-from finch_integrations.engine.methods.contrast import (
-    choose,
-    compress_contrast,
-    encode_choice,
-    rate_segments,
-)
+from finch_integrations.engine.methods import RATINGS, get_method, keep_everything
+from finch_integrations.engine.methods.passages import choose, encode_choice
 from finch_integrations.engine.prompt import INSTRUCTION, DocumentSpan, build_chat, build_prompt
 from finch_integrations.engine.segments import translate_segments
 from finch_integrations.errors import ConfigurationError, InvalidInputError
@@ -102,7 +97,8 @@ class FinchEngine:
             compression: Defaults for `compress`.
             sampling: Defaults for `stream` and `generate`.
             scorer: A smaller engine that reads the documents and chooses the passages, so that
-                this one only encodes those. Used by the method `contrast`; tokenizers may differ.
+                this one only encodes those. Used by methods that keep passages, not by `finch`;
+                tokenizers may differ.
                 It is not closed with this engine.
             model_kwargs: Passed to transformers' `from_pretrained` untouched, for example
                 `device_map`, `quantization_config`, `trust_remote_code` (off by default).
@@ -192,14 +188,15 @@ class FinchEngine:
             chat_template_kwargs=chat_template_kwargs,
         )
         plan = make_plan(prompt, backbone.spec, config)
+        rate = RATINGS.get(config.method)
         if plan.target == len(prompt.documents):
-            method = keep_everything
-        if self.scorer and method is compress_contrast:
+            method, rate = keep_everything, None
+        if self.scorer and rate:
             scorer = self.scorer.backbone
             theirs = build_prompt(scorer.tokenizer, checked, query)
             length = scoring_chunk_length(theirs, scorer.spec, config)
-            watch = _Watch(len(theirs.documents), length, started, progress)
-            segments, scores = rate_segments(
+            watch = _Watch(len(theirs.documents), started, progress)
+            segments, scores = rate(
                 scorer,
                 theirs,
                 scorer.encode(theirs.prefix, length),
@@ -211,7 +208,7 @@ class FinchEngine:
             prefix = backbone.encode(prompt.prefix, plan.chunk_length)
             compressed = encode_choice(backbone, prompt, plan, prefix, choice)
         else:
-            watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
+            watch = _Watch(len(prompt.documents), started, progress)
             compressed = method(backbone, prompt, plan, config, watch.chunk_done)
         return CompressedContext(
             cache=compressed.cache,
@@ -227,7 +224,6 @@ class FinchEngine:
                 suffix_tokens=len(prompt.suffix),
                 peak_kv_tokens=max(watch.peak, cache_length(compressed.cache)),
                 kv_bytes=cache_bytes(compressed.cache),
-                chunks=watch.chunks,
                 seconds=time.perf_counter() - started,
             ),
             fingerprint=backbone.fingerprint,
@@ -243,7 +239,7 @@ class FinchEngine:
     ) -> tuple[Excerpt, ...]:
         """Shorten documents to the passages that matter, as text, for any other model.
 
-        The passages the method `contrast` would keep, in document order. Together they have
+        The passages that `compress` would keep, in document order. Together they have
         `target_size` tokens of this engine's model, or the budget given instead.
 
         Args:
@@ -259,18 +255,20 @@ class FinchEngine:
         """
         backbone = self.backbone
         config = with_overrides(self.compression, overrides)
-        if config.method != "contrast":
+        get_method(config.method)
+        rate = RATINGS.get(config.method)
+        if rate is None:
             raise ConfigurationError(
                 f"the method {config.method!r} keeps single tokens, not passages. "
-                "Use method='contrast'"
+                f"Use one of {', '.join(RATINGS)}"
             )
         checked = prepare_documents(documents)
         started = time.perf_counter()
         prompt = build_prompt(backbone.tokenizer, checked, query)
         plan = plan_extraction(prompt, backbone.spec, config)
-        watch = _Watch(len(prompt.documents), plan.chunk_length, started, progress)
+        watch = _Watch(len(prompt.documents), started, progress)
         prefix = backbone.encode(prompt.prefix, plan.chunk_length)
-        rated = rate_segments(backbone, prompt, prefix, plan.chunk_length, watch.chunk_done)
+        rated = rate(backbone, prompt, prefix, plan.chunk_length, watch.chunk_done)
         return find_excerpts(prompt, checked, choose(*rated, plan.target))
 
     def stream(self, context: CompressedContext, **overrides: Any) -> Iterator[GenerationResponse]:
@@ -346,32 +344,26 @@ class FinchEngine:
 
 
 class _Watch:
-    """Follow a compression: count chunks, remember the longest cache, report progress."""
+    """Follow a compression: remember the longest cache, report progress."""
 
     def __init__(
         self,
         total: int,
-        chunk_length: int,
         started: float,
         progress: Callable[[CompressionProgress], None] | None,
     ) -> None:
         self._total = total
-        self._total_chunks = -(-total // chunk_length)
         self._started = started
         self._progress = progress
-        self.chunks = 0
         self.peak = 0
 
     def chunk_done(self, seen: int, kv_tokens: int) -> None:
-        self.chunks += 1
         self.peak = max(self.peak, kv_tokens)
         if self._progress is not None:
             self._progress(
                 CompressionProgress(
                     tokens=seen,
                     total_tokens=self._total,
-                    chunks=self.chunks,
-                    total_chunks=self._total_chunks,
                     seconds=time.perf_counter() - self._started,
                 )
             )

@@ -1,18 +1,33 @@
 """Compression methods: each decides which document tokens stay in the cache.
 
-A method is a function (backbone, prompt, plan, config, on_chunk) -> Compressed. To add one,
-write it in a file of its own and name it in `METHODS`.
+A method is a function (backbone, prompt, plan, config, on_chunk) -> Compressed, named in `METHODS`.
+One that keeps whole passages only says how it rates them, and is named in `RATINGS`.
 """
 
 from finch_integrations.engine.methods.base import Compressed, Method, OnChunk
-from finch_integrations.engine.methods.contrast import compress_contrast
+from finch_integrations.engine.methods.contrast import rate_by_contrast
 from finch_integrations.engine.methods.finch import compress_finch
 from finch_integrations.engine.methods.full import keep_everything
+from finch_integrations.engine.methods.likelihood import rate_by_likelihood
+from finch_integrations.engine.methods.passages import Rate, keep_passages
 from finch_integrations.errors import ConfigurationError
 
-METHODS: dict[str, Method] = {"contrast": compress_contrast, "finch": compress_finch}
+RATINGS: dict[str, Rate] = {"likelihood": rate_by_likelihood, "contrast": rate_by_contrast}
+METHODS: dict[str, Method] = {
+    **{name: keep_passages(rate) for name, rate in RATINGS.items()},
+    "finch": compress_finch,
+}
 
-__all__ = ["METHODS", "Compressed", "Method", "OnChunk", "get_method", "keep_everything"]
+__all__ = [
+    "METHODS",
+    "RATINGS",
+    "Compressed",
+    "Method",
+    "OnChunk",
+    "Rate",
+    "get_method",
+    "keep_everything",
+]
 
 
 def get_method(name: str) -> Method:

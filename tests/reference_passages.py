@@ -1,21 +1,19 @@
-"""The contrast method once more, slow and obvious: full eager attention, loops, plain floats."""
+"""Methods that keep passages once more, slow and obvious: eager attention, loops, plain floats."""
 
 import copy
 import math
 
+import torch
 from transformers import DynamicCache
 
 from finch_integrations.words import words as split_words
 from tests.reference import feed
 
 
-def reference_contrast(model, prompt, segments, *, target, chunk_length, reach=128):
+def reference_passages(method, model, prompt, segments, *, target, chunk_length, reach=128):
     """Return (kept positions, keys, values); `segments` are (start, end, document)."""
     model = copy.deepcopy(model)
     model.set_attn_implementation("eager")
-    asked = reference_attention(model, prompt, prompt.guide, chunk_length)
-    null = reference_attention(model, prompt, prompt.null_guide, chunk_length)
-
     middle = [(start + end) / 2 for start, end, _ in segments]
     around = [
         [
@@ -26,19 +24,21 @@ def reference_contrast(model, prompt, segments, *, target, chunk_length, reach=1
         for i, segment in enumerate(segments)
     ]
     alone = [[i] for i in range(len(segments))]
-    scores = [0.0] * len(segments)
-    for groups in (alone, around):
-        tokens = [[t for j in group for t in range(*segments[j][:2])] for group in groups]
-        ratios = [
-            mean(
-                math.log((sum(a[t] for t in inside) + 1e-5) / (sum(n[t] for t in inside) + 1e-5))
-                for a, n in zip(asked, null, strict=True)
-            )
-            for inside in tokens
-        ]
-        texts = ["".join(prompt.text[prompt.offsets[t]] for t in inside) for inside in tokens]
-        for part in (z_scores(ratios), z_scores(reference_bm25(texts, prompt.question))):
-            scores = [s + p for s, p in zip(scores, part, strict=True)]
+    tokens = [
+        [[t for j in group for t in range(*segments[j][:2])] for group in groups]
+        for groups in (alone, around)
+    ]
+    if method == "contrast":
+        asked = reference_attention(model, prompt, prompt.guide, chunk_length)
+        null = reference_attention(model, prompt, prompt.null_guide, chunk_length)
+        parts = [z_scores(reference_ratios(asked, null, groups)) for groups in tokens]
+    else:
+        likelihoods = reference_likelihoods(model, prompt, segments)
+        parts = [[2 * z for z in z_scores(likelihoods)]]
+    for groups in tokens:
+        texts = ["".join(prompt.text[prompt.offsets[t]] for t in inside) for inside in groups]
+        parts.append(z_scores(reference_bm25(texts, prompt.question)))
+    scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
 
     ranked, left = [], target
     for i in sorted(range(len(segments)), key=lambda i: (-scores[i], i)):
@@ -53,6 +53,36 @@ def reference_contrast(model, prompt, segments, *, target, chunk_length, reach=1
     cache = DynamicCache()
     feed(model, [*prompt.prefix, *(prompt.documents[t] for t in kept)], cache, start=0)
     return kept, [x.keys[0] for x in cache.layers], [x.values[0] for x in cache.layers]
+
+
+def reference_ratios(asked, null, groups):
+    """For every group of tokens: the mean over heads of the logarithm of a ratio."""
+    return [
+        mean(
+            math.log((sum(a[t] for t in inside) + 1e-5) / (sum(n[t] for t in inside) + 1e-5))
+            for a, n in zip(asked, null, strict=True)
+        )
+        for inside in groups
+    ]
+
+
+@torch.no_grad()
+def reference_likelihoods(model, prompt, segments):
+    """For every segment: how likely the question's tokens are behind it alone."""
+    likelihoods = []
+    for start, end, document in segments:
+        span = prompt.spans[document]
+        heading = [t for t in range(span.start, start) if prompt.offsets[t] < span.text_start]
+        context = [prompt.documents[t] for t in [*heading[:32], *range(start, end)]]
+        ids = [*prompt.prefix, *context, *prompt.guide.ids]
+        logits = model(input_ids=torch.tensor([ids])).logits[0].double()
+        likelihoods.append(
+            mean(
+                float(logits[at - 1].log_softmax(dim=-1)[ids[at]])
+                for at in range(len(ids) - prompt.guide.rows, len(ids))
+            )
+        )
+    return likelihoods
 
 
 def reference_attention(model, prompt, guide, chunk_length):

@@ -1,0 +1,171 @@
+"""The methods that keep passages against the slow reference, and their bounds."""
+
+import pytest
+import torch
+
+from finch_integrations import ConfigurationError, Document, FinchEngine
+from finch_integrations.config import CompressionConfig
+from finch_integrations.documents import prepare_documents
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Plan
+from finch_integrations.engine.cache import new_cache
+from finch_integrations.engine.methods import METHODS, RATINGS
+from finch_integrations.engine.methods.likelihood import headed_segments
+from finch_integrations.engine.methods.passages import arrange, take_best
+from finch_integrations.engine.prompt import build_prompt
+from finch_integrations.engine.scoring import contrast_scores, standardize
+from finch_integrations.engine.segments import Segment, split_segments
+from tests.reference_passages import reference_passages
+from tests.tiny import CONFIGS, make_model, make_tokenizer
+
+DOCUMENTS = [
+    "The tide turns at nine. Bring the ropes. " * 6
+    + "The lamp oil is in the red shed by the pier.",
+    "Nobody rows alone! " * 9 + "Ask for the keys to the shed.\n\n" + "The oil is old. " * 8,
+]
+QUESTION = "Where is the lamp oil?"
+
+
+def compress(method, model, *, target, chunk_length, documents=DOCUMENTS):
+    prompt = build_prompt(make_tokenizer(), prepare_documents(documents), QUESTION)
+    config = CompressionConfig(target_size=target, chunk_length=chunk_length)
+    backbone = Backbone(model, None, "tiny")
+    steps = []
+    compressed = METHODS[method](
+        backbone, prompt, Plan(target, chunk_length), config, lambda *step: steps.append(step)
+    )
+    return prompt, compressed, steps
+
+
+@pytest.mark.parametrize("method", RATINGS)
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_every_architecture_equals_the_reference(architecture, method):
+    model = make_model(architecture, heads=6, kv_heads=2)
+    assert_equals_reference(method, model, target=200, chunk_length=256)
+
+
+@pytest.mark.parametrize("method", RATINGS)
+@pytest.mark.parametrize(("target", "chunk_length"), [(1, 700), (90, 96), (500, 101)])
+def test_every_budget_and_chunk_length_equals_the_reference(target, chunk_length, method):
+    assert_equals_reference(method, make_model(), target=target, chunk_length=chunk_length)
+
+
+def assert_equals_reference(method, model, **sizes):
+    prompt, compressed, _ = compress(method, model, **sizes)
+    segments = [
+        (s.start, s.end, s.document) for s in split_segments(prompt, shortest=32, longest=96)
+    ]
+    assert len(segments) > 10
+    kept, keys, values = reference_passages(method, model, prompt, segments, **sizes)
+    assert compressed.kept[0].tolist() == [kept]
+    for layer, states in enumerate(compressed.cache.layers):
+        assert compressed.kept[layer] is compressed.kept[0]
+        torch.testing.assert_close(states.keys[0], keys[layer], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(states.values[0], values[layer], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "chunk_length"), [("contrast", 16), ("likelihood", 16)])
+def test_memory_does_not_grow_with_the_documents(method, chunk_length):
+    model = make_model(max_position_embeddings=256)
+    documents = [Document("One more line here. " * 160, title="Lines")]
+    prompt, compressed, steps = compress(
+        method, model, target=64, chunk_length=chunk_length, documents=documents
+    )
+    assert len(steps) >= len(prompt.documents) // chunk_length
+    assert [seen for seen, _ in steps] == sorted({seen for seen, _ in steps})
+    assert steps[-1][0] == len(prompt.documents)
+    guide = max(len(prompt.guide.ids), len(prompt.null_guide.ids))
+    assert max(kv for _, kv in steps) == len(prompt.prefix) + chunk_length + guide
+    assert {states.keys.shape[-2] for states in compressed.cache.layers} == {
+        len(prompt.prefix) + 64
+    }
+
+
+def test_segments_read_side_by_side_take_no_more_memory_than_a_chunk():
+    prompt, _, steps = compress("likelihood", make_model(), target=64, chunk_length=512)
+    assert len(steps) < len(split_segments(prompt, shortest=32, longest=96))
+    assert max(kv for _, kv in steps) <= len(prompt.prefix) + 512 + len(prompt.guide.ids)
+
+
+def test_a_segment_is_read_under_the_start_of_its_heading():
+    documents = [Document("One more line here. " * 30, title="Lines " * 20)]
+    prompt = build_prompt(make_tokenizer(), prepare_documents(documents), QUESTION)
+    segments = split_segments(prompt, shortest=32, longest=96)
+    contexts = headed_segments(prompt, segments, longest=100)
+    heading = prompt.documents[:32]
+    for segment, context in zip(segments[4:], contexts[4:], strict=True):
+        own = prompt.documents[segment.start : segment.end]
+        assert context == (*heading[: 100 - len(own)], *own)
+    assert contexts[0] == prompt.documents[: segments[0].end]
+
+
+def test_of_a_long_question_the_end_is_rated():
+    model, guide = make_model(), range(40, 240)
+    backbone = Backbone(model, None, "tiny")
+    rated = backbone.log_likelihoods([[*range(20), *guide], [*guide]], new_cache(), rows=128)
+    assert rated.shape == (2, 128)
+    for ids, found in (([*range(20), *guide], rated[0]), ([*guide], rated[1])):
+        logits = model(input_ids=torch.tensor([ids])).logits[0]
+        own = logits.log_softmax(dim=-1)[:-1].gather(1, torch.tensor(ids)[1:, None])[-128:, 0]
+        torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)
+
+
+def test_a_budget_is_filled_with_the_best_segments_and_the_start_of_the_next():
+    segments = [Segment(0, 4, 0), Segment(4, 9, 0), Segment(9, 12, 1)]
+    scores = torch.tensor([0.5, -1.0, 2.0])
+    assert take_best(segments, scores, 5) == [Segment(9, 12, 1), Segment(0, 2, 0)]
+    assert take_best(segments, scores, 12) == [segments[2], segments[0], segments[1]]
+    assert take_best(segments, torch.zeros(3), 6) == [Segment(0, 4, 0), Segment(4, 6, 0)]
+
+
+def test_the_best_quarter_comes_last_and_the_rest_in_document_order():
+    best, second, *rest = [Segment(start, start + 10, 0) for start in (40, 10, 50, 20, 60, 0, 70)]
+    assert arrange([best, second, *rest]) == [
+        *(Segment(start, start + 10, 0) for start in (0, 20, 50, 60, 70)),
+        second,
+        best,
+    ]
+    assert arrange([best]) == [best]
+    assert arrange([best, second]) == [second, best]
+
+
+def test_habits_score_nothing_and_attention_to_the_question_counts():
+    asked, null = torch.tensor([[0.5, 0.1], [0.3, 0.3]]), torch.tensor([[0.5, 0.01], [0.3, 0.1]])
+    scores = contrast_scores(asked, null)
+    assert scores[0] == 0
+    assert scores[1] == pytest.approx((2.3026 + 1.0986) / 2, abs=1e-3)
+
+
+def test_equal_scores_standardize_to_zero():
+    assert standardize(torch.tensor([3.0, 3.0])).tolist() == [0, 0]
+    scores = standardize(torch.tensor([1.0, 2.0, 6.0]))
+    assert scores.mean() == pytest.approx(0, abs=1e-6)
+    assert scores.square().mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"selection": "kv_head"},
+        {"budget_schedule": "fill"},
+        {"normalize_scores": True},
+        {"pooling": "max"},
+    ],
+)
+def test_options_of_the_papers_method_are_refused(option):
+    (name,) = option
+    with pytest.raises(ConfigurationError, match=f"{name} is an option of the method 'finch'"):
+        CompressionConfig(**option)
+    assert CompressionConfig(method="finch", **option).method == "finch"
+
+
+def test_the_default_is_likelihood(tokenizer):
+    engine = FinchEngine(make_model(), tokenizer)
+    by_default = engine.compress(DOCUMENTS, QUESTION, target_size=100).kept[0]
+    kept = {
+        name: engine.compress(DOCUMENTS, QUESTION, target_size=100, method=name).kept[0]
+        for name in METHODS
+    }
+    assert torch.equal(by_default, kept["likelihood"])
+    assert not torch.equal(by_default, kept["contrast"])
+    assert not torch.equal(by_default, kept["finch"])
