@@ -218,9 +218,11 @@ def on_page_content(html: str, **_: Any) -> str:
     """Put diagrams into the page itself, where they follow its colours; called by mkdocs."""
     return re.sub(
         r'<img alt="([^"]*)" src="(diagrams/[^"]+\.svg)"[^>]*>',
-        lambda image: (ROOT / "docs" / image[2])
-        .read_text(encoding="utf-8")
-        .replace("<svg ", f'<svg role="img" aria-label="{image[1]}" ', 1),
+        lambda image: (
+            (ROOT / "docs" / image[2])
+            .read_text(encoding="utf-8")
+            .replace("<svg ", f'<svg role="img" aria-label="{image[1]}" ', 1)
+        ),
         html,
     )
 
@@ -268,4 +270,6 @@ def _read_lines(name: str) -> list[dict[str, Any]]:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines
+    )

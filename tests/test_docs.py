@@ -2,7 +2,11 @@
 
 import ast
 import inspect
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -23,6 +27,7 @@ from tests.documentation import (
     read,
 )
 
+README = read("README.md")
 COMMANDS = typer.main.get_command(app).commands
 # Answers are checked where the examples' documents say what the right one is.
 PRINTED = {
@@ -52,7 +57,9 @@ def workplace(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if any(b.language == "python" for b in blocks(name))]
 )
-def test_the_python_examples_of_a_page_run(name, embedded_engine, embedded_encoder, workplace, capsys):
+def test_the_python_examples_of_a_page_run(
+    name, embedded_engine, embedded_encoder, workplace, capsys
+):
     """One after the other, as a reader would; the fixtures make sure that the models are there."""
     names = {}
     ran = 0
@@ -75,7 +82,9 @@ def test_examples_that_are_not_run_use_names_and_options_that_exist(name):
 
 
 def test_a_wrong_name_or_option_in_such_an_example_is_found():
-    start = "from finch_integrations import FinchEngine\nengine = FinchEngine.from_pretrained('m')\n"
+    start = (
+        "from finch_integrations import FinchEngine\nengine = FinchEngine.from_pretrained('m')\n"
+    )
     assert check_names(start + "engine.compress([], '', target_size=1)") == 2
     with pytest.raises(AssertionError, match="target_sise"):
         check_names(start + "engine.compress([], '', target_sise=1)")
@@ -131,10 +140,9 @@ def test_the_check_of_fences_finds_what_is_marked():
 
 
 def test_the_readmes_links_and_files_exist():
-    readme = read("README.md")
-    for link in re.findall(r"\]\(([^)#]+)\)", readme):
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert link.startswith("https://") or (ROOT / link).exists(), link
-    tree = readme.split("## Files")[1]
+    tree = README.split("## Files")[1]
     for name in re.findall(r"^  ([a-z_]+)/", tree, re.M):
         assert (ROOT / "finch_integrations" / name).is_dir(), name
     for name in re.findall(r"\b([a-z_]+\.py)\b", tree):
@@ -261,7 +269,7 @@ def test_the_memory_tables_shape_of_the_embedded_model_is_the_real_one(hooks, em
 def test_the_memory_tables_bound_has_the_default_target_and_chunk(hooks):
     from finch_integrations.engine.budget import DEFAULT_TARGET_SIZE
 
-    assert (hooks.TARGET, hooks.CHUNK) == (DEFAULT_TARGET_SIZE, CompressionConfig().chunk_length)
+    assert (DEFAULT_TARGET_SIZE, CompressionConfig().chunk_length) == (hooks.TARGET, hooks.CHUNK)
     text = re.sub(r"\s+", " ", read("docs/choosing.md"))
     assert (
         f"a prefix of {hooks.PREFIX}, the default target of {hooks.TARGET:,}, a chunk of "
@@ -270,14 +278,57 @@ def test_the_memory_tables_bound_has_the_default_target_and_chunk(hooks):
 
 
 def test_the_tables_of_results_have_all_results(hooks):
-    import json
-
     report = json.loads(read("benchmarks/results/prefill.json"))
     assert all(f"| {name} |" in hooks.prefill() for name in report["ratios"])
     assert hooks.recall().count("\n| ") == 2 + sum(
         map(len, json.loads(read("benchmarks/results/retrieval.json"))["results"].values())
     )
     assert "\n| hybrid query | " in hooks.scale()
+
+
+def test_the_readmes_tables_of_results_are_those_of_the_results(hooks):
+    report = hooks.quality()
+    labels = {
+        "no documents": "none",
+        "all of them": "full",
+        "BM25, segments of 32–96 tokens": "rag-sentence",
+        "BM25, segments of 96–160 tokens": "rag-128",
+        "`finch`": "finch",
+        "`contrast`": "contrast",
+    }
+    # In the order of the columns: multihop, needle, nq_multidoc, science_long, squad_long.
+    for label, method in labels.items():
+        shown = re.search(rf"^\| {re.escape(label)} \| ((?:[\d.*]+ \| ?){{5}})$", README, re.M)[1]
+        (row,) = re.findall(rf"^\| {method} \| (.*) \|$", report, re.M)
+        measured = [cell.split()[0] for cell in row.split(" | ")[:5]]
+        assert re.findall(r"\d+\.\d+", shown) == measured, label
+    medians = dict(re.findall(r"^\| (.+?) \| ([\d.]+) \|", hooks.prefill(), re.M))
+    for label, name in {
+        "time": "time: {} / full prefill",
+        "memory over the loaded model": "memory over the model: {} / full prefill",
+        "peak memory of the process": "process peak memory: {} / full prefill",
+    }.items():
+        values = [medians[name.format(method)] for method in ("contrast", "finch")]
+        assert f"| {label} | {values[0]}× | {values[1]}× |" in README
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(hooks, tmp_path):
+    """Strictly: a dead link or a page that is in no menu is an error."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    for page in tmp_path.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert "<!-- generated:" not in html
+        assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', html)
+    reference = (tmp_path / "api.html").read_text(encoding="utf-8")
+    for package in hooks.PACKAGES:
+        for name in __import__(package, fromlist=["*"]).__all__:
+            assert re.search(rf'id="finch_integrations\.(\w+\.)*{name}"', reference), name
+    assert (tmp_path / "how-it-works.html").read_text("utf-8").count("<svg role=") == 2
 
 
 # Errors
