@@ -1,4 +1,4 @@
-"""Parts of the pages that are made from the code and the benchmarks' results when the site is built.
+"""Parts of the pages that are made from code and results when the site is built.
 
 A page says `<!-- generated: NAME -->`; the function of that name below writes what stands there.
 """
@@ -237,7 +237,7 @@ def _names(option: Any) -> str:
 
 
 def _split_default(option: Any) -> list[str]:
-    """A help text may bring a default that the option cannot have: 'Tokens to keep.  [default: 9]'."""
+    """Text and default; help may bring one that the option cannot have: 'Tokens.  [default: 9]'."""
     text, _, default = (option.help or "").partition("  [default: ")
     if default:
         return [text, default.rstrip("]")]

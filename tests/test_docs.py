@@ -286,6 +286,7 @@ def test_the_tables_of_results_have_all_results(hooks):
     assert "\n| hybrid query | " in hooks.scale()
 
 
+@pytest.mark.slow
 def test_the_readmes_tables_of_results_are_those_of_the_results(hooks):
     report = hooks.quality()
     labels = {
