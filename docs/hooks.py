@@ -211,7 +211,9 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Write the generated parts; called by mkdocs."""
-    return re.sub(r"<!-- generated: (\w+) -->", lambda part: GENERATED[part[1]](), markdown)
+    markdown = re.sub(r"<!-- generated: (\w+) -->", lambda part: GENERATED[part[1]](), markdown)
+    # A list inside a numbered one: three spaces are enough everywhere but here.
+    return re.sub(r"^   (?=- )", "    ", markdown, flags=re.M)
 
 
 def on_page_content(html: str, **_: Any) -> str:
