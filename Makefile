@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 QUESTION ?= What is the door code of the chemical store?
 
-.PHONY: install demo test test-lowest check fix bench bench-quality clean
+.PHONY: install demo test test-lowest check fix docs bench bench-quality clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -17,7 +17,7 @@ test: $(INSTALLED)  ## the whole test suite, real model included
 test-lowest:  ## the same tests on the lowest declared framework versions, in .venv-lowest
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch
-	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[all,dev]'
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[all,dev,docs]'
 	.venv-lowest/bin/finch fetch all
 	.venv-lowest/bin/python -m pytest
 
@@ -30,6 +30,9 @@ check: $(INSTALLED)  ## style, types, architecture
 fix: $(INSTALLED)  ## what can be mended automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## the documentation, into site/; a dead link is an error (with --quiet it would not be)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from one run
 	$(BIN)/finch fetch
@@ -46,8 +49,8 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-lowest build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

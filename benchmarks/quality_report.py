@@ -81,7 +81,8 @@ def main() -> None:
                 for other in [
                     rows.get((task, method, budget)) or rows.get((task, method, None), {})
                 ]
-                for i in set(own) & set(other)
+                # In a fixed order, or the intervals would differ from run to run.
+                for i in sorted(set(own) & set(other))
             ]
             if differences and method != options.method:
                 low, high = paired_interval(np.array(differences))
