@@ -50,7 +50,7 @@ class Cell:
 
     @property
     def recovered(self) -> float:
-        """Of the means: single items, whose bounds may be close, would dominate a mean of theirs."""
+        """Of the means: an item whose bounds are close would dominate a mean of shares."""
         return float((self.none.mean() - self.nll.mean()) / (self.none.mean() - self.full.mean()))
 
 
@@ -125,7 +125,9 @@ def main() -> None:
             if paired.size and method != options.method:
                 low, high = paired_interval(paired)
                 count = len(paired)
-                print(f"- {method}: {paired.mean():+.2f} [{low:+.2f}, {high:+.2f}] over {count} items")
+                print(
+                    f"- {method}: {paired.mean():+.2f} [{low:+.2f}, {high:+.2f}] over {count} items"
+                )
 
 
 if __name__ == "__main__":
