@@ -30,6 +30,7 @@ check: $(INSTALLED)  ## style, types, architecture
 fix: $(INSTALLED)  ## what can be mended automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/nbstripout notebooks/*.ipynb
 
 bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from one run
 	$(BIN)/finch fetch
