@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 QUESTION ?= What is the door code of the chemical store?
+# What notebooks say of the Python that last ran them.
+VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
+	nbconvert_exporter pygments_lexer version)
 
 .PHONY: install demo test test-lowest check fix docs bench bench-quality clean
 
@@ -30,6 +33,7 @@ check: $(INSTALLED)  ## style, types, architecture
 fix: $(INSTALLED)  ## what can be mended automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/nbstripout --extra-keys "$(VOLATILE)" notebooks/*.ipynb
 
 docs: $(INSTALLED)  ## the documentation, into site/; a dead link is an error (with --quiet it would not be)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -37,7 +37,9 @@ from finch_integrations.engine.cache import KVCache, share_cache
 from finch_integrations.engine.methods import RATINGS
 from finch_integrations.engine.methods.passages import choose
 from finch_integrations.engine.prompt import Prompt, build_prompt
+from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
+from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 from finch_integrations.types import Document
 
 TASKS = ("squad_long", "nq_multidoc", "science_long", "multihop", "kv_lookup", "needle")
@@ -46,11 +48,17 @@ CHUNK = 1024
 RESULTS = Path(__file__).parent / "results"
 
 # Ways to keep a part, as opposed to the bounds "none", "full" and "gold".
-RAG = {"rag-sentence": (32, 96), "rag-128": (96, 160), "rag-passage": (160, 320)}
+RAG = {
+    "rag-sentence": (32, 96),
+    "rag-128": (96, 160),
+    "rag-passage": (160, 320),
+    "rag-hybrid": (32, 96),
+}
 CACHED = {
     "finch": {"method": "finch"},
     "finch-kv_head": {"method": "finch", "selection": "kv_head", "pooling": "max"},
 }
+ENCODER = SentenceTransformerEncoder(device="cpu")
 METHODS = ("none", "full", "gold", "truncate", *RAG, *CACHED, *RATINGS)
 
 
@@ -163,7 +171,10 @@ class Bench:
         segments = split_segments(prompt, shortest=shortest, longest=longest)
         offsets = (*prompt.offsets, len(prompt.text))
         texts = [prompt.text[offsets[s.start] : offsets[s.end]] for s in segments]
-        return segments, torch.from_numpy(BM25Index.build(texts).scores(prompt.question))
+        scores = torch.from_numpy(BM25Index.build(texts).scores(prompt.question))
+        if method == "rag-hybrid":
+            scores = standardize(scores) + standardize(_similarities(texts, prompt.question))
+        return segments, scores
 
     @torch.inference_mode()
     def _answer_nll(self, cache: KVCache) -> float:
@@ -180,6 +191,12 @@ class Bench:
         )
         logits = output.logits[0, :-1].float().log_softmax(dim=-1)
         return float(-logits.gather(1, torch.tensor(answer)[:, None]).mean())
+
+
+def _similarities(texts: Sequence[str], question: str) -> Tensor:
+    """Cosine similarity of every text to the question, by the embedded embedding model."""
+    query = torch.as_tensor(ENCODER.encode_query(question))
+    return torch.as_tensor(ENCODER.encode_documents(texts)) @ query
 
 
 def _squeeze(text: str) -> str:
@@ -206,6 +223,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--buckets", nargs="+", default=["2k"])
     parser.add_argument("--items", type=int, default=10, help="per task and bucket")
+    parser.add_argument("--skip", type=int, default=0, help="items to leave out before them")
     parser.add_argument("--budgets", nargs="+", type=int, default=BUDGETS, help="parts kept: 1/N")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--model", default="embedded")
@@ -229,11 +247,12 @@ def main() -> None:
     with options.out.open("a", encoding="utf-8") as out:
         for bucket in options.buckets:
             for number in range(options.items):  # all tasks grow together
+                at = options.skip + number
                 for task in options.tasks:
-                    items = load_items(options.data, task, bucket, options.items)
+                    items = load_items(options.data, task, bucket, options.skip + options.items)
                     bench = None
                     for item, method, part in plan(
-                        items[number : number + 1], options.methods, options.budgets
+                        items[at : at + 1], options.methods, options.budgets
                     ):
                         if (options.model, item.id, method, part) in done:
                             continue

@@ -8,6 +8,8 @@ recovered = (NLL_none - NLL_method) / (NLL_none - NLL_full), of the means over t
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,54 @@ def read(path: Path, bucket: str, model: str) -> Rows:
         if row["bucket"] == bucket and row["model"] == model:
             rows[row["task"], row["method"], row["budget"]][row["id"]] = row
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a method did on one task, at one budget.
+
+    Attributes:
+        ids: The items that were measured with this method and with both bounds.
+        nll: Per item.
+        none: The same with no document.
+        full: The same with all documents.
+        survives: Per item, whether an answer is still in the kept text; empty where unknown.
+    """
+
+    ids: Sequence[str]
+    nll: np.ndarray
+    none: np.ndarray
+    full: np.ndarray
+    survives: np.ndarray
+
+    @property
+    def recovered(self) -> float:
+        """Of the means: an item whose bounds are close would dominate a mean of shares."""
+        return float((self.none.mean() - self.nll.mean()) / (self.none.mean() - self.full.mean()))
+
+
+def measured(rows: Rows, task: str, method: str, budget: int | None) -> dict[str, dict[str, Any]]:
+    """A method's scores by item id; the bounds stand for themselves at every budget."""
+    return rows.get((task, method, budget)) or rows.get((task, method, None), {})
+
+
+def make_cell(rows: Rows, task: str, method: str, budget: int | None) -> Cell | None:
+    """Put a method beside its bounds, on the items that all three have; None where none has."""
+    none, full = (rows.get((task, bound, None), {}) for bound in ("none", "full"))
+    own = measured(rows, task, method, budget)
+    ids = sorted(set(own) & set(none) & set(full))
+    if not ids:
+        return None
+    nll, low, high = (np.array([part[i]["nll"] for i in ids]) for part in (own, none, full))
+    known = all("survives" in own[i] for i in ids)
+    survives = np.array([own[i]["survives"] for i in ids if known], dtype=float)
+    return Cell(ids, nll, low, high, survives)
+
+
+def differences(rows: Rows, task: str, method: str, than: str, budget: int | None) -> np.ndarray:
+    """NLL of a method minus that of another one, item by item, on the items that both have."""
+    own, other = (measured(rows, task, name, budget) for name in (method, than))
+    return np.array([own[i]["nll"] - other[i]["nll"] for i in sorted(set(own) & set(other))])
 
 
 def paired_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -56,38 +106,28 @@ def main() -> None:
         for method in METHODS:
             cells, recovered = [], []
             for task in tasks:
-                bounds = [rows.get((task, bound, None), {}) for bound in ("none", "full")]
-                own = rows.get((task, method, budget)) or rows.get((task, method, None), {})
-                ids = sorted(set(own) & set(bounds[0]) & set(bounds[1]))
-                if not ids:
+                part = make_cell(rows, task, method, budget)
+                if part is None:
                     cells.append("")
                     continue
-                none, full, nll = (
-                    np.mean([part[i]["nll"] for i in ids]) for part in (*bounds, own)
-                )
-                recovered.append((none - nll) / (none - full))
-                cell = f"{nll:.2f} ({recovered[-1]:.0%})"
-                if "survives" in own[ids[0]]:
-                    cell += f" [{np.mean([own[i]['survives'] for i in ids]):.0%}]"
+                recovered.append(part.recovered)
+                cell = f"{part.nll.mean():.2f} ({part.recovered:.0%})"
+                if part.survives.size:
+                    cell += f" [{part.survives.mean():.0%}]"
                 cells.append(cell)
             if recovered:
                 print(f"| {method} | " + " | ".join(cells) + f" | {np.mean(recovered):.0%} |")
         print(f"\nNLL of other methods minus {options.method}'s, paired, 95 % interval:\n")
         for method in METHODS:
-            differences = [
-                other[i]["nll"] - own[i]["nll"]
-                for task in tasks
-                for own in [rows.get((task, options.method, budget), {})]
-                for other in [
-                    rows.get((task, method, budget)) or rows.get((task, method, None), {})
-                ]
-                # In a fixed order, or the intervals would differ from run to run.
-                for i in sorted(set(own) & set(other))
-            ]
-            if differences and method != options.method:
-                low, high = paired_interval(np.array(differences))
-                mean, count = np.mean(differences), len(differences)
-                print(f"- {method}: {mean:+.2f} [{low:+.2f}, {high:+.2f}] over {count} items")
+            paired = np.concatenate(
+                [differences(rows, task, method, options.method, budget) for task in tasks]
+            )
+            if paired.size and method != options.method:
+                low, high = paired_interval(paired)
+                count = len(paired)
+                print(
+                    f"- {method}: {paired.mean():+.2f} [{low:+.2f}, {high:+.2f}] over {count} items"
+                )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_the_example_questions_stand_in_the_files_they_name():
     ("method", "target_size"), [("finch", 2048), ("contrast", 512), ("likelihood", 512)]
 )
 def test_a_code_hidden_in_twice_the_window_is_found(embedded_engine, method, target_size):
-    """In more than 16,000 tokens; methods that keep passages need a quarter of the paper's budget."""
+    """In more than 16,000 tokens; keeping passages needs a quarter of the paper's budget."""
     filler = "The grass is green. The sky is blue. The sun is yellow. Here we go. "
     filler += "There and back again. "
     parts = [filler] * 680

@@ -68,15 +68,13 @@ def _segment_attention(
         end, columns = start + len(chunk), slice(first, first + len(chunk))
         cache = share_cache(prefix)
         backbone.forward(chunk, cache)
-        behind = [share_cache(cache) for _ in guides]
         attention = [
-            _attention(backbone, guide, twin, columns, layers)
-            for guide, twin in zip(guides, behind, strict=True)
+            _attention(backbone, guide, share_cache(cache), columns, layers) for guide in guides
         ]
         sums = sums or [part.new_zeros(len(part), len(segments)) for part in attention]
         for total_of, part in zip(sums, attention, strict=True):
             total_of.index_add_(1, owner[start:end], part)
-        on_chunk(end, max(cache_length(twin) for twin in behind))
+        on_chunk(end, cache_length(cache) + max(len(guide.ids) for guide in guides))
     asked, null = sums
     return asked, null
 

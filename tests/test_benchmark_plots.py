@@ -1,0 +1,201 @@
+"""The sums behind the quality tables, and the figures from saved results."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import plots, quality_report
+from benchmarks.quality import RESULTS
+
+# Item -> NLL with no document, with all, and of two methods at a budget of 1/8.
+NLL = {
+    "one": {"none": 4.0, "full": 2.0, "contrast": 1.0, "finch": 3.0},
+    "two": {"none": 6.0, "full": 3.0, "contrast": 4.0, "finch": 6.0},
+    "three": {"none": 5.0, "full": 2.5, "contrast": 2.5},
+}
+
+
+def row(item, method, nll, *, task="squad_long", bucket="4k", budget=8, **more):
+    budget = None if method in plots.BOUNDS else budget
+    facts = {"id": item, "task": task, "bucket": bucket, "model": "embedded", **more}
+    return {**facts, "method": method, "budget": budget, "nll": nll}
+
+
+def write(folder, rows):
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "quality.jsonl").write_text(text, encoding="utf-8")
+    return folder / "quality.jsonl"
+
+
+@pytest.fixture
+def results(tmp_path):
+    return write(
+        tmp_path,
+        [
+            row(item, method, nll, survives=item != "two")
+            if method == "contrast"
+            else row(item, method, nll)
+            for item, scores in NLL.items()
+            for method, nll in scores.items()
+        ],
+    )
+
+
+@pytest.fixture
+def rows(results):
+    return quality_report.read(results, "4k", "embedded")
+
+
+def legend(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_recovered_is_taken_of_the_means(rows):
+    cell = quality_report.make_cell(rows, "squad_long", "contrast", 8)
+    assert cell.ids == ["one", "three", "two"]
+    # Means 5, 2.5 and 2.5: everything is recovered; the mean of the items' shares would be 1.056.
+    assert cell.recovered == pytest.approx(1.0)
+    assert cell.survives.tolist() == [1, 1, 0]
+
+
+def test_a_method_is_compared_with_the_bounds_of_its_own_items(rows):
+    cell = quality_report.make_cell(rows, "squad_long", "finch", 8)
+    assert cell.ids == ["one", "two"]
+    assert cell.recovered == pytest.approx((5 - 4.5) / (5 - 2.5))
+    assert cell.survives.size == 0
+    assert quality_report.make_cell(rows, "squad_long", "finch", 4) is None
+    assert quality_report.make_cell(rows, "needle", "finch", 8) is None
+
+
+def test_the_bounds_are_their_own_zero_and_one(rows):
+    recovered = [
+        quality_report.make_cell(rows, "squad_long", bound, 8).recovered
+        for bound in ("none", "full")
+    ]
+    assert recovered == [0, 1]
+
+
+def test_differences_pair_items(rows):
+    paired = quality_report.differences(rows, "squad_long", "finch", "contrast", 8)
+    assert paired.tolist() == [2, 2]
+    paired = quality_report.differences(rows, "squad_long", "full", "contrast", 8)
+    assert paired.tolist() == [1, 0, -1]
+    assert quality_report.differences(rows, "squad_long", "finch", "contrast", 4).size == 0
+
+
+def test_the_interval_holds_the_mean_and_is_the_same_every_time():
+    values = np.array([0.1, 0.5, 0.4, 0.2, 0.3])
+    low, high = quality_report.paired_interval(values)
+    assert 0.1 <= low < 0.3 < high <= 0.5
+    assert (low, high) == quality_report.paired_interval(values)
+    assert quality_report.paired_interval(np.full(4, 0.25)) == (0.25, 0.25)
+
+
+def test_the_tables_say_what_was_recovered(results, monkeypatch, capsys):
+    argv = ["quality_report", "--results", str(results), "--bucket", "4k"]
+    monkeypatch.setattr("sys.argv", argv)
+    quality_report.main()
+    output = capsys.readouterr().out
+    assert "| contrast | 2.50 (100%) [67%] | 100% |" in output
+    assert "| finch | 4.50 (20%) | 20% |" in output
+    assert "- finch: +2.00 [+2.00, +2.00] over 2 items" in output
+
+
+def test_a_share_whose_hits_are_all_or_none_has_an_interval():
+    low, high = plots.wilson_interval(5, 5)
+    assert (low, high) == (pytest.approx(0.5655, abs=1e-3), 1)
+    assert plots.wilson_interval(0, 5) == (0, pytest.approx(1 - low))
+    low, high = plots.wilson_interval(5, 10)
+    assert (low + high) / 2 == pytest.approx(0.5)
+
+
+def test_the_quality_figure_draws_gains_in_a_panel_per_task(rows):
+    figure = plots.quality_figure(rows, "4k")
+    (axes,) = [axes for axes in figure.axes if axes.axison]
+    assert axes.get_title() == "one article (n = 3)"
+    drawn = {container.get_label(): container[0] for container in axes.containers}
+    assert drawn["contrast (default)"].get_ydata() == pytest.approx([5 - 2.5])
+    assert drawn["finch (the paper's)"].get_ydata() == pytest.approx([5 - 4.5])
+    assert legend(figure) == ["contrast (default)", "finch (the paper's)", "all documents"]
+    (share,) = axes.child_axes
+    figure.draw_without_rendering()
+    # All documents gain 2.5 nats: that is 100 %.
+    assert np.divide(share.get_ylim(), axes.get_ylim()) == pytest.approx([40, 40])
+
+
+def test_no_shares_are_given_where_documents_hardly_help(tmp_path):
+    rows = [row(str(n), "none", 3.0) for n in range(4)]
+    rows += [row(str(n), "full", 3.0 + (-1) ** n) for n in range(4)]
+    rows += [row(str(n), "contrast", 2.0) for n in range(4)]
+    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    assert not plots.quality_figure(read, "4k").axes[0].child_axes
+
+
+def test_the_comparison_with_retrieval_is_paired(rows):
+    left, right = plots.rag_figure(rows, "4k").axes
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "finch (the paper's)",
+        "all documents",
+    ]
+    middles = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 1]
+    assert middles == [[2], [0]]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["contrast (default)"]
+    assert [line.get_xdata() for line in right.lines][1] == pytest.approx([200 / 3])
+
+
+def test_missing_cells_new_methods_tasks_and_buckets_are_drawn(tmp_path):
+    rows = []
+    for bucket in ("16k", "2k"):
+        for item in ("a", "b", "c"):
+            bounds = ("none", "full", "gold")
+            rows += [row(f"{bucket}{item}", m, 3.0, bucket=bucket) for m in bounds]
+            rows += [
+                row(f"{bucket}{item}", method, 2.0, bucket=bucket, budget=budget)
+                for method, budget in (("contrast", 4), ("contrast", 16), ("new", 4))
+            ]
+    rows.append(row("only", "rag-128", 2.0, bucket="2k", task="poems", survives=True))
+    rows.append(row("other", "rag-128", 2.0, bucket="2k", model="large", task="songs"))
+    write(tmp_path, rows)
+    assert list(plots.load_quality(tmp_path / "quality.jsonl")) == ["2k", "16k"]
+    drawn = dict(plots.figures(tmp_path))
+    assert list(drawn) == ["quality-2k", "rag-2k", "quality-16k", "rag-16k", "length"]
+    assert legend(drawn["quality-2k"]) == ["contrast (default)", "new", "all documents"]
+    titles = [axes.get_title() for axes in drawn["quality-2k"].axes if axes.axison]
+    assert titles == ["one article (n = 3)", "poems ", "all of them (n = 3)"]
+    ticks = [label.get_text() for label in drawn["length"].axes[0].get_xticklabels()]
+    assert ticks == ["2k", "16k"]
+    for figure in drawn.values():
+        figure.draw_without_rendering()
+
+
+def test_empty_results_give_empty_figures(tmp_path):
+    assert dict(plots.figures(tmp_path)) == {}
+    draw = (plots.prefill_figure, plots.retrieval_figure, plots.scale_figure, plots.length_figure)
+    for figure in (*(one({}) for one in draw), plots.quality_figure({}, "2k")):
+        figure.draw_without_rendering()
+    plots.rag_figure({}, "2k").draw_without_rendering()
+
+
+def test_the_prefill_figure_shows_medians():
+    ratios = {
+        "time: contrast / full prefill": [0.5, 0.9, 0.7],
+        "time: scoring / contrast": [0.01, 0.01, 0.01],
+        "time: finch / full prefill": [0.8, 0.8, 0.8],
+    }
+    facts = {"tokens": 7900, "target_size": 1024, "model": "M", "machine": "x"}
+    axes = plots.prefill_figure({"ratios": ratios, **facts}).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0.70", "0.80"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["time"]
+
+
+def test_the_command_writes_the_saved_results_as_svg_and_png(tmp_path, monkeypatch):
+    for folder in ("one", "two"):
+        monkeypatch.setattr("sys.argv", ["plots", "--out", str(tmp_path / folder)])
+        plots.main()
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {"prefill.svg", "prefill.png", "retrieval.svg", "scale.png"} <= names
+    assert any(name.startswith("quality-") for name in names)
+    assert (RESULTS / "quality.jsonl").exists()
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
