@@ -21,12 +21,14 @@ from benchmarks.quality import RESULTS
 from benchmarks.quality_report import Rows, differences, make_cell, paired_interval, read
 
 BOUNDS = ("none", "full", "gold")
-OWN = "contrast"
+OWN = "likelihood"
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito); shapes tell them apart, too.
 _BLACK, _GREY = "#222222", "#8a8a8a"
 _STYLES = {
-    "contrast": ("contrast (default)", "#0072B2", "o"),
+    "likelihood": ("likelihood (default)", "#0072B2", "o"),
+    "contrast": ("contrast", "#882255", "P"),
+    "rag-hybrid": ("BM25 + embeddings", "#332288", "h"),
     "finch": ("finch (the paper's)", "#D55E00", "s"),
     "finch-kv_head": ("finch, per KV head", "#E69F00", "D"),
     "rag-sentence": ("BM25, 32–96 tokens", "#009E73", "^"),
@@ -38,7 +40,7 @@ _STYLES = {
     "none": ("no documents", _GREY, "|"),
 }
 # For methods that have no style of their own yet.
-_OTHERS = (("#882255", "P"), ("#999933", ">"), ("#332288", "h"), ("#44AA99", "p"))
+_OTHERS = (("#999933", ">"), ("#44AA99", "p"), ("#661100", "d"))
 _TASKS = {
     "squad_long": "one article",
     "nq_multidoc": "many passages",

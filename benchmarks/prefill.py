@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 FILES = ROOT / "examples" / "station-handbook"
 QUESTION = "What is the door code of the chemical store?"
 TOKENS, TARGET, CHUNK = 7900, 1024, 1024
-METHODS = ("contrast", "finch")
+METHODS = ("likelihood", "contrast", "finch")
 
 
 def measure(kind: str) -> dict[str, float]:
@@ -95,7 +95,7 @@ def first_chunk() -> dict[str, float]:
 def _time_scoring() -> dict[str, float]:
     """Add up the time spent on scores and selection, beside the model's own work."""
     from finch_integrations.engine import attention
-    from finch_integrations.engine.methods import contrast, finch
+    from finch_integrations.engine.methods import contrast, finch, likelihood, passages
 
     spent = {"seconds": 0.0}
     for module, name in (
@@ -103,11 +103,13 @@ def _time_scoring() -> dict[str, float]:
         (finch, "score_tokens"),
         (finch, "pool_scores"),
         (finch, "select_tokens"),
+        (likelihood, "split_segments"),
+        (likelihood, "match_words"),
         (contrast, "split_segments"),
         (contrast, "contrast_scores"),
-        (contrast, "_match_words"),
-        (contrast, "take_best"),
-        (contrast, "arrange"),
+        (contrast, "match_words"),
+        (passages, "take_best"),
+        (passages, "arrange"),
     ):
 
         def timed(*args: object, _run: object = getattr(module, name), **kwargs: object) -> object:

@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "quality.jsonl")
     parser.add_argument("--bucket", default="2k")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--method", default="contrast", help="compared with all others")
+    parser.add_argument("--method", default="likelihood", help="compared with all others")
     options = parser.parse_args()
     rows = read(options.results, options.bucket, options.model)
     tasks = sorted({task for task, _, _ in rows})
