@@ -10,9 +10,9 @@ from benchmarks.quality import RESULTS
 
 # Item -> NLL with no document, with all, and of two methods at a budget of 1/8.
 NLL = {
-    "one": {"none": 4.0, "full": 2.0, "contrast": 1.0, "finch": 3.0},
-    "two": {"none": 6.0, "full": 3.0, "contrast": 4.0, "finch": 6.0},
-    "three": {"none": 5.0, "full": 2.5, "contrast": 2.5},
+    "one": {"none": 4.0, "full": 2.0, "likelihood": 1.0, "finch": 3.0},
+    "two": {"none": 6.0, "full": 3.0, "likelihood": 4.0, "finch": 6.0},
+    "three": {"none": 5.0, "full": 2.5, "likelihood": 2.5},
 }
 
 
@@ -34,7 +34,7 @@ def results(tmp_path):
         tmp_path,
         [
             row(item, method, nll, survives=item != "two")
-            if method == "contrast"
+            if method == "likelihood"
             else row(item, method, nll)
             for item, scores in NLL.items()
             for method, nll in scores.items()
@@ -52,7 +52,7 @@ def legend(figure):
 
 
 def test_recovered_is_taken_of_the_means(rows):
-    cell = quality_report.make_cell(rows, "squad_long", "contrast", 8)
+    cell = quality_report.make_cell(rows, "squad_long", "likelihood", 8)
     assert cell.ids == ["one", "three", "two"]
     # Means 5, 2.5 and 2.5: everything is recovered; the mean of the items' shares would be 1.056.
     assert cell.recovered == pytest.approx(1.0)
@@ -77,11 +77,11 @@ def test_the_bounds_are_their_own_zero_and_one(rows):
 
 
 def test_differences_pair_items(rows):
-    paired = quality_report.differences(rows, "squad_long", "finch", "contrast", 8)
+    paired = quality_report.differences(rows, "squad_long", "finch", "likelihood", 8)
     assert paired.tolist() == [2, 2]
-    paired = quality_report.differences(rows, "squad_long", "full", "contrast", 8)
+    paired = quality_report.differences(rows, "squad_long", "full", "likelihood", 8)
     assert paired.tolist() == [1, 0, -1]
-    assert quality_report.differences(rows, "squad_long", "finch", "contrast", 4).size == 0
+    assert quality_report.differences(rows, "squad_long", "finch", "likelihood", 4).size == 0
 
 
 def test_the_interval_holds_the_mean_and_is_the_same_every_time():
@@ -97,7 +97,7 @@ def test_the_tables_say_what_was_recovered(results, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", argv)
     quality_report.main()
     output = capsys.readouterr().out
-    assert "| contrast | 2.50 (100%) [67%] | 100% |" in output
+    assert "| likelihood | 2.50 (100%) [67%] | 100% |" in output
     assert "| finch | 4.50 (20%) | 20% |" in output
     assert "- finch: +2.00 [+2.00, +2.00] over 2 items" in output
 
@@ -115,9 +115,9 @@ def test_the_quality_figure_draws_gains_in_a_panel_per_task(rows):
     (axes,) = [axes for axes in figure.axes if axes.axison]
     assert axes.get_title() == "one article (n = 3)"
     drawn = {container.get_label(): container[0] for container in axes.containers}
-    assert drawn["contrast (default)"].get_ydata() == pytest.approx([5 - 2.5])
+    assert drawn["likelihood (default)"].get_ydata() == pytest.approx([5 - 2.5])
     assert drawn["finch (the paper's)"].get_ydata() == pytest.approx([5 - 4.5])
-    assert legend(figure) == ["contrast (default)", "finch (the paper's)", "all documents"]
+    assert legend(figure) == ["likelihood (default)", "finch (the paper's)", "all documents"]
     (share,) = axes.child_axes
     figure.draw_without_rendering()
     # All documents gain 2.5 nats: that is 100 %.
@@ -127,7 +127,7 @@ def test_the_quality_figure_draws_gains_in_a_panel_per_task(rows):
 def test_no_shares_are_given_where_documents_hardly_help(tmp_path):
     rows = [row(str(n), "none", 3.0) for n in range(4)]
     rows += [row(str(n), "full", 3.0 + (-1) ** n) for n in range(4)]
-    rows += [row(str(n), "contrast", 2.0) for n in range(4)]
+    rows += [row(str(n), "likelihood", 2.0) for n in range(4)]
     (read,) = plots.load_quality(write(tmp_path, rows)).values()
     assert not plots.quality_figure(read, "4k").axes[0].child_axes
 
@@ -140,7 +140,7 @@ def test_the_comparison_with_retrieval_is_paired(rows):
     ]
     middles = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 1]
     assert middles == [[2], [0]]
-    assert [label.get_text() for label in right.get_yticklabels()] == ["contrast (default)"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["likelihood (default)"]
     assert [line.get_xdata() for line in right.lines][1] == pytest.approx([200 / 3])
 
 
@@ -152,7 +152,7 @@ def test_missing_cells_new_methods_tasks_and_buckets_are_drawn(tmp_path):
             rows += [row(f"{bucket}{item}", m, 3.0, bucket=bucket) for m in bounds]
             rows += [
                 row(f"{bucket}{item}", method, 2.0, bucket=bucket, budget=budget)
-                for method, budget in (("contrast", 4), ("contrast", 16), ("new", 4))
+                for method, budget in (("likelihood", 4), ("likelihood", 16), ("new", 4))
             ]
     rows.append(row("only", "rag-128", 2.0, bucket="2k", task="poems", survives=True))
     rows.append(row("other", "rag-128", 2.0, bucket="2k", model="large", task="songs"))
@@ -160,7 +160,7 @@ def test_missing_cells_new_methods_tasks_and_buckets_are_drawn(tmp_path):
     assert list(plots.load_quality(tmp_path / "quality.jsonl")) == ["2k", "16k"]
     drawn = dict(plots.figures(tmp_path))
     assert list(drawn) == ["quality-2k", "rag-2k", "quality-16k", "rag-16k", "length"]
-    assert legend(drawn["quality-2k"]) == ["contrast (default)", "new", "all documents"]
+    assert legend(drawn["quality-2k"]) == ["likelihood (default)", "new", "all documents"]
     titles = [axes.get_title() for axes in drawn["quality-2k"].axes if axes.axison]
     assert titles == ["one article (n = 3)", "poems ", "all of them (n = 3)"]
     ticks = [label.get_text() for label in drawn["length"].axes[0].get_xticklabels()]
@@ -179,8 +179,8 @@ def test_empty_results_give_empty_figures(tmp_path):
 
 def test_the_prefill_figure_shows_medians():
     ratios = {
-        "time: contrast / full prefill": [0.5, 0.9, 0.7],
-        "time: scoring / contrast": [0.01, 0.01, 0.01],
+        "time: likelihood / full prefill": [0.5, 0.9, 0.7],
+        "time: scoring / likelihood": [0.01, 0.01, 0.01],
         "time: finch / full prefill": [0.8, 0.8, 0.8],
     }
     facts = {"tokens": 7900, "target_size": 1024, "model": "M", "machine": "x"}

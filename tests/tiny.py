@@ -4,6 +4,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 CONFIGS = {
+    "gemma3_text": Gemma3TextConfig,
     "granite": GraniteConfig,
     "llama": LlamaConfig,
     "mistral": MistralConfig,
@@ -25,7 +27,19 @@ CONFIGS = {
     "qwen3": Qwen3Config,
     "smollm3": SmolLM3Config,
 }
+# Some of their layers see a sliding window only: not for methods that observe attention.
+SLIDING = ("gemma3_text",)
+FULL_ATTENTION = [name for name in CONFIGS if name not in SLIDING]
 EXTRA = {
+    "gemma3_text": {
+        "sliding_window": 64,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "query_pre_attn_scalar": 16,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0},
+        },
+    },
     "granite": {"attention_multiplier": 0.25, "residual_multiplier": 0.5},
     "mistral": {"sliding_window": None},
     "smollm3": {"no_rope_layers": [1, 0]},

@@ -15,7 +15,7 @@ from torch import Tensor
 from finch_integrations.engine.attention import Record, observe_attention
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, repeat_cache
 from finch_integrations.engine.support import inspect_model
-from finch_integrations.errors import ConfigurationError
+from finch_integrations.errors import ConfigurationError, UnsupportedModelError
 
 # One lock per configuration object: observing attention switches a field on it, and models made
 # from one configuration share it.
@@ -83,7 +83,15 @@ class Backbone:
 
         Returns:
             Logits for the token after the last one, float32, [vocabulary].
+
+        Raises:
+            UnsupportedModelError: With `record`: not all layers see all tokens.
         """
+        if record and self.spec.sliding:
+            raise UnsupportedModelError(
+                "attention cannot be observed in this model: some of its layers see a sliding "
+                f"window of {self.spec.sliding} tokens only"
+            )
         start = cache_length(cache)
         device = self.device
         positions = torch.arange(start, start + len(ids), device=device)

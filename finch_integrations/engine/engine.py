@@ -175,7 +175,7 @@ class FinchEngine:
         """
         backbone = self.backbone
         config = with_overrides(self.compression, overrides)
-        method = get_method(config.method)
+        method = get_method(config.method, backbone.spec)
         checked = prepare_documents(documents)
         started = time.perf_counter()
         prompt = build_prompt(
@@ -193,6 +193,7 @@ class FinchEngine:
             method, rate = keep_everything, None
         if self.scorer and rate:
             scorer = self.scorer.backbone
+            get_method(config.method, scorer.spec)
             theirs = build_prompt(scorer.tokenizer, checked, query)
             length = scoring_chunk_length(theirs, scorer.spec, config)
             watch = _Watch(len(theirs.documents), started, progress)
@@ -255,7 +256,7 @@ class FinchEngine:
         """
         backbone = self.backbone
         config = with_overrides(self.compression, overrides)
-        get_method(config.method)
+        get_method(config.method, backbone.spec)
         rate = RATINGS.get(config.method)
         if rate is None:
             raise ConfigurationError(

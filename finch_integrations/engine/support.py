@@ -8,7 +8,17 @@ from torch import Tensor
 
 from finch_integrations.errors import ContextTooLongError, FinchError, UnsupportedModelError
 
-ARCHITECTURES = ("granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+ARCHITECTURES = (
+    "gemma3_text",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+)
 ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
 
 
@@ -23,8 +33,10 @@ class ModelSpec:
             frequencies stay the same.
         rope_type: As transformers calls it.
         kv_bytes_per_token: Size of one token's keys and values over all layers.
-        inv_freq: Inverse rope frequencies, float32, [R/2].
+        inv_freq: Inverse rope frequencies, float32, [R/2]; empty with `sliding`.
         rope_layers: For every layer, whether its keys are rotated.
+        sliding: Tokens that some layers see at most; 0 where all see everything. Only methods
+            that leave the attention to the model and move no keys can compress then.
     """
 
     num_layers: int
@@ -34,6 +46,7 @@ class ModelSpec:
     kv_bytes_per_token: int
     inv_freq: Tensor
     rope_layers: tuple[bool, ...]
+    sliding: int = 0
 
 
 def inspect_model(model: Any) -> ModelSpec:
@@ -44,6 +57,7 @@ def inspect_model(model: Any) -> ModelSpec:
     """
     config = model.config
     _refuse_structure(config)
+    sliding = _sliding_window(config)
     rope = _rope_parameters(config)
     num_layers = config.num_hidden_layers
     num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -54,13 +68,14 @@ def inspect_model(model: Any) -> ModelSpec:
         window=_window(config, rope),
         rope_type=rope["rope_type"],
         kv_bytes_per_token=2 * num_layers * num_kv_heads * head_dim * model.dtype.itemsize,
-        inv_freq=_inverse_frequencies(model, rope["rope_type"]),
+        inv_freq=torch.empty(0) if sliding else _inverse_frequencies(model, rope["rope_type"]),
         rope_layers=_rope_layers(config, num_layers),
+        sliding=sliding,
     )
 
 
 def _refuse_structure(config: Any) -> None:
-    """Raise for every structure whose cache is not one growing list of rotated keys."""
+    """Raise for every structure whose cache is not one growing list of rotated keys per layer."""
     kind = getattr(config, "model_type", type(config).__name__)
 
     def refuse(reason: str) -> UnsupportedModelError:
@@ -76,31 +91,35 @@ def _refuse_structure(config: Any) -> None:
         raise refuse(f"it has hybrid or recurrent layers ({', '.join(sorted(recurrent))})")
     if "chunked_attention" in layer_types:
         raise refuse("it has chunked-attention layers")
-    sliding = getattr(config, "sliding_window", None)
-    unused = getattr(config, "use_sliding_window", None) is False
-    if "sliding_attention" in layer_types or (
-        # Models without layer types (Mistral, Phi-3) apply their window in every layer. One at
-        # least as wide as the model's positions can never hide a key.
-        not layer_types and sliding and not unused and sliding < config.max_position_embeddings
-    ):
-        raise refuse(
-            f"its layers see a sliding window of {sliding} tokens only, "
-            "so a compressed cache would be dropped from view"
-        )
     if kind not in ARCHITECTURES:
         raise refuse(f"this architecture is not proven. Proven: {', '.join(ARCHITECTURES)}")
 
 
+def _sliding_window(config: Any) -> int:
+    """Tokens that the model's sliding layers see, 0 if it has none."""
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None) or 0
+    unused = getattr(config, "use_sliding_window", None) is False
+    # Models without layer types (Mistral, Phi-3) apply their window in every layer. One at least
+    # as wide as the model's positions can never hide a key.
+    everywhere = not layer_types and not unused and window < config.max_position_embeddings
+    return int(window) if "sliding_attention" in layer_types or everywhere else 0
+
+
 def _rope_parameters(config: Any) -> dict[str, Any]:
+    """The rotation of the layers that see everything."""
     parameters = dict(getattr(config, "rope_parameters", None) or {})
-    rope_type = parameters.setdefault("rope_type", "default")
-    if rope_type not in ROPE_TYPES:
-        changing = " (its frequencies change with the length)" if "dynamic" in rope_type else ""
-        raise UnsupportedModelError(
-            f"cannot move keys of rope type {rope_type!r}{changing}. "
-            f"Supported: {', '.join(ROPE_TYPES)}"
-        )
-    return parameters
+    # Models with sliding layers may turn their keys by frequencies of their own.
+    for_layers = [value for value in parameters.values() if isinstance(value, dict)]
+    for rope in for_layers or [parameters]:
+        rope_type = rope.setdefault("rope_type", "default")
+        if rope_type not in ROPE_TYPES:
+            changing = " (its frequencies change with the length)" if "dynamic" in rope_type else ""
+            raise UnsupportedModelError(
+                f"cannot move keys of rope type {rope_type!r}{changing}. "
+                f"Supported: {', '.join(ROPE_TYPES)}"
+            )
+    return dict(parameters.get("full_attention", parameters))
 
 
 def _window(config: Any, rope: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.methods.finch import compress_finch
 from finch_integrations.engine.prompt import DocumentSpan, Guide, Prompt
 from tests.reference import reference_finch
-from tests.tiny import CONFIGS, ROPE, make_model
+from tests.tiny import FULL_ATTENTION, ROPE, make_model
 
 PREFIX, GUIDE, QUESTION, CLOSING = 5, 6, 4, 3  # the question is the guide's end
 
@@ -81,7 +81,7 @@ def test_every_option_equals_the_reference(options, target, chunk_length):
 
 
 @pytest.mark.parametrize("kv_heads_of", [(4, 4), (6, 2), (8, 1)], ids=["gqa1", "gqa3", "gqa8"])
-@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("architecture", FULL_ATTENTION)
 def test_every_architecture_equals_the_reference(architecture, kv_heads_of):
     heads, kv_heads = kv_heads_of
     model = make_model(architecture, heads=heads, kv_heads=kv_heads)
@@ -103,7 +103,7 @@ def test_partial_rotary_equals_the_reference():
     assert_equals_reference(model, prompt, target=20, chunk_length=16)
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("architecture", FULL_ATTENTION)
 def test_bfloat16_follows_float32(architecture):
     """With the same weights; rounding may swap close calls, so most choices must agree."""
     prompt = random_prompt(100)

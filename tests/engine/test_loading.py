@@ -152,9 +152,11 @@ def test_bad_loading_options_are_named(options, reason):
 
 def test_an_unsupported_model_is_refused_when_loaded(tmp_path):
     path = tmp_path / "model"
-    make_model("mistral", sliding_window=128).save_pretrained(path)
+    make_model(rope={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}).save_pretrained(
+        path
+    )
     make_tokenizer().save_pretrained(path)
-    with pytest.raises(UnsupportedModelError, match="sliding window of 128"):
+    with pytest.raises(UnsupportedModelError, match="'dynamic'"):
         FinchEngine.from_pretrained(path, device="cpu")
 
 

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from finch_integrations import ConfigurationError, Document, FinchEngine
+from finch_integrations import (
+    ConfigurationError,
+    Document,
+    FinchEngine,
+    UnsupportedModelError,
+)
 from finch_integrations.config import CompressionConfig
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.backbone import Backbone
@@ -15,8 +20,9 @@ from finch_integrations.engine.methods.passages import arrange, take_best
 from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
+from finch_integrations.report import question_attention
 from tests.reference_passages import reference_passages
-from tests.tiny import CONFIGS, make_model, make_tokenizer
+from tests.tiny import CONFIGS, FULL_ATTENTION, SLIDING, make_model, make_tokenizer
 
 DOCUMENTS = [
     "The tide turns at nine. Bring the ropes. " * 6
@@ -37,9 +43,11 @@ def compress(method, model, *, target, chunk_length, documents=DOCUMENTS):
     return prompt, compressed, steps
 
 
-@pytest.mark.parametrize("method", RATINGS)
-@pytest.mark.parametrize("architecture", CONFIGS)
-def test_every_architecture_equals_the_reference(architecture, method):
+@pytest.mark.parametrize(
+    ("method", "architecture"),
+    [("likelihood", name) for name in CONFIGS] + [("contrast", name) for name in FULL_ATTENTION],
+)
+def test_every_architecture_equals_the_reference(method, architecture):
     model = make_model(architecture, heads=6, kv_heads=2)
     assert_equals_reference(method, model, target=200, chunk_length=256)
 
@@ -79,6 +87,20 @@ def test_memory_does_not_grow_with_the_documents(method, chunk_length):
     assert {states.keys.shape[-2] for states in compressed.cache.layers} == {
         len(prompt.prefix) + 64
     }
+
+
+@pytest.mark.parametrize("architecture", SLIDING)
+@pytest.mark.parametrize("method", ["contrast", "finch"])
+def test_sliding_windows_need_the_method_that_leaves_attention_to_the_model(
+    architecture, method, tokenizer
+):
+    engine = FinchEngine(make_model(architecture), tokenizer)
+    guided = FinchEngine(make_model(), tokenizer, scorer=engine)
+    for run in (engine.compress, *([guided.compress] if method != "finch" else [])):
+        with pytest.raises(UnsupportedModelError, match="window of 64 tokens only. Use method="):
+            run(DOCUMENTS, QUESTION, target_size=100, method=method)
+    with pytest.raises(UnsupportedModelError, match="attention cannot be observed"):
+        question_attention(engine, DOCUMENTS, QUESTION)
 
 
 def test_segments_read_side_by_side_take_no_more_memory_than_a_chunk():

@@ -33,19 +33,13 @@ TINY = {
 }
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
 REFUSED = {
-    "sliding window": (MistralConfig(**TINY, sliding_window=128), "sliding window of 128"),
-    "sliding layers": (
-        Qwen2Config(**TINY, use_sliding_window=True, sliding_window=64, max_window_layers=1),
-        "sliding window of 64",
-    ),
-    "mixed sliding": (Gemma3TextConfig(**TINY, sliding_window=64), "sliding window of 64"),
     "dynamic rope": (LlamaConfig(**TINY, rope_parameters=DYNAMIC), "'dynamic'.*change"),
     "unproven": (
         GPTNeoXConfig(
             vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
             num_attention_heads=2, max_position_embeddings=512,
         ),
-        "not proven. Proven: granite, llama",
+        "not proven. Proven: gemma3_text, granite, llama",
     ),
 }  # fmt: skip
 
@@ -90,6 +84,21 @@ def test_every_supported_architecture_is_accepted(architecture):
     spec = inspect_model(make_model(architecture))
     assert (spec.num_layers, spec.num_kv_heads, spec.window) == (2, 2, 2048)
     assert spec.rope_layers == ((True, False) if architecture == "smollm3" else (True, True))
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        (MistralConfig(**TINY, sliding_window=128), 128),
+        (Qwen2Config(**TINY, use_sliding_window=True, sliding_window=64, max_window_layers=1), 64),
+        (Qwen2Config(**TINY, use_sliding_window=False, sliding_window=64), 0),
+        (MistralConfig(**TINY, sliding_window=512), 0),
+        (Gemma3TextConfig(**TINY, sliding_window=32), 32),
+    ],
+)
+def test_sliding_windows_are_known(config, window):
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert inspect_model(model).sliding == window
 
 
 def test_a_sliding_window_that_covers_the_whole_window_is_accepted():

@@ -10,7 +10,8 @@ from finch_integrations.engine.methods.finch import compress_finch
 from finch_integrations.engine.methods.full import keep_everything
 from finch_integrations.engine.methods.likelihood import rate_by_likelihood
 from finch_integrations.engine.methods.passages import Rate, keep_passages
-from finch_integrations.errors import ConfigurationError
+from finch_integrations.engine.support import ModelSpec
+from finch_integrations.errors import ConfigurationError, UnsupportedModelError
 
 RATINGS: dict[str, Rate] = {"likelihood": rate_by_likelihood, "contrast": rate_by_contrast}
 METHODS: dict[str, Method] = {
@@ -30,12 +31,18 @@ __all__ = [
 ]
 
 
-def get_method(name: str) -> Method:
-    """Look up a method.
+def get_method(name: str, spec: ModelSpec) -> Method:
+    """Look up a method for a model.
 
     Raises:
         ConfigurationError: There is no such method.
+        UnsupportedModelError: It cannot compress for this model.
     """
     if name not in METHODS:
         raise ConfigurationError(f"unknown method {name!r}. Known: {', '.join(sorted(METHODS))}")
+    if spec.sliding and name != "likelihood":
+        raise UnsupportedModelError(
+            f"the method {name!r} cannot compress for this model: some of its layers see a "
+            f"sliding window of {spec.sliding} tokens only. Use method='likelihood'"
+        )
     return METHODS[name]
