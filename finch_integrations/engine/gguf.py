@@ -56,10 +56,10 @@ def load_gguf(path: Path, **model_kwargs: Any) -> tuple[Any, Any]:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
         )
-    return _plain_model(loaded, config), tokenizer
+    return plain_model(loaded, config), tokenizer
 
 
-def _plain_model(loaded: Any, config: Any) -> Any:
+def plain_model(loaded: Any, config: Any) -> Any:
     """Move the weights into a model without GGUF's quantization record, so it can be saved."""
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -67,6 +67,10 @@ def _plain_model(loaded: Any, config: Any) -> Any:
         model = AutoModelForCausalLM.from_config(config, dtype=loaded.dtype)
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
+    # What is computed when a model is made is in no state dict: rotations, Gemma's scale.
     model.base_model.rotary_emb = loaded.base_model.rotary_emb
+    for name, buffer in loaded.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, buffer)
     model.generation_config = loaded.generation_config
     return model.eval()

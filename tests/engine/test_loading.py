@@ -13,8 +13,8 @@ from finch_integrations import (
     ModelLoadError,
     UnsupportedModelError,
 )
-from finch_integrations.engine import loading
-from tests.tiny import make_model, make_tokenizer, text_of
+from finch_integrations.engine import gguf, loading
+from tests.tiny import CONFIGS, make_model, make_tokenizer, text_of
 
 
 @pytest.fixture
@@ -186,3 +186,12 @@ def test_corrupt_gguf_files_are_named(tmp_path, content, reason):
     path.write_bytes(content)
     with pytest.raises(ModelLoadError, match=reason):
         FinchEngine.from_pretrained(path, device="cpu")
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_a_model_freed_of_its_gguf_record_says_the_same(architecture):
+    loaded = make_model(architecture)
+    model = gguf.plain_model(loaded, loaded.config)
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    ids = torch.arange(1, 90)[None]
+    assert torch.equal(model(ids).logits, loaded(ids).logits)
