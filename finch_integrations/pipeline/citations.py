@@ -45,8 +45,9 @@ def cite(quotes: Sequence[Quote], documents: Sequence[Document]) -> tuple[Citati
 
 def _citation(quote: Quote, document: Document) -> Citation:
     metadata = document.metadata
-    # A chunk's place in its document; whole documents start at 0.
-    offset = int(metadata.get("start_index", 0))
+    # A chunk's place in its document; whole documents start at 0. Metadata may be anybody's.
+    start = metadata.get("start_index")
+    offset = start if isinstance(start, int) else 0
     section = heading_at(find_headings(document.text), quote.source_start)
     id = str(metadata.get("document_id", document.id))
     return Citation(
