@@ -125,8 +125,7 @@ def _open_retriever(options: AskOptions) -> tuple[Retriever, tuple[SkippedFile, 
 
 def _stream(rag: FinchRAG, options: AskOptions) -> RagAnswer:
     """Answer, and write the answer out as it comes."""
-    first_step = "searching" if options.index else "reading the first chunk"
-    with console.CompressionBar(first_step) as bar:
+    with console.CompressionBar() as bar:
         pieces = rag.stream(options.question, progress=bar)
         first = next(pieces)
     for piece in chain([first], pieces):

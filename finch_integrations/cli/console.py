@@ -58,9 +58,7 @@ def busy(message: str) -> Iterator[None]:
 class CompressionBar:
     """A progress bar for a compression; use as a context manager and as `progress` callback."""
 
-    def __init__(self, first_step: str) -> None:
-        """Say what goes on until the first chunk has been read."""
-        self._first_step = first_step
+    def __init__(self) -> None:
         self._bar = Progress(
             TextColumn("Compressing"),
             BarColumn(bar_width=20),
@@ -74,7 +72,7 @@ class CompressionBar:
 
     def __enter__(self) -> "CompressionBar":
         self._bar.start()
-        self._task = self._bar.add_task("", total=None, state=self._first_step)
+        self._task = self._bar.add_task("", total=None, state="reading the first chunk")
         return self
 
     def __exit__(self, *_: object) -> None:
