@@ -1,21 +1,21 @@
-"""`finch ask`: read files, compress them under the question, stream the answer."""
+"""`finch ask`: read or find files, compress them under the question, stream the answer."""
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finch_integrations.cli import console
 from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.reading import ReadResult, read_documents
-from finch_integrations.types import CompressionStats, DocumentShare, Excerpt, GenerationResponse
-
-if TYPE_CHECKING:
-    from finch_integrations.engine.engine import FinchEngine
+from finch_integrations.pipeline.ask import AnswerReport
+from finch_integrations.pipeline.citations import Citation
+from finch_integrations.pipeline.rag import FinchRAG, RagAnswer, Retriever, WholeSet
+from finch_integrations.reading import SkippedFile, read_documents
+from finch_integrations.types import DocumentShare, Excerpt
 
 _SOURCES_SHOWN = 5
 
@@ -40,61 +40,56 @@ class AskOptions:
 def run_ask(options: AskOptions) -> None:
     """Run the command."""
     # Options are checked before anything slow happens.
-    compression = CompressionConfig(**options.compression)
-    sampling = SamplingParams(**options.sampling)
+    CompressionConfig(**options.compression)
+    SamplingParams(**options.sampling)
     if options.report:
         _check_place(options.report)
-    retrieval = RetrievalConfig(**options.retrieval)
-    files = _read_or_open(options)
+    retriever, skipped = _open_retriever(options)
     with console.busy(f"Loading the model ({options.model})"):
         from transformers.utils import logging
 
-        from finch_integrations.engine.engine import FinchEngine
+        from finch_integrations.pipeline.handle import EngineHandle
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        engine = FinchEngine.from_pretrained(
-            options.model,
-            device=options.device,
-            dtype=options.dtype,
-            compression=compression,
-            sampling=sampling,
-        )
-    with engine:
-        if options.index:
-            files = _search(options, retrieval, engine)
-        with console.CompressionBar() as bar:
-            context = engine.compress(files.documents, options.question, progress=bar)
-        started = time.perf_counter()
-        pieces = []
-        for piece in engine.stream(context):
-            pieces.append(piece)
-            if not options.as_json:
-                console.write(piece.text, end="")
-        seconds = time.perf_counter() - started
-        report = None
+        handle = EngineHandle(options.model, device=options.device, dtype=options.dtype)
+        engine = handle.engine
+    rag = FinchRAG(
+        retriever,
+        handle,
+        compression=options.compression,
+        sampling=options.sampling,
+        keep_context=options.report is not None,
+    )
+    try:
+        answer = _stream(rag, options)
+        page = None
         if options.report:
             from finch_integrations.report import make_report
 
-            answer = "".join(piece.text for piece in pieces)
-            report = make_report(engine, files.documents, options.question, context, answer=answer)
-    sources = _rank_sources(context.documents, context.excerpts)
-    if options.as_json:
-        console.write(
-            json.dumps(
-                _as_json(options, files, pieces, sources, context.stats, seconds),
-                ensure_ascii=False,
-                indent=2,
+            assert answer.report.context is not None, "it was asked for"
+            page = make_report(
+                engine,
+                answer.documents,
+                options.question,
+                answer.report.context,
+                answer=answer.text,
             )
-        )
+    finally:
+        handle.close()
+    sources = _rank_sources(answer.report.documents, answer.report.excerpts)
+    if options.as_json:
+        content = _as_json(options, skipped, answer, sources)
+        console.write(json.dumps(content, ensure_ascii=False, indent=2))
     else:
         console.write("")
         _show_sources(sources)
-        console.note(_statistics_line(context.stats, pieces[-1], seconds), style="dim")
+        _show_citations(answer.citations)
+        console.note(_statistics_line(answer.report), style="dim")
     # Last, so that nothing is lost if the disk is full.
-    if options.report and report:
+    if options.report and page:
         try:
-            report.save(options.report)
+            page.save(options.report)
         except OSError as error:
             raise InvalidInputError(
                 f"the report cannot be written to {options.report} ({error.strerror}). "
@@ -113,39 +108,31 @@ def _check_place(path: Path) -> None:
         )
 
 
-def _read_or_open(options: AskOptions) -> ReadResult:
-    """Read the files; of an index, only make sure that it is there."""
+def _open_retriever(options: AskOptions) -> tuple[Retriever, tuple[SkippedFile, ...]]:
+    """Read all files, or open the index to search them in."""
+    config = RetrievalConfig(**options.retrieval)
     if bool(options.paths) == bool(options.index):
         raise InvalidInputError("give files or folders to read, or --index; one of the two")
     if options.index:
-        from finch_integrations.retrieval.store import read_index
+        from finch_integrations.retrieval.hybrid import HybridRetriever
 
-        read_index(options.index)
-        return ReadResult((), ())
+        return HybridRetriever.load(options.index, config=config), ()
     files = read_documents(options.paths)
     for file in files.skipped:
         console.warn(f"skipped {file.path}: {file.reason}")
-    return files
+    return WholeSet(files.documents), files.skipped
 
 
-def _search(options: AskOptions, config: RetrievalConfig, engine: "FinchEngine") -> ReadResult:
-    """Find the documents that the question is about."""
-    from finch_integrations.retrieval.hybrid import HybridRetriever
-
-    assert options.index is not None, "there is an index"
-    tokenizer = engine.backbone.tokenizer
-    retriever = HybridRetriever.load(
-        options.index,
-        config=config,
-        count_tokens=lambda text: len(
-            tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        ),
-    )
-    with console.busy("Searching"):
-        documents = retriever.retrieve(options.question)
-    if not documents:
-        raise InvalidInputError(f"the index {options.index} has nothing on this question")
-    return ReadResult(tuple(documents), ())
+def _stream(rag: FinchRAG, options: AskOptions) -> RagAnswer:
+    """Answer, and write the answer out as it comes."""
+    with console.CompressionBar() as bar:
+        pieces = rag.stream(options.question, progress=bar)
+        first = next(pieces)
+    for piece in chain([first], pieces):
+        if not options.as_json:
+            console.write(piece.text, end="")
+    assert piece.answer is not None, "the last piece has the answer"
+    return piece.answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,30 +167,44 @@ def _show_sources(sources: Sequence[_Source]) -> None:
         console.note(f"  and {len(sources) - len(shown)} more", style="dim")
 
 
-def _statistics_line(stats: CompressionStats, last: GenerationResponse, seconds: float) -> str:
+def _show_citations(citations: Sequence[Citation]) -> None:
+    if citations:
+        console.note("\nCitations (what the answer shares with them, word for word):", style="bold")
+    for citation in citations:
+        section = f"  {citation.section}" if citation.section else ""
+        place = f"{citation.source}:{citation.source_start}-{citation.source_end}"
+        console.note(f"  {place}{section}")
+        console.quote(citation.text, indent=10)
+
+
+def _statistics_line(report: AnswerReport) -> str:
+    stats = report.compression
+    assert stats is not None, "there are documents"
     return (
         f"{stats.document_tokens:,} document tokens, {stats.kept_tokens:,} kept "
         f"({stats.document_tokens / stats.kept_tokens:.1f}x smaller), "
         f"peak KV {stats.peak_kv_tokens:,} tokens, "
         f"compressed in {stats.seconds:.1f} s, "
-        f"answered {last.generation_tokens} tokens in {seconds:.1f} s"
+        f"answered {report.generation_tokens} tokens in {report.generation_seconds:.1f} s"
     )
 
 
 def _as_json(
     options: AskOptions,
-    files: ReadResult,
-    pieces: Sequence[GenerationResponse],
+    skipped: Sequence[SkippedFile],
+    answer: RagAnswer,
     sources: Sequence[_Source],
-    stats: CompressionStats,
-    seconds: float,
 ) -> dict[str, Any]:
+    report = answer.report
+    stats = report.compression
+    assert stats is not None, "there are documents"
     return {
         "question": options.question,
-        "answer": "".join(piece.text for piece in pieces),
-        "finish_reason": pieces[-1].finish_reason,
+        "answer": answer.text,
+        "finish_reason": report.finish_reason,
         "model": options.model,
         "method": options.compression["method"],
+        "citations": [asdict(citation) for citation in answer.citations],
         "sources": [
             asdict(source.share)
             | {
@@ -212,12 +213,12 @@ def _as_json(
             }
             for source in sources
         ],
-        "skipped": [asdict(file) for file in files.skipped],
+        "skipped": [asdict(file) for file in skipped],
         "statistics": asdict(stats)
         | {
             "compression_ratio": stats.compression_ratio,
-            "prompt_tokens": pieces[-1].prompt_tokens,
-            "generation_tokens": pieces[-1].generation_tokens,
-            "generation_seconds": seconds,
+            "prompt_tokens": report.prompt_tokens,
+            "generation_tokens": report.generation_tokens,
+            "generation_seconds": report.generation_seconds,
         },
     }

@@ -1,11 +1,14 @@
 """Quotes as LangChain's standard citations, and the translator that shows them in blocks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import Citation, ContentBlock, TextContentBlock
 
+from finch_integrations.pipeline import citations as pipeline
+from finch_integrations.pipeline.citations import cite
 from finch_integrations.pipeline.quotes import Quote
 from finch_integrations.types import Document, DocumentShare
 
@@ -15,25 +18,39 @@ PROVIDER = "finch"
 def make_citations(
     quotes: Sequence[Quote], documents: Sequence[Document], shares: Sequence[DocumentShare]
 ) -> list[Citation]:
-    """Make a citation of every run of words that the answer shares with a document."""
+    """Make a citation of every run of words that the answer shares with a document.
+
+    `extras` has the place in the document as it was handed over, and as `place` in the file that
+    it is a chunk of, if it is one.
+    """
+    named = [
+        replace(document, id=share.id) for document, share in zip(documents, shares, strict=True)
+    ]
     return [
-        _make_citation(quote, documents[quote.document], shares[quote.document].id)
-        for quote in quotes
+        _make_citation(quote, named[quote.document], found)
+        for quote, found in zip(quotes, cite(quotes, named), strict=True)
     ]
 
 
-def _make_citation(quote: Quote, document: Document, id: str) -> Citation:
+def _make_citation(quote: Quote, document: Document, found: pipeline.Citation) -> Citation:
     source = document.metadata.get("source")
     citation = Citation(
         type="citation",
-        start_index=quote.start,
-        end_index=quote.end,
-        cited_text=document.text[quote.source_start : quote.source_end],
+        start_index=found.start,
+        end_index=found.end,
+        cited_text=found.text,
         extras={
             "document_index": quote.document,
-            "document_id": id,
+            "document_id": document.id,
             "source_start": quote.source_start,
             "source_end": quote.source_end,
+            "place": {
+                "document_id": found.document_id,
+                "source": found.source,
+                "section": found.section,
+                "start": found.source_start,
+                "end": found.source_end,
+            },
         },
     )
     if title := document.title or source:

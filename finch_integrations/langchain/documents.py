@@ -98,6 +98,12 @@ def from_langchain(document: LangChainDocument) -> Document:
     )
 
 
+def to_langchain(document: Document) -> LangChainDocument:
+    """Convert one document; its title goes into the metadata."""
+    title = {} if document.title is None else {"title": document.title}
+    return LangChainDocument(document.text, id=document.id, metadata={**title, **document.metadata})
+
+
 def _as_document(item: object, name: str) -> Document:
     if isinstance(item, LangChainDocument):
         return from_langchain(item)

@@ -10,6 +10,9 @@ from langchain_core.retrievers import BaseRetriever
 from langgraph.runtime import Runtime
 
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.langchain.documents import to_langchain
+from finch_integrations.pipeline.rag import FinchRAG
+from finch_integrations.types import Document as FoundDocument
 
 
 class FinchDocumentsState(AgentState[Any]):
@@ -25,15 +28,21 @@ class FinchDocumentsMiddleware(AgentMiddleware[FinchDocumentsState, Any, Any]):
     asked without documents.
 
     Example:
+        rag = FinchRAG(HybridRetriever.load("handbook.index"))
         agent = create_agent(
-            ChatFinch(), tools=[], middleware=[FinchDocumentsMiddleware(retriever)]
+            ChatFinch(engine=rag.handle), tools=[], middleware=[FinchDocumentsMiddleware(rag)]
         )
     """
 
     state_schema = FinchDocumentsState
 
-    def __init__(self, retriever: BaseRetriever) -> None:
-        """Take the retriever; it sees the text of the last human message."""
+    def __init__(self, retriever: BaseRetriever | FinchRAG) -> None:
+        """Take what finds the documents; it sees the text of the last human message.
+
+        Args:
+            retriever: A retriever of LangChain; or a `FinchRAG`, which finds documents that fit
+                its model's budget. The agent's model answers: make it of the same `handle`.
+        """
         super().__init__()
         self.retriever = retriever
 
@@ -41,13 +50,19 @@ class FinchDocumentsMiddleware(AgentMiddleware[FinchDocumentsState, Any, Any]):
         self, state: FinchDocumentsState, runtime: Runtime[Any]
     ) -> dict[str, Any] | None:
         """Retrieve documents for the question."""
-        return {"documents": self.retriever.invoke(_question(state["messages"]))}
+        question = _question(state["messages"])
+        if isinstance(self.retriever, FinchRAG):
+            return _found(self.retriever.retrieve(question))
+        return {"documents": self.retriever.invoke(question)}
 
     async def abefore_agent(
         self, state: FinchDocumentsState, runtime: Runtime[Any]
     ) -> dict[str, Any] | None:
         """Retrieve documents for the question."""
-        return {"documents": await self.retriever.ainvoke(_question(state["messages"]))}
+        question = _question(state["messages"])
+        if isinstance(self.retriever, FinchRAG):
+            return _found(await self.retriever.aretrieve(question))
+        return {"documents": await self.retriever.ainvoke(question)}
 
     def wrap_model_call(
         self,
@@ -64,6 +79,10 @@ class FinchDocumentsMiddleware(AgentMiddleware[FinchDocumentsState, Any, Any]):
     ) -> ModelResponse[Any]:
         """Hand the documents over."""
         return await handler(_with_documents(request))
+
+
+def _found(documents: Sequence[FoundDocument]) -> dict[str, Any]:
+    return {"documents": [to_langchain(document) for document in documents]}
 
 
 def _with_documents(request: ModelRequest[Any]) -> ModelRequest[Any]:

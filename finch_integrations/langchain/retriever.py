@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from finch_integrations.documents import prepare_documents, with_unique_ids
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.langchain.documents import from_langchain
+from finch_integrations.langchain.documents import from_langchain, to_langchain
 from finch_integrations.retrieval.hybrid import CHUNK_SIZE, HybridRetriever
 from finch_integrations.retrieval.legs import StoreLeg
 from finch_integrations.retrieval.store import read_index
@@ -159,7 +159,7 @@ class FinchRetriever(BaseRetriever):
         self, query: str, k: int | None, options: dict[str, Any]
     ) -> list[LangChainDocument]:
         options = {"top_k": self.k if k is None else k, **self.search_kwargs, **options}
-        return [_to_langchain(document) for document in self.hybrid.retrieve(query, **options)]
+        return [to_langchain(document) for document in self.hybrid.retrieve(query, **options)]
 
 
 def _with_store(
@@ -174,8 +174,3 @@ def _with_store(
 
     leg = StoreLeg(words.collection, search)
     return HybridRetriever(words.collection, [*words.legs, leg], reranker=reranker)
-
-
-def _to_langchain(document: Document) -> LangChainDocument:
-    title = {} if document.title is None else {"title": document.title}
-    return LangChainDocument(document.text, id=document.id, metadata={**title, **document.metadata})

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.types import (
+    CompressionProgress,
     CompressionStats,
     Document,
     DocumentShare,
+    Excerpt,
     FinishReason,
     GenerationResponse,
     Message,
 )
 
 if TYPE_CHECKING:
+    from finch_integrations.engine.context import CompressedContext
     from finch_integrations.engine.engine import FinchEngine
+
+Progress = Callable[[CompressionProgress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,8 @@ class AskRequest:
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
+        progress: Called after every chunk of the compression.
+        keep_context: Whether the report is to hold the compressed documents.
     """
 
     messages: tuple[Message, ...]
@@ -40,6 +47,8 @@ class AskRequest:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
+    keep_context: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,8 @@ class AnswerReport:
         compression: What the compression did; None without documents.
         documents: Per document, how much of it was kept.
         quotes: Where the answer repeats the documents word for word.
+        excerpts: The passages that were kept of them, where the method keeps passages.
+        context: The compressed documents, if they were asked for.
     """
 
     finish_reason: FinishReason
@@ -63,6 +74,8 @@ class AnswerReport:
     compression: CompressionStats | None
     documents: tuple[DocumentShare, ...]
     quotes: tuple[Quote, ...]
+    excerpts: tuple[Excerpt, ...] = ()
+    context: "CompressedContext | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +99,7 @@ def ask(
     Raises:
         FinchError: As `FinchEngine.compress`, `.stream` and `.chat` raise it.
     """
-    stats: CompressionStats | None = None
-    shares: tuple[DocumentShare, ...] = ()
+    context: CompressedContext | None = None
     pieces: Iterator[GenerationResponse]
     if request.documents:
         system, history, question = _split(request.messages)
@@ -98,11 +110,10 @@ def ask(
             system=system,
             history=history,
             chat_template_kwargs=request.chat_template_kwargs,
-            progress=lambda _: check(),
+            progress=lambda state: _proceed(state, request.progress, check),
             **instruction,
             **request.compression,
         )
-        stats, shares = context.stats, context.documents
         pieces = engine.stream(context, **request.sampling)
     else:
         pieces = engine.chat(
@@ -121,11 +132,21 @@ def ask(
                 prompt_tokens=piece.prompt_tokens,
                 generation_tokens=piece.generation_tokens,
                 generation_seconds=time.perf_counter() - started,
-                compression=stats,
-                documents=shares,
+                compression=context.stats if context else None,
+                documents=context.documents if context else (),
                 quotes=find_quotes(answer, request.documents),
+                excerpts=context.excerpts if context else (),
+                context=context if request.keep_context else None,
             )
         yield AnswerPiece(text=piece.text, report=report)
+
+
+def _proceed(
+    state: CompressionProgress, progress: Progress | None, check: Callable[[], None]
+) -> None:
+    check()
+    if progress is not None:
+        progress(state)
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, list[Message], str]:

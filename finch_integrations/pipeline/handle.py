@@ -114,6 +114,11 @@ class EngineHandle:
         settings = {name: v for name, v in self._settings.items() if name not in _SECRET}
         return repr((str(self._model), sorted(settings.items())))
 
+    def count_tokens(self, text: str) -> int:
+        """Measure a text in the model's tokens; loads the model if need be."""
+        tokenizer = self.engine.backbone.tokenizer
+        return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
     def named(self, model: object) -> "EngineHandle":
         """This handle, or one of another model on the same device.
 

@@ -34,7 +34,8 @@ def index_files(
         progress: Called as the build goes on.
 
     Raises:
-        InvalidInputError: A path does not exist, or not one file could be read.
+        InvalidInputError: A path does not exist, not one file could be read, or another process
+            builds this index.
         MissingExtraError: The file readers or sentence-transformers are not installed.
         ModelLoadError: The encoder cannot be loaded.
     """

@@ -1,51 +1,57 @@
 """FinchRAG: from a question to an answer over a large collection, with citations."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from finch_integrations.documents import check_text
+from finch_integrations.documents import check_text, prepare_documents
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
+from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest, Progress
+from finch_integrations.pipeline.citations import Citation, cite
 from finch_integrations.pipeline.handle import EngineHandle
-from finch_integrations.pipeline.quotes import Quote
-from finch_integrations.retrieval.chunking import find_headings, heading_at
+from finch_integrations.pipeline.options import refuse_unknown
 from finch_integrations.types import Document, Message
 
 
 class Retriever(Protocol):
     """What finds documents, such as a `HybridRetriever`."""
 
-    def retrieve(self, query: str, **options: Any) -> Sequence[Document]:
-        """Find what a query asks for."""
+    def retrieve(
+        self, query: str, *, count_tokens: Callable[[str], int], **options: Any
+    ) -> Sequence[Document]:
+        """Find what a query asks for.
+
+        Args:
+            query: The question.
+            count_tokens: Measures texts as the model that answers does.
+            options: The caller's.
+        """
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Citation:
-    """A run of words that the answer shares with a document.
+class WholeSet:
+    """A retriever that leaves nothing out: for sets that can be compressed as they are."""
 
-    Attributes:
-        start: First character in the answer.
-        end: Behind its last character in the answer.
-        document_id: Id of the whole document.
-        source: Where the document came from, such as a file's path; its id if that is not known.
-        section: The heading that the words stand under.
-        source_start: First character in the whole document's text.
-        source_end: Behind its last character there.
-        text: The words as the document has them.
-    """
+    def __init__(self, documents: Iterable[Document | str | Mapping[str, Any]]) -> None:
+        """Take documents as the engine does.
 
-    start: int
-    end: int
-    document_id: str
-    source: str
-    section: str | None
-    source_start: int
-    source_end: int
-    text: str
+        Raises:
+            InvalidInputError: There is none, or one is unusable.
+        """
+        self._documents = tuple(prepare_documents(documents))
+
+    def retrieve(
+        self, query: str, *, count_tokens: Callable[[str], int], **options: Any
+    ) -> tuple[Document, ...]:
+        """Return all documents.
+
+        Raises:
+            ConfigurationError: There are options, which would do nothing.
+        """
+        refuse_unknown(options, (), owner="a whole document set's retrieval")
+        return self._documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +97,20 @@ class FinchRAG:
         instruction: str | None = None,
         compression: Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
+        keep_context: bool = False,
     ) -> None:
         """Put the halves together; the model is loaded when it is first used.
 
         Args:
-            retriever: Finds the documents; its configuration says how many and how long.
+            retriever: Finds the documents; its configuration says how many and how long. Its
+                `max_tokens` are the model's.
             model: An `EngineHandle`, or what it takes: a model's name, or a `FinchEngine`.
             system: System text, kept verbatim.
             instruction: Stands between documents and question; None: the engine's own.
             compression: Fields of `CompressionConfig` to change.
             sampling: Fields of `SamplingParams` to change.
+            keep_context: Hand the compressed documents out with the answer, to be saved, shown
+                or asked again; they are as large as the cache.
         """
         self.retriever = retriever
         self.handle = model if isinstance(model, EngineHandle) else EngineHandle(model)
@@ -108,70 +118,98 @@ class FinchRAG:
         self._instruction = instruction
         self._compression = dict(compression or {})
         self._sampling = dict(sampling or {})
+        self._keep_context = keep_context
+
+    def retrieve(self, query: str, **retrieval: Any) -> tuple[Document, ...]:
+        """Find the documents that an answer would rest on; there may be none.
+
+        Args:
+            query: The question.
+            retrieval: For the retriever, such as `filter`, `top_k` and `return_parents`.
+
+        Raises:
+            InvalidInputError: The question is unusable.
+            FinchError: As the retriever raises it.
+        """
+        check_text("the question", query)
+        found = self.retriever.retrieve(query, count_tokens=self.handle.count_tokens, **retrieval)
+        return tuple(found)
+
+    async def aretrieve(self, query: str, **retrieval: Any) -> tuple[Document, ...]:
+        """Like `retrieve`, without blocking the event loop."""
+        return await asyncio.to_thread(self.retrieve, query, **retrieval)
 
     def stream(
-        self, query: str, *, history: Sequence[Message] = (), **retrieval: Any
+        self,
+        query: str,
+        *,
+        history: Sequence[Message] = (),
+        progress: Progress | None = None,
+        **retrieval: Any,
     ) -> Generator[RagPiece, None, None]:
         """Answer a question piece by piece; closing the generator stops the work.
 
         Args:
             query: The question.
             history: Earlier user and assistant turns.
-            retrieval: For the retriever, such as `filter`, `top_k` and `return_parents`.
+            progress: Called after every chunk of the compression, in another thread.
+            retrieval: For the retriever, as for `retrieve`.
 
         Raises:
             InvalidInputError: The question is unusable, or nothing was found on it.
             FinchError: As retriever and engine raise it.
         """
-        documents = self._retrieve(query, retrieval)
+        request = self._request(query, history, progress, self.retrieve(query, **retrieval))
         text = ""
-        with closing(self.handle.stream(self._request(query, history, documents))) as pieces:
+        with closing(self.handle.stream(request)) as pieces:
             for piece in pieces:
                 text += piece.text
-                yield _piece(piece, text, documents)
+                yield _piece(piece, text, request.documents)
 
     async def astream(
-        self, query: str, *, history: Sequence[Message] = (), **retrieval: Any
+        self,
+        query: str,
+        *,
+        history: Sequence[Message] = (),
+        progress: Progress | None = None,
+        **retrieval: Any,
     ) -> AsyncGenerator[RagPiece, None]:
         """Like `stream`, without blocking the event loop; cancelling the task stops the work."""
-        documents = await asyncio.to_thread(self._retrieve, query, retrieval)
+        documents = await self.aretrieve(query, **retrieval)
+        request = self._request(query, history, progress, documents)
         text = ""
-        request = self._request(query, history, documents)
         async with aclosing(self.handle.astream(request)) as pieces:
             async for piece in pieces:
                 text += piece.text
-                yield _piece(piece, text, documents)
+                yield _piece(piece, text, request.documents)
 
-    def answer(self, query: str, *, history: Sequence[Message] = (), **retrieval: Any) -> RagAnswer:
-        """Answer a question at once; arguments and errors as for `stream`."""
-        *_, last = self.stream(query, history=history, **retrieval)
+    def answer(self, query: str, **options: Any) -> RagAnswer:
+        """Answer a question at once; options and errors as for `stream`."""
+        *_, last = self.stream(query, **options)
         assert last.answer is not None, "the last piece has the answer"
         return last.answer
 
-    async def aanswer(
-        self, query: str, *, history: Sequence[Message] = (), **retrieval: Any
-    ) -> RagAnswer:
+    async def aanswer(self, query: str, **options: Any) -> RagAnswer:
         """Like `answer`, without blocking the event loop."""
         answer = None
-        async with aclosing(self.astream(query, history=history, **retrieval)) as pieces:
+        async with aclosing(self.astream(query, **options)) as pieces:
             async for piece in pieces:
                 answer = piece.answer
         assert answer is not None, "the last piece has the answer"
         return answer
 
-    def _retrieve(self, query: str, options: Mapping[str, Any]) -> tuple[Document, ...]:
-        check_text("the question", query)
-        documents = tuple(self.retriever.retrieve(query, **options))
+    def _request(
+        self,
+        query: str,
+        history: Sequence[Message],
+        progress: Progress | None,
+        documents: tuple[Document, ...],
+    ) -> AskRequest:
         if not documents:
             raise InvalidInputError(
-                f"the collection has nothing on {query!r}. Ask in other words, widen the filter "
-                "or lower score_threshold"
+                f"the collection has nothing on {query!r}. Ask in other words; where there is a "
+                "filter or a score_threshold, it may be too strict"
             )
-        return documents
-
-    def _request(
-        self, query: str, history: Sequence[Message], documents: tuple[Document, ...]
-    ) -> AskRequest:
         system: list[Message] = (
             [{"role": "system", "content": self._system}] if self._system else []
         )
@@ -181,30 +219,14 @@ class FinchRAG:
             instruction=self._instruction,
             compression=self._compression,
             sampling=self._sampling,
+            progress=progress,
+            keep_context=self._keep_context,
         )
 
 
 def _piece(piece: AnswerPiece, text: str, documents: tuple[Document, ...]) -> RagPiece:
     if piece.report is None:
         return RagPiece(text=piece.text)
-    citations = tuple(_citation(quote, documents[quote.document]) for quote in piece.report.quotes)
+    citations = cite(piece.report.quotes, documents)
     answer = RagAnswer(text=text, documents=documents, citations=citations, report=piece.report)
     return RagPiece(text=piece.text, answer=answer)
-
-
-def _citation(quote: Quote, document: Document) -> Citation:
-    metadata = document.metadata
-    # A chunk's place in its document; whole documents start at 0.
-    offset = int(metadata.get("start_index", 0))
-    section = heading_at(find_headings(document.text), quote.source_start)
-    id = str(metadata.get("document_id", document.id))
-    return Citation(
-        start=quote.start,
-        end=quote.end,
-        document_id=id,
-        source=str(metadata.get("source") or id),
-        section=section or metadata.get("section"),
-        source_start=quote.source_start + offset,
-        source_end=quote.source_end + offset,
-        text=document.text[quote.source_start : quote.source_end],
-    )

@@ -99,7 +99,8 @@ def build_index(
         progress: Called as the build goes on.
 
     Raises:
-        InvalidInputError: Not one document could be read, or the folder holds other files.
+        InvalidInputError: Not one document could be read, the folder holds other files, or
+            another process builds this index.
         ConfigurationError: Encoder or chunk size are unusable.
         ModelLoadError: The encoder cannot be loaded.
     """

@@ -60,7 +60,7 @@ class HybridRetriever:
         *,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
-        count_tokens: Callable[[str], int] = estimate_tokens,
+        count_tokens: Callable[[str], int] | None = None,
     ) -> None:
         """Put a retriever together; `from_documents` and `open_index` are the usual ways.
 
@@ -70,7 +70,8 @@ class HybridRetriever:
             reranker: A CrossEncoder or its name, LangChain's cross-encoder, or a function of
                 (query, text) pairs that returns their scores.
             config: Defaults for `retrieve`.
-            count_tokens: Measures texts against `max_tokens`; the default is an estimate.
+            count_tokens: Measures texts against `max_tokens`; None: as `retrieve` is told, or
+                else by an estimate.
 
         Raises:
             ConfigurationError: The legs or the reranker are unusable.
@@ -95,7 +96,7 @@ class HybridRetriever:
         chunk_size: int | None = CHUNK_SIZE,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
-        count_tokens: Callable[[str], int] = estimate_tokens,
+        count_tokens: Callable[[str], int] | None = None,
     ) -> Self:
         """Index documents in memory.
 
@@ -133,7 +134,7 @@ class HybridRetriever:
         chunk_size: int | None = None,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
-        count_tokens: Callable[[str], int] = estimate_tokens,
+        count_tokens: Callable[[str], int] | None = None,
     ) -> Self:
         """Open an index on disk; its documents, words and vectors stay there.
 
@@ -209,7 +210,12 @@ class HybridRetriever:
                 write_vectors(folder, dense.vectors, dense.probe)
 
     def retrieve(
-        self, query: str, *, filter: MetadataFilter | None = None, **overrides: Any
+        self,
+        query: str,
+        *,
+        filter: MetadataFilter | None = None,
+        count_tokens: Callable[[str], int] | None = None,
+        **overrides: Any,
     ) -> list[Document]:
         """Find what a query asks for.
 
@@ -217,6 +223,8 @@ class HybridRetriever:
             query: A question or some words.
             filter: Metadata that documents must have, `{"year": 2024}`, where a list names
                 alternatives; or a function of the metadata.
+            count_tokens: Measures texts against `max_tokens` where the constructor was not told
+                how to.
             overrides: Fields of `RetrievalConfig` to change for this call.
 
         Returns:
@@ -234,9 +242,10 @@ class HybridRetriever:
             hits = self._reranked(query, hits[: max(config.fetch_k, config.top_k)])
         threshold = -math.inf if config.score_threshold is None else config.score_threshold
         hits = [hit for hit in hits if hit.metadata["score"] >= threshold][: config.top_k]
+        measure = self.count_tokens or count_tokens or estimate_tokens
         if config.return_parents:
-            return select_parents(hits, self.collection, config.max_tokens, self.count_tokens)
-        return select_hits(hits, config.max_tokens, self.count_tokens)
+            return select_parents(hits, self.collection, config.max_tokens, measure)
+        return select_hits(hits, config.max_tokens, measure)
 
     def _fused(
         self, query: str, filter: MetadataFilter | None, config: RetrievalConfig

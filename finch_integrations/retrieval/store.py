@@ -9,6 +9,8 @@ The file `index.json` holds the settings and names the folder with the data:
 - bm25/: the BM25 index
 - vectors.npy: unit vectors, float16; [C, D]
 - probe.npy: the encoder's vector of a fixed sentence; [D]
+
+The file `.lock` is locked while somebody builds; readers pay no attention to it.
 """
 
 import hashlib
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from finch_integrations.bm25 import BM25Index
@@ -38,6 +41,7 @@ FORMAT = 1
 _MANIFEST = "index.json"
 _DATA = "data-"
 _DRAFT = ".build-"
+_LOCK = ".lock"
 # Documents kept in memory while results are made; each may be a whole book.
 _RECENT = 32
 
@@ -182,26 +186,44 @@ def new_index(path: Path, settings: IndexSettings) -> Iterator[Path]:
         A folder for the data files.
 
     Raises:
-        InvalidInputError: The folder holds other files.
+        InvalidInputError: The folder holds other files, or another build of the index is running.
     """
     existed = path.is_dir()
     check_target(path)
     path.mkdir(parents=True, exist_ok=True)
-    draft = path / f"{_DRAFT}{secrets.token_hex(4)}"
-    draft.mkdir()
+    with _only_builder(path):
+        draft = path / f"{_DRAFT}{secrets.token_hex(4)}"
+        draft.mkdir()
+        try:
+            yield draft
+            data = path / (_DATA + draft.name.removeprefix(_DRAFT))
+            os.rename(draft, data)
+            _publish(path, {"format": FORMAT, "data": data.name, "settings": asdict(settings)})
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            if not existed:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        for old in path.iterdir():
+            if old.name.startswith((_DATA, _DRAFT)) and old != data:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _only_builder(path: Path) -> Iterator[None]:
+    """Keep other builders out; the system lets go of the lock of a process that dies."""
+    lock = FileLock(path / _LOCK, blocking=False)
     try:
-        yield draft
-        data = path / (_DATA + draft.name.removeprefix(_DRAFT))
-        os.rename(draft, data)
-        _publish(path, {"format": FORMAT, "data": data.name, "settings": asdict(settings)})
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        if not existed:
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-    for old in path.iterdir():
-        if old.name.startswith((_DATA, _DRAFT)) and old != data:
-            shutil.rmtree(old, ignore_errors=True)
+        lock.acquire()
+    except Timeout:
+        raise InvalidInputError(
+            f"another process builds the index {path} at this moment. Wait until it is done, or "
+            "give another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def make_settings(encoder: Encoder | None, chunk_size: int | None) -> IndexSettings:
@@ -226,7 +248,7 @@ def check_target(path: Path) -> None:
         InvalidInputError: It is a file, or a folder with other files.
     """
     if path.is_dir():
-        names = (_MANIFEST, _DATA, _DRAFT)
+        names = (_MANIFEST, _DATA, _DRAFT, _LOCK)
         foreign = [file.name for file in path.iterdir() if not file.name.startswith(names)]
         if foreign:
             raise InvalidInputError(

@@ -1,6 +1,7 @@
 """`finch index`, `finch search` and `finch ask --index`, in process on tiny models."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +12,7 @@ from tests.encoders import save_bert
 from tests.tiny import make_model, make_tokenizer
 
 run = CliRunner().invoke
+HANDBOOK = Path(__file__).parents[2] / "examples" / "station-handbook"
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +139,32 @@ def test_ask_counts_the_budget_in_the_models_tokens(files, model):
     assert "not one result fits max_tokens=5: the shortest has 22 tokens" in none.stderr
 
 
+@pytest.mark.model
+def test_ask_shows_file_section_and_place_of_what_the_answer_cites(
+    embedded_engine, tmp_path, monkeypatch
+):
+    """`embedded_engine` makes sure that the model has been fetched."""
+    monkeypatch.chdir(HANDBOOK.parent)
+    path = f"{HANDBOOK.name}/04-laboratory.md"
+    arguments = ["index", path, "--out", str(tmp_path / "idx"), "--encoder", "none"]
+    assert run(app, arguments).exit_code == 0
+    ask = ["ask", "What is the door code of the chemical store?", "--max-new-tokens", "20"]
+    ask += ["--target-size", "512", "--device", "cpu", "--dtype", "float32"]
+    found = run(app, [*ask, "--index", str(tmp_path / "idx")])
+    answer = json.loads(run(app, [*ask, path, "--json"]).stdout)
+    assert found.stdout == answer["answer"] + "\n"
+    (citation,) = answer["citations"]
+    text = (HANDBOOK.parent / path).read_text("utf-8")
+    start, end = citation["source_start"], citation["source_end"]
+    assert text[start:end] == citation["text"]
+    assert "7316" in citation["text"]
+    assert (citation["source"], citation["section"]) == (path, "Doors and keys")
+    lines = found.stderr.splitlines()
+    place = lines.index(f"  {path}:{start}-{end}  Doors and keys")
+    assert lines[place - 1].startswith("Citations")
+    assert citation["text"][:40] in lines[place + 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -169,7 +197,7 @@ def test_ask_says_when_the_index_has_nothing(files, model):
     index("--encoder", "none")
     result = run(app, ["ask", "zebra?", "--index", "idx", *model])
     assert result.exit_code == 1
-    assert "the index idx has nothing on this question" in result.stderr
+    assert "the collection has nothing on 'zebra?'" in result.stderr
 
 
 def test_an_interrupted_index_ends_quietly_and_leaves_nothing(files, monkeypatch):

@@ -12,8 +12,14 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
 
-from finch_integrations import Document
-from finch_integrations.langchain import FinchDocumentsMiddleware, document_prompt, format_docs
+from finch_integrations import Document, FinchRAG, HybridRetriever, RetrievalConfig
+from finch_integrations.langchain import (
+    ChatFinch,
+    FinchDocumentsMiddleware,
+    document_prompt,
+    format_docs,
+)
+from tests.tiny import text_of
 
 Q = "Where is it?"
 BASED = "Answer any use questions based solely on the context below:"
@@ -175,6 +181,36 @@ async def test_middleware_retrieves_and_hands_over(chat, retriever, answer, call
     assert finch(message)["documents_from"] == "kwarg"
     texts = [Document(document.page_content) for document in found]
     assert message.text == answer(texts, Q, system="Be brief.")
+
+
+@pytest.mark.parametrize("call", ["invoke", "ainvoke"])
+async def test_middleware_hands_over_what_finch_rag_finds(engine, call):
+    """Found, counted and answered as by `FinchRAG` alone, and cited by file and section."""
+    documents = [
+        Document(f"# Boats\n{text_of(60, seed=1)} boat.", id="a", metadata={"source": "a.md"}),
+        Document(f"# Doors\nThe code is 4711. {text_of(60, seed=2)} boat.", id="b", title="B"),
+    ]
+    options = {"compression": {"target_size": 60}, "sampling": {"max_new_tokens": 8}}
+    search = HybridRetriever.from_documents(
+        documents, chunk_size=40, config=RetrievalConfig(max_tokens=70)
+    )
+    rag = FinchRAG(search, engine, **options)
+    agent = create_agent(
+        ChatFinch(engine=rag.handle, target_size=60, max_tokens=8),
+        tools=[],
+        middleware=[FinchDocumentsMiddleware(rag)],
+    )
+    state = {"messages": [HumanMessage("Which boat?")]}
+    result = await agent.ainvoke(state) if call == "ainvoke" else agent.invoke(state)
+    expected = rag.answer("Which boat?")
+    assert [d.id for d in result["documents"]] == [d.id for d in expected.documents]
+    assert len(expected.documents) < len(search.retrieve("Which boat?"))
+    message = result["messages"][-1]
+    assert message.text == expected.text
+    scores = finch(message)["document_scores"]
+    assert [s["kept_tokens"] for s in scores] == [
+        share.kept_tokens for share in expected.report.documents
+    ]
 
 
 def test_middleware_without_hits_asks_without_documents(chat, retriever):

@@ -3,9 +3,10 @@
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from finch_integrations import Document, DocumentShare
+from finch_integrations import Document, DocumentShare, HybridRetriever
 from finch_integrations.langchain.call import Call
 from finch_integrations.langchain.citations import make_citations
+from finch_integrations.langchain.documents import from_langchain, to_langchain
 from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
 from finch_integrations.pipeline.quotes import find_quotes
 
@@ -31,6 +32,13 @@ CITATION = {
         "document_id": "boat",
         "source_start": 0,
         "source_end": 23,
+        "place": {
+            "document_id": "boat",
+            "source": "https://example.org/boat",
+            "section": None,
+            "start": 0,
+            "end": 23,
+        },
     },
 }
 
@@ -92,3 +100,36 @@ def test_content_that_is_blocks_already_is_left_to_langchain():
     blocks = [{"type": "text", "text": "Hi."}]
     message = AIMessage(blocks, response_metadata={"model_provider": "finch"})
     assert message.content_blocks == blocks
+
+
+def test_the_place_of_a_chunk_is_its_files():
+    whole = Document("# Boats\nNone.\n# Doors\nThe code of the store is 4711.", id="lab.md")
+    search = HybridRetriever.from_documents([whole], chunk_size=40)
+    chunk = from_langchain(to_langchain(search.retrieve("code")[0]))
+    share = DocumentShare(id=chunk.id, title=None, tokens=9, kept_tokens=3)
+    quotes = find_quotes("I think the code of the store is 4711.", [chunk])
+    (citation,) = make_citations(quotes, [chunk], [share])
+    place = citation["extras"]["place"]
+    assert (place["document_id"], place["source"], place["section"]) == (
+        "lab.md",
+        "lab.md",
+        "Doors",
+    )
+    assert whole.text[place["start"] : place["end"]] == citation["cited_text"]
+    extras = citation["extras"]
+    assert extras["document_id"] == chunk.id
+    cited = chunk.text[extras["source_start"] : extras["source_end"]]
+    assert cited == citation["cited_text"]
+
+
+def test_documents_without_id_and_odd_metadata_are_cited_all_the_same():
+    document = Document("The boat leaves at nine.", metadata={"start_index": "odd"})
+    share = DocumentShare(id="doc-1", title=None, tokens=9, kept_tokens=3)
+    (citation,) = make_citations(find_quotes(ANSWER, [document]), [document], [share])
+    assert citation["extras"]["place"] == {
+        "document_id": "doc-1",
+        "source": "doc-1",
+        "section": None,
+        "start": 0,
+        "end": 23,
+    }

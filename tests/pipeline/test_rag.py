@@ -8,7 +8,7 @@ from finch_integrations import ConfigurationError, Document, InvalidInputError
 from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport
 from finch_integrations.pipeline.handle import EngineHandle
 from finch_integrations.pipeline.quotes import find_quotes
-from finch_integrations.pipeline.rag import FinchRAG, _piece
+from finch_integrations.pipeline.rag import FinchRAG, WholeSet, _piece
 from finch_integrations.retrieval import HybridRetriever
 from tests.encoders import HashEncoder
 
@@ -76,6 +76,53 @@ def test_leaving_a_stream_stops_the_work(retriever, engine, model):
     hook.remove()
     # All of the second answer, and of the first one little more than its first token.
     assert 500 < len(lengths) < 700
+
+
+def test_a_whole_set_is_answered_from_as_it_is(engine):
+    rag = FinchRAG(WholeSet(DOCUMENTS), engine, compression=COMPRESSION, sampling=SAMPLING)
+    expected = engine.generate(engine.compress(DOCUMENTS, QUESTION, **COMPRESSION), **SAMPLING)
+    answer = rag.answer(QUESTION)
+    assert answer.text == expected.text
+    assert list(answer.documents) == DOCUMENTS
+    with pytest.raises(ConfigurationError, match="has no option 'top_k'"):
+        rag.answer(QUESTION, top_k=3)
+    with pytest.raises(InvalidInputError, match="there is no document"):
+        WholeSet([])
+
+
+def test_the_budget_is_counted_in_the_answering_models_tokens(retriever, engine):
+    """One byte is one token of this model, and a quarter of one by the estimate."""
+    rag = FinchRAG(retriever, engine)
+    lengths = [len(document.text) for document in retriever.retrieve(QUESTION)]
+    budget = lengths[0] + lengths[1]
+    fits = retriever.retrieve(QUESTION, max_tokens=budget, count_tokens=len)
+    assert len(fits) == 2 < len(retriever.retrieve(QUESTION, max_tokens=budget))
+    assert rag.retrieve(QUESTION, max_tokens=budget) == tuple(fits)
+    assert rag.answer(QUESTION, max_tokens=budget).documents == tuple(fits)
+    assert asyncio.run(rag.aretrieve(QUESTION, max_tokens=budget)) == tuple(fits)
+    # Whoever gave the retriever a measure of its own means it.
+    retriever.count_tokens = lambda text: 1
+    assert len(rag.retrieve(QUESTION, max_tokens=3)) == 3
+
+
+def test_a_model_is_not_loaded_to_search_without_a_budget(retriever):
+    rag = FinchRAG(retriever, "./no-such-model")
+    assert rag.retrieve(QUESTION) == tuple(retriever.retrieve(QUESTION))
+
+
+def test_progress_is_reported_and_the_context_kept_only_if_asked_for(retriever, engine):
+    seen = []
+    compression = {**COMPRESSION, "chunk_length": 32}
+    rag = FinchRAG(retriever, engine, compression=compression, sampling=SAMPLING, keep_context=True)
+    report = rag.answer(QUESTION, progress=seen.append).report
+    read = [state.tokens for state in seen]
+    assert read == sorted(set(read))
+    assert read[-1] == seen[-1].total_tokens
+    assert len(read) > 3
+    assert report.excerpts == report.context.excerpts != ()
+    again = engine.generate(report.context, **SAMPLING)
+    assert again.text == rag.answer(QUESTION).text
+    assert FinchRAG(retriever, engine, sampling=SAMPLING).answer(QUESTION).report.context is None
 
 
 def test_system_history_and_instruction_reach_the_model(retriever, engine):

@@ -69,6 +69,39 @@ def contents(path):
     }
 
 
+def names(path):
+    return sorted(file.name.partition("-")[0] for file in path.iterdir())
+
+
+BUILDER = """
+import sys
+from finch_integrations import Document
+from finch_integrations.retrieval import Source, build_index
+
+def pause(progress):
+    if progress.step == "words":
+        print("building", flush=True)
+        sys.stdin.readline()
+
+build_index(sys.argv[1], [Source("a", "1", lambda: Document("A ladder."))], progress=pause)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def builder(index):
+    """Another process in the middle of a build; a line on its standard input lets it go on."""
+    with subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(index)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "building\n"
+        yield process
+        process.kill()
+
+
 @pytest.fixture
 def index(tmp_path):
     build(tmp_path / "index", TEXTS)
@@ -81,7 +114,7 @@ def test_a_new_index_reads_and_encodes_everything(tmp_path):
     assert (report.added, report.changed, report.removed, report.unchanged) == (3, 0, 0, 0)
     assert report.encoded == report.chunks > 3
     assert report.rebuilt is None
-    assert len(list((tmp_path / "deep" / "index").iterdir())) == 2
+    assert names(tmp_path / "deep" / "index") == [".lock", "data", "index.json"]
 
 
 def test_without_changes_nothing_is_read_encoded_or_written(index):
@@ -103,7 +136,7 @@ def test_only_changed_sources_are_read_and_encoded(index):
     assert set(encoder.encoded[1:-1]) == {"New\nA new ladder.", "Doors\nThe door is blue."}
     assert (report.added, report.changed, report.removed, report.unchanged) == (1, 1, 1, 1)
     assert report.encoded == 2
-    assert len(list(index.iterdir())) == 2
+    assert names(index) == [".lock", "data", "index.json"]
 
 
 def test_removed_sources_are_not_found_and_their_vectors_are_gone(index):
@@ -172,9 +205,8 @@ def test_a_build_killed_before_the_switch_leaves_the_old_index_and_is_cleaned_up
     (index / "index.json.new").write_text("half")
     assert HybridRetriever.load(index, encoder=HashEncoder()).retrieve(QUERY) == expected
     build(index, {**TEXTS, "new": "A ladder."})
-    names = sorted(path.name for path in index.iterdir())
-    assert len(names) == 2
-    assert "data-dead" not in names
+    assert names(index) == [".lock", "data", "index.json"]
+    assert not (index / "data-dead").exists()
 
 
 def test_a_killed_process_leaves_the_old_index_as_it_was(index):
@@ -197,6 +229,59 @@ build_index({str(index)!r}, [Source("a", "1", lambda: Document("A door."))], pro
     assert len(left) > len(before)
     report, _ = build(index, TEXTS)
     assert (report.unchanged, report.encoded) == (3, 0)
+
+
+def test_a_second_builder_is_refused_and_harms_neither_index_nor_first_builder(index, builder):
+    before = contents(index)
+    with pytest.raises(InvalidInputError, match="another process builds the index .*Wait until"):
+        build_index(index, Reader().sources({"new": "A ladder."}))
+    with pytest.raises(InvalidInputError, match="another process builds the index"):
+        HybridRetriever.from_documents(["A door."]).save(index)
+    assert contents(index) == before
+    builder.communicate("go on\n")
+    assert builder.returncode == 0
+    assert [document.id for document in HybridRetriever.load(index).collection.documents] == ["a"]
+    build(index, TEXTS)
+
+
+def test_readers_pay_no_attention_to_a_builder(index, builder):
+    search = HybridRetriever.load(index, encoder=HashEncoder())
+    expected = search.retrieve(QUERY)
+    report, _ = build(index, TEXTS)  # nothing has changed: nothing is built
+    assert report.unchanged == 3
+    builder.communicate("go on\n")
+    assert builder.returncode == 0
+    assert search.retrieve(QUERY) == expected
+
+
+def test_a_builder_that_is_killed_or_stopped_leaves_no_lock(index, builder):
+    builder.kill()
+    builder.wait()
+    assert (index / ".lock").exists()
+    report, _ = build(index, {**TEXTS, "new": "A ladder."})
+    assert report.added == 1
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index(index, Reader().sources(TEXTS), chunk_size=40, progress=interrupt)
+    build(index, TEXTS)
+
+
+def test_a_refused_builder_does_not_remove_a_first_builds_folder(tmp_path):
+    path = tmp_path / "new"
+    refused = []
+
+    def build_again(progress):
+        if progress.step == "words":
+            with pytest.raises(InvalidInputError, match="another process builds"):
+                build_index(path, Reader().sources({"b": "A boat."}))
+            refused.append(True)
+
+    build_index(path, Reader().sources({"a": "A door."}), progress=build_again)
+    assert refused
+    assert HybridRetriever.load(path).retrieve("door")
 
 
 def test_an_interrupted_first_build_leaves_nothing(tmp_path):
