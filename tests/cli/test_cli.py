@@ -76,7 +76,9 @@ def test_ask_json_is_one_object_with_everything(model_folder, files):
     assert {s["id"] for s in answer["sources"]} == {f"{files}/a.txt", f"{files}/b.md"}
     assert sum(s["kept_tokens"] for s in answer["sources"]) == pytest.approx(201)
     assert all(0 <= s["kept_share"] <= 1 for s in answer["sources"])
-    scores = [s["best_passage"]["score"] for s in answer["sources"]]
+    best = [s["best_passage"] for s in answer["sources"]]
+    scores = [passage["score"] for passage in best if passage]
+    assert len(scores) == sum(s["kept_tokens"] > 0 for s in answer["sources"])
     assert scores == sorted(scores, reverse=True)
     assert [file["path"] for file in answer["skipped"]] == [f"{files}/empty.txt"]
     statistics = answer["statistics"]
