@@ -29,14 +29,19 @@ def engine(model, tokenizer):
 
 
 @pytest.fixture(scope="session")
-def embedded_engine():
-    """The embedded model's real weights; tests that use it carry the marker `model`."""
+def embedded_model():
+    """Where the embedded model's real weights are; tests of it carry the marker `model`."""
     from finch_integrations.engine.embedded import embedded_path
 
     try:
-        embedded_path()
+        return embedded_path()
     except ModelLoadError as error:
         pytest.fail(f"{error} (make test does that)")
+
+
+@pytest.fixture(scope="session")
+def embedded_engine(embedded_model):
+    """The embedded model, loaded; it stays loaded for all tests that follow."""
     with FinchEngine.from_pretrained("embedded", device="cpu", dtype=torch.float32) as engine:
         yield engine
 

@@ -62,6 +62,8 @@ ROPE = {
         "original_max_position_embeddings": 512,
     },
 }
+# Not supported: its frequencies change with the length.
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -141,9 +141,8 @@ def test_ask_counts_the_budget_in_the_models_tokens(files, model):
 
 @pytest.mark.model
 def test_ask_shows_file_section_and_place_of_what_the_answer_cites(
-    embedded_engine, tmp_path, monkeypatch
+    embedded_model, tmp_path, monkeypatch
 ):
-    """`embedded_engine` makes sure that the model has been fetched."""
     monkeypatch.chdir(HANDBOOK.parent)
     path = f"{HANDBOOK.name}/04-laboratory.md"
     arguments = ["index", path, "--out", str(tmp_path / "idx"), "--encoder", "none"]

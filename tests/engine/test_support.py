@@ -16,7 +16,7 @@ from transformers import (
 
 from finch_integrations import FinchEngine, UnsupportedModelError
 from finch_integrations.engine.support import inspect_model
-from tests.tiny import CONFIGS, ROPE, make_model, make_tokenizer
+from tests.tiny import CONFIGS, DYNAMIC, ROPE, make_model, make_tokenizer
 
 TINY = {
     "vocab_size": 64,
@@ -31,7 +31,6 @@ TINY = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
 REFUSED = {
     "dynamic rope": (LlamaConfig(**TINY, rope_parameters=DYNAMIC), "'dynamic'.*change"),
     "unproven": (

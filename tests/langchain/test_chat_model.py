@@ -41,7 +41,7 @@ from finch_integrations import (
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.langchain import ChatFinch
 from finch_integrations.pipeline.handle import EngineHandle
-from tests.tiny import make_model, make_tokenizer, text_of
+from tests.tiny import DYNAMIC, make_model, make_tokenizer, text_of
 
 Q = "Where is it?"
 TEXTS = [text_of(150, seed=1), text_of(120, seed=2)]
@@ -654,7 +654,7 @@ def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer, chat):
 
 def test_unsupported_models_are_refused_when_handed_over(tokenizer):
     with pytest.raises(UnsupportedModelError):
-        ChatFinch(model=make_model("mistral", sliding_window=64), tokenizer=tokenizer)
+        ChatFinch(model=make_model(rope=DYNAMIC), tokenizer=tokenizer)
 
 
 def test_a_call_can_name_another_model(folder, chat):

@@ -49,7 +49,7 @@ from finch_integrations.pipeline.handle import EngineHandle
 from finch_integrations.pipeline.quotes import find_quotes
 from tests.llama_index.conftest import say, tiny_engine
 from tests.llama_index.contract import CHAT, COMPLETE, collect
-from tests.tiny import make_model, make_tokenizer, text_of
+from tests.tiny import DYNAMIC, make_model, make_tokenizer, text_of
 
 Q = "Where is it?"
 TEXTS = [text_of(150, seed=1), text_of(120, seed=2)]
@@ -629,7 +629,7 @@ def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer, llm):
     with pytest.raises(ConfigurationError, match="two models are given: 'embedded' and"):
         FinchLLM(model="embedded", engine=FinchEngine(model, tokenizer))
     with pytest.raises(UnsupportedModelError):
-        FinchLLM(model=make_model("mistral", sliding_window=64), tokenizer=tokenizer)
+        FinchLLM(model=make_model(rope=DYNAMIC), tokenizer=tokenizer)
 
 
 def test_a_call_can_name_another_model(folder, llm):

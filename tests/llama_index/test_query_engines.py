@@ -156,7 +156,8 @@ def test_a_function_may_change_the_context(llm, retriever, answer, context):
     )
     engine = make_engine(retriever, llm, text_qa_template=template)
     expected = answer([context.upper()], Q, system=INTRO, instruction="Question:")
-    assert engine.query(Q).response == expected
+    # LlamaIndex has words of its own for an answer without any.
+    assert engine.query(Q).response == (expected or "Empty Response")
 
 
 def test_documents_may_hold_braces_rules_and_labels(llm, answer):
