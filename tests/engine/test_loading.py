@@ -14,7 +14,7 @@ from finch_integrations import (
     UnsupportedModelError,
 )
 from finch_integrations.engine import gguf, loading
-from tests.tiny import CONFIGS, DYNAMIC, make_model, make_tokenizer, text_of
+from tests.tiny import CONFIGS, make_model, make_tokenizer, text_of
 
 
 @pytest.fixture
