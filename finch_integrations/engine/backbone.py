@@ -5,7 +5,7 @@ import json
 import threading
 import weakref
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -92,23 +92,8 @@ class Backbone:
                 "attention cannot be observed in this model: some of its layers see a sliding "
                 f"window of {self.spec.sliding} tokens only"
             )
-        start = cache_length(cache)
-        device = self.device
-        positions = torch.arange(start, start + len(ids), device=device)
-        watching = (
-            observe_attention(self.model, rows=rows, record=record) if record else nullcontext()
-        )
-        # Held for one forward only, so streams over one model take turns token by token.
-        with self._lock, watching:
-            output = self.model(
-                input_ids=torch.tensor([ids], device=device),
-                position_ids=positions[None],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        logits: Tensor = output.logits[0, -1].float()
-        return logits
+        watching = observe_attention(self.model, rows=rows, record=record) if record else None
+        return self._run([ids], cache, rows=1, watching=watching)[0, -1].float()
 
     @torch.inference_mode()
     def log_likelihoods(
@@ -125,27 +110,42 @@ class Backbone:
             log p of each of these tokens given all before it, float32, [B, rows].
         """
         lengths = [len(ids) for ids in sequences]
-        longest, device = max(lengths), self.device
+        longest = max(lengths)
         # Causal attention: padding behind a sequence changes nothing before it.
-        padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences])
-        start = cache_length(cache)
+        padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]
         first_row = min(lengths) - rows - 1
-        with self._lock:
-            output = self.model(
-                input_ids=padded.to(device),
-                position_ids=torch.arange(start, start + longest, device=device)[None],
-                past_key_values=repeat_cache(cache, len(sequences)),
-                use_cache=True,
-                logits_to_keep=longest - first_row,
-            )
+        batch = self._run(padded, repeat_cache(cache, len(sequences)), rows=longest - first_row)
         found = []
-        for logits, ids in zip(output.logits, sequences, strict=True):
+        for logits, ids in zip(batch, sequences, strict=True):
             # A row's logits are for the token after it.
             at = len(ids) - rows - 1 - first_row
             rated = logits[at : at + rows].float().log_softmax(dim=-1)
             wanted = torch.tensor(ids[-rows:], device=rated.device)
             found.append(rated.gather(1, wanted[:, None])[:, 0].cpu())
         return torch.stack(found)
+
+    def _run(
+        self,
+        batch: Sequence[Sequence[int]],
+        cache: KVCache,
+        *,
+        rows: int,
+        watching: AbstractContextManager[None] | None = None,
+    ) -> Tensor:
+        """Feed B sequences of one length behind a cache of B; return the last rows' logits."""
+        start, device = cache_length(cache), self.device
+        positions = torch.arange(start, start + len(batch[0]), device=device)
+        # Held for one forward only, so streams over one model take turns token by token.
+        with self._lock, watching or nullcontext():
+            output = self.model(
+                input_ids=torch.tensor(batch, device=device),
+                position_ids=positions[None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=rows,
+            )
+        logits: Tensor = output.logits
+        return logits
 
     def encode(self, ids: Sequence[int], chunk_length: int) -> KVCache:
         """Feed tokens, if there are any, to a new cache."""

@@ -13,8 +13,8 @@ from finch_integrations.engine.cache import KVCache
 from finch_integrations.engine.prompt import Prompt
 from finch_integrations.engine.segments import Segment
 
-# Called after every chunk with (document tokens read so far, length of the KV cache at its
-# longest during this chunk).
+# Called after every step with (document tokens read so far, the most tokens that the KV cache held
+# during this step).
 OnChunk = Callable[[int, int], None]
 
 

@@ -15,13 +15,16 @@ from torch.nn.functional import pad
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
 from finch_integrations.engine.methods.base import OnChunk
-from finch_integrations.engine.methods.passages import Groups, groups_of, match_words
+from finch_integrations.engine.methods.passages import (
+    LONGEST,
+    SHORTEST,
+    Groups,
+    groups_of,
+    match_words,
+)
 from finch_integrations.engine.prompt import Guide, Prompt
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
-
-# In tokens. Shorter segments lose their context, longer ones waste budget.
-_SHORTEST, _LONGEST = 32, 96
 
 
 def rate_by_contrast(
@@ -32,7 +35,7 @@ def rate_by_contrast(
     A score is the sum of four standardised ones: contrast of attention and BM25, each of the
     segment itself and of its neighbourhood.
     """
-    segments = split_segments(prompt, shortest=_SHORTEST, longest=_LONGEST)
+    segments = split_segments(prompt, shortest=SHORTEST, longest=LONGEST)
     asked, null = _segment_attention(backbone, prompt, segments, prefix, chunk_length, on_chunk)
     scores = torch.zeros(len(segments))
     for groups in groups_of(segments):

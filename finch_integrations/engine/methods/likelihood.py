@@ -15,13 +15,16 @@ from torch import Tensor
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length
 from finch_integrations.engine.methods.base import OnChunk
-from finch_integrations.engine.methods.passages import groups_of, match_words
+from finch_integrations.engine.methods.passages import (
+    LONGEST,
+    SHORTEST,
+    groups_of,
+    match_words,
+)
 from finch_integrations.engine.prompt import Prompt
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
 
-# In tokens. Shorter segments lose their context, longer ones waste budget.
-_SHORTEST, _LONGEST = 32, 96
 # Of a longer heading only this many tokens are read again in front of a segment.
 _HEADING = 32
 # Of a longer question only its last tokens are rated: their logits fill memory.
@@ -34,8 +37,8 @@ def rate_by_likelihood(
     backbone: Backbone, prompt: Prompt, prefix: KVCache, chunk_length: int, on_chunk: OnChunk
 ) -> tuple[list[Segment], Tensor]:
     """Rate segments, see `passages.Rate`."""
-    longest = min(_LONGEST, chunk_length)
-    segments = split_segments(prompt, shortest=min(_SHORTEST, longest), longest=longest)
+    longest = min(LONGEST, chunk_length)
+    segments = split_segments(prompt, shortest=min(SHORTEST, longest), longest=longest)
     likelihoods = _question_likelihoods(backbone, prompt, segments, prefix, chunk_length, on_chunk)
     scores = _WEIGHT * standardize(likelihoods)
     for groups in groups_of(segments):

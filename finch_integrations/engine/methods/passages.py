@@ -23,6 +23,8 @@ from finch_integrations.engine.prompt import Prompt
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, neighbourhoods
 
+# In tokens. Shorter segments lose their context, longer ones waste budget.
+SHORTEST, LONGEST = 32, 96
 # Small models find what stands at the end of a long context better than what stands amid it.
 _LAST = 0.25
 # A neighbourhood reaches this far to either side, in tokens: about a passage.
