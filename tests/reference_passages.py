@@ -79,7 +79,7 @@ def reference_likelihoods(model, prompt, segments):
         likelihoods.append(
             mean(
                 float(logits[at - 1].log_softmax(dim=-1)[ids[at]])
-                for at in range(len(ids) - prompt.guide.rows, len(ids))
+                for at in range(len(ids) - min(128, prompt.guide.rows), len(ids))
             )
         )
     return likelihoods

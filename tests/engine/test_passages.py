@@ -32,8 +32,8 @@ DOCUMENTS = [
 QUESTION = "Where is the lamp oil?"
 
 
-def compress(method, model, *, target, chunk_length, documents=DOCUMENTS):
-    prompt = build_prompt(make_tokenizer(), prepare_documents(documents), QUESTION)
+def compress(method, model, *, target, chunk_length, documents=DOCUMENTS, question=QUESTION):
+    prompt = build_prompt(make_tokenizer(), prepare_documents(documents), question)
     config = CompressionConfig(target_size=target, chunk_length=chunk_length)
     backbone = Backbone(model, None, "tiny")
     steps = []
@@ -58,8 +58,15 @@ def test_every_budget_and_chunk_length_equals_the_reference(target, chunk_length
     assert_equals_reference(method, make_model(), target=target, chunk_length=chunk_length)
 
 
-def assert_equals_reference(method, model, **sizes):
-    prompt, compressed, _ = compress(method, model, **sizes)
+def test_of_a_long_question_the_last_128_tokens_are_rated():
+    question = "When the tide has turned and all ropes are on board, says the book, " * 3 + QUESTION
+    assert len(question) > 200
+    sizes = {"target": 150, "chunk_length": 256}
+    assert_equals_reference("likelihood", make_model(), question=question, **sizes)
+
+
+def assert_equals_reference(method, model, question=QUESTION, **sizes):
+    prompt, compressed, _ = compress(method, model, question=question, **sizes)
     segments = [
         (s.start, s.end, s.document) for s in split_segments(prompt, shortest=32, longest=96)
     ]
@@ -121,7 +128,7 @@ def test_a_segment_is_read_under_the_start_of_its_heading():
     assert contexts[0] == prompt.documents[: segments[0].end]
 
 
-def test_of_a_long_question_the_end_is_rated():
+def test_log_likelihoods_of_the_last_tokens_are_those_of_each_sequence_alone():
     model, guide = make_model(), range(40, 240)
     backbone = Backbone(model, None, "tiny")
     rated = backbone.log_likelihoods([[*range(20), *guide], [*guide]], new_cache(), rows=128)
