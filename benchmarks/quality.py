@@ -4,24 +4,27 @@
     python -m benchmarks.quality_report
 
 FOLDER holds one `<task>.jsonl` per task, each line with `id, qid, bucket, question, documents
-[{id, title, text}], answers, gold_doc_ids`. Per item, method and budget one line of results is
-appended to `--out`:
+[{id, title, text}], answers, gold_doc_ids` (`benchmarks.make_tasks` writes such files). Per item,
+method and budget one line of results is appended to `--out`:
 
     nll       mean negative log-likelihood per token of the gold answer, teacher-forced
+    kl        of the answer's first token: KL(all documents || kept), where all fit the window
+    agrees    whether the likeliest first token is the same as with all documents
     survives  whether the text of a gold answer is still in the kept text (span methods)
-    coverage  share of the gold documents' tokens that were kept
+    coverage  share of the gold documents' tokens that were kept (span methods)
+    f1, exact, contains   of the generated answer, with `--generate`
 
-A run that was cut off goes on where it stopped. Lines of other versions of the methods stay in
-the file's history: delete the file to start afresh.
+A run that was cut off goes on where it stopped. `quality_report --pack` makes the file that the
+tables and figures are drawn from.
 """
 
 import argparse
 import json
 import platform
 import re
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,110 +32,89 @@ import torch
 import transformers
 from torch import Tensor
 
-from finch_integrations import FinchEngine, __version__
-from finch_integrations.bm25 import BM25Index
-from finch_integrations.documents import prepare_documents
+from benchmarks.answers import score_answer
+from benchmarks.baselines import RETRIEVAL, Perplexity, rank_by_retrieval
+from benchmarks.items import TASKS, Item, load_items
+from finch_integrations import FinchEngine, SamplingParams, __version__
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.cache import KVCache, share_cache
-from finch_integrations.engine.methods import RATINGS
+from finch_integrations.engine.cache import KVCache, cache_length, share_cache
+from finch_integrations.engine.generate import join_responses, stream_tokens
+from finch_integrations.engine.methods import RATINGS, Rate
+from finch_integrations.engine.methods.likelihood import rate_by_likelihood
 from finch_integrations.engine.methods.passages import choose
 from finch_integrations.engine.prompt import Prompt, build_prompt
-from finch_integrations.engine.scoring import standardize
-from finch_integrations.engine.segments import Segment, split_segments
+from finch_integrations.engine.segments import Segment
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
-from finch_integrations.types import Document
 
-TASKS = ("squad_long", "nq_multidoc", "science_long", "multihop", "kv_lookup", "needle")
 BUDGETS = (4, 8, 16)
 CHUNK = 1024
 RESULTS = Path(__file__).parent / "results"
+RAW = Path(".benchmarks") / "quality.jsonl"
 
-# Ways to keep a part, as opposed to the bounds "none", "full" and "gold".
-RAG = {
-    "rag-sentence": (32, 96),
-    "rag-128": (96, 160),
-    "rag-passage": (160, 320),
-    "rag-hybrid": (32, 96),
+# The ends of the scale: they have no budget.
+BOUNDS = ("none", "full", "gold")
+# Methods that leave a cache and no text.
+CACHED: dict[str, dict[str, Any]] = {
+    "finch": {},
+    # One pass over everything, every KV head for itself, scores pooled (arXiv 2404.14469).
+    "snapkv": {"selection": "kv_head", "pooling": "max", "chunk_length": 2**20},
 }
-CACHED = {
-    "finch": {"method": "finch"},
-    "finch-kv_head": {"method": "finch", "selection": "kv_head", "pooling": "max"},
+METHODS = (*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *RATINGS)
+
+# What is varied to see what it does; not measured unless named.
+BLIND = "Is there anything else to know?"
+CHUNK_LENGTHS = (128, 256, 512, 1024, 2048)
+LENGTHS = ((16, 48), (64, 160), (96, 192), (160, 320))
+CACHED_ABLATIONS: dict[str, dict[str, Any]] = {
+    "finch, blind": {"question": BLIND},
+    **{f"finch, chunk {length}": {"chunk_length": length} for length in CHUNK_LENGTHS},
 }
-ENCODER = SentenceTransformerEncoder(device="cpu")
-METHODS = ("none", "full", "gold", "truncate", *RAG, *CACHED, *RATINGS)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One question over its documents."""
-
-    id: str
-    task: str
-    bucket: str
-    question: str
-    documents: tuple[Document, ...]
-    answers: tuple[str, ...]
-    gold: frozenset[str]
-
-
-def load_items(folder: Path, task: str, bucket: str, count: int) -> list[Item]:
-    """Read the first `count` items of a task and bucket."""
-    items = []
-    with (folder / f"{task}.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if row["bucket"] == bucket and len(items) < count:
-                documents = [
-                    {key: d[key] for key in ("id", "title", "text") if d.get(key)}
-                    for d in row["documents"]
-                ]
-                items.append(
-                    Item(
-                        id=row["id"],
-                        task=task,
-                        bucket=bucket,
-                        question=row["question"],
-                        documents=tuple(prepare_documents(documents)),
-                        answers=tuple(row["answers"]),
-                        gold=frozenset(row["gold_doc_ids"]),
-                    )
-                )
-    return items
+RATING_ABLATIONS: dict[str, Rate] = {
+    f"likelihood, {low}-{high}": partial(rate_by_likelihood, shortest=low, longest=high)
+    for low, high in LENGTHS
+}
+ABLATIONS = (*CACHED_ABLATIONS, *RATING_ABLATIONS, "likelihood, blind")
 
 
 class Bench:
     """Runs methods on one item after another; what they share of an item is computed once."""
 
-    def __init__(self, engine: FinchEngine, item: Item) -> None:
+    def __init__(
+        self, engine: FinchEngine, encoder: SentenceTransformerEncoder, item: Item, *, answer: bool
+    ) -> None:
         self.engine = engine
         self.backbone: Backbone = engine.backbone
+        self.encoder = encoder
         self.item = item
         self.prompt: Prompt = build_prompt(self.backbone.tokenizer, item.documents, item.question)
+        self._answer = answer
         self._ranked: dict[str, tuple[Sequence[Segment], Tensor]] = {}
 
     def run(self, method: str, budget: int | None) -> dict[str, Any]:
         """Return the scores of one method; `budget` in tokens."""
-        started = time.perf_counter()
-        if method in CACHED:
+        options = {**CACHED, **CACHED_ABLATIONS}.get(method)
+        if options is not None:
+            defaults = {
+                "question": self.item.question,
+                "chunk_length": min(CHUNK, max(256, len(self.prompt.documents) // 4)),
+            }
+            used = defaults | options
             context = self.engine.compress(
                 self.item.documents,
-                self.item.question,
+                used.pop("question"),
+                method="finch",
                 target_size=budget,
-                chunk_length=min(CHUNK, max(256, len(self.prompt.documents) // 4)),
-                **CACHED[method],
+                **used | {"chunk_length": min(used["chunk_length"], len(self.prompt.documents))},
             )
-            nll = self._answer_nll(context.cache)
-            return {"nll": nll, "seconds": time.perf_counter() - started}
+            return self._scores(context.cache)
         kept = self._kept(method, budget)
         ids = [self.prompt.documents[i] for i in kept]
-        nll = self._answer_nll(self.backbone.encode([*self.prompt.prefix, *ids], CHUNK))
         text = _squeeze(self.backbone.tokenizer.decode(ids))
         gold = self._gold()
         return {
-            "nll": nll,
+            **self._scores(self.backbone.encode([*self.prompt.prefix, *ids], CHUNK)),
             "survives": any(_squeeze(answer) in text for answer in self.item.answers),
             "coverage": len(set(kept) & set(gold)) / max(1, len(gold)),
-            "seconds": time.perf_counter() - started,
         }
 
     def _gold(self) -> list[int]:
@@ -157,46 +139,67 @@ class Bench:
         if method == "truncate":
             head = budget - budget // 2
             return [*range(head), *range(total - budget // 2, total)]
+        if method == "perplexity":
+            return self._perplexity.keep(budget)
         if method not in self._ranked:
             self._ranked[method] = self._rank(method)
         # Every method's passages stand in the same order, so that only the choice differs.
         return choose(*self._ranked[method], budget).kept.tolist()
 
+    @cached_property
+    def _perplexity(self) -> Perplexity:
+        return Perplexity(self.backbone, self.prompt, CHUNK)
+
     def _rank(self, method: str) -> tuple[Sequence[Segment], Tensor]:
-        prompt = self.prompt
-        if method not in RAG:
-            prefix = self.backbone.encode(prompt.prefix, CHUNK)
-            return RATINGS[method](self.backbone, prompt, prefix, CHUNK, lambda seen, kv: None)
-        shortest, longest = RAG[method]
-        segments = split_segments(prompt, shortest=shortest, longest=longest)
-        offsets = (*prompt.offsets, len(prompt.text))
-        texts = [prompt.text[offsets[s.start] : offsets[s.end]] for s in segments]
-        scores = torch.from_numpy(BM25Index.build(texts).scores(prompt.question))
-        if method == "rag-hybrid":
-            scores = standardize(scores) + standardize(_similarities(texts, prompt.question))
-        return segments, scores
+        if method in RETRIEVAL:
+            return rank_by_retrieval(method, self.prompt, self.encoder)
+        prompt, rate = self.prompt, (RATINGS | RATING_ABLATIONS).get(method, rate_by_likelihood)
+        if method == "likelihood, blind":
+            prompt = build_prompt(self.backbone.tokenizer, self.item.documents, BLIND)
+        prefix = self.backbone.encode(prompt.prefix, CHUNK)
+        return rate(self.backbone, prompt, prefix, CHUNK, lambda seen, kv: None)
+
+    def _scores(self, cache: KVCache) -> dict[str, Any]:
+        nll, first = self._teacher_force(cache)
+        scores: dict[str, Any] = {"nll": nll}
+        if self._full is not None:
+            scores["kl"] = float((self._full.exp() * (self._full - first)).sum())
+            scores["agrees"] = bool(self._full.argmax() == first.argmax())
+        if self._answer:
+            pieces = stream_tokens(
+                self.backbone,
+                share_cache(cache),
+                self.prompt.suffix,
+                cache_length(cache) + len(self.prompt.suffix),
+                SamplingParams(max_new_tokens=32),
+            )
+            scores |= score_answer(join_responses(pieces).text, self.item.answers)
+        return scores
+
+    @cached_property
+    def _full(self) -> Tensor | None:
+        """Log-probabilities of the first answer token with all documents; None if too long."""
+        if len(self.prompt) + CHUNK > self.backbone.spec.window:
+            return None
+        cache = self.backbone.encode([*self.prompt.prefix, *self.prompt.documents], CHUNK)
+        return self._teacher_force(cache)[1]
 
     @torch.inference_mode()
-    def _answer_nll(self, cache: KVCache) -> float:
-        """Mean negative log-likelihood per token of the first gold answer."""
+    def _teacher_force(self, cache: KVCache) -> tuple[float, Tensor]:
+        """NLL per token of the first gold answer; log-probabilities of its first token, [V]."""
+        device, suffix = self.backbone.device, self.prompt.suffix
         answer = self.backbone.tokenizer(self.item.answers[0], add_special_tokens=False).input_ids
-        ids = [*self.prompt.suffix, *answer]
-        start = cache.get_seq_length()
+        ids = torch.tensor([[*suffix, *answer]], device=device)
+        start = cache_length(cache)
         output = self.backbone.model(
-            input_ids=torch.tensor([ids]),
-            position_ids=torch.arange(start, start + len(ids))[None],
+            input_ids=ids,
+            position_ids=torch.arange(start, start + ids.shape[1], device=device)[None],
             past_key_values=share_cache(cache),
             use_cache=True,
             logits_to_keep=len(answer) + 1,
         )
-        logits = output.logits[0, :-1].float().log_softmax(dim=-1)
-        return float(-logits.gather(1, torch.tensor(answer)[:, None]).mean())
-
-
-def _similarities(texts: Sequence[str], question: str) -> Tensor:
-    """Cosine similarity of every text to the question, by the embedded embedding model."""
-    query = torch.as_tensor(ENCODER.encode_query(question))
-    return torch.as_tensor(ENCODER.encode_documents(texts)) @ query
+        found = output.logits[0, :-1].float().log_softmax(dim=-1)
+        return float(-found.gather(1, ids[0, len(suffix) :, None]).mean()), found[0]
 
 
 def _squeeze(text: str) -> str:
@@ -209,9 +212,70 @@ def plan(
     """Name every measurement; bounds have no budget."""
     for item in items:
         for method in methods:
-            bound = method in ("none", "full", "gold")
-            for budget in [None] if bound else budgets:
+            for budget in [None] if method in BOUNDS else budgets:
                 yield item, method, budget
+
+
+def facts(model: str, device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on besides the item."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # not a checkout, or no git
+        commit = "unknown"
+    cuda = device.type == "cuda"
+    return {
+        "model": model,
+        "version": __version__,
+        "commit": commit,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "dtype": "float32 (TF32 products)"
+        if cuda and torch.backends.cuda.matmul.allow_tf32
+        else "float32",
+    }
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read results, line by line; a missing file has none."""
+    if path.exists():
+        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
+
+
+def run_all(
+    todo: Iterator[tuple[Item, str, int | None]],
+    make_bench: Callable[[Item], Bench],
+    known: Mapping[str, Any],
+    out: Path,
+) -> None:
+    """Measure what is not measured yet, and write it down at once."""
+    done = {
+        (row["id"], row["method"], row["budget"])
+        for row in read_lines(out)
+        if row["model"] == known["model"]
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    bench = None
+    with out.open("a", encoding="utf-8") as file:
+        for item, method, part in todo:
+            if (item.id, method, part) in done:
+                continue
+            if bench is None or bench.item is not item:
+                bench = make_bench(item)
+            budget = part and max(1, len(bench.prompt.documents) // part)
+            row = {
+                "id": item.id,
+                "task": item.task,
+                "bucket": item.bucket,
+                "method": method,
+                "budget": part,
+                **bench.run(method, budget),
+                **known,
+            }
+            file.write(json.dumps(row) + "\n")
+            file.flush()
 
 
 def main() -> None:
@@ -225,52 +289,31 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=10, help="per task and bucket")
     parser.add_argument("--skip", type=int, default=0, help="items to leave out before them")
     parser.add_argument("--budgets", nargs="+", type=int, default=BUDGETS, help="parts kept: 1/N")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument(
+        "--methods", nargs="+", default=METHODS, choices=(*METHODS, *ABLATIONS, "ablations")
+    )
+    parser.add_argument("--generate", action="store_true", help="have the answers written, too")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--out", type=Path, default=RESULTS / "quality.jsonl")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=RAW)
     options = parser.parse_args()
 
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    done = set()
-    if options.out.exists():
-        for line in options.out.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            done.add((row["model"], row["id"], row["method"], row["budget"]))
-    facts = {
-        "model": options.model,
-        "version": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "machine": platform.machine(),
-    }
-    engine = FinchEngine.from_pretrained(options.model, device="cpu", dtype=torch.float32)
-    with options.out.open("a", encoding="utf-8") as out:
-        for bucket in options.buckets:
-            for number in range(options.items):  # all tasks grow together
-                at = options.skip + number
-                for task in options.tasks:
-                    items = load_items(options.data, task, bucket, options.skip + options.items)
-                    bench = None
-                    for item, method, part in plan(
-                        items[at : at + 1], options.methods, options.budgets
-                    ):
-                        if (options.model, item.id, method, part) in done:
-                            continue
-                        bench = bench or Bench(engine, item)
-                        budget = part and max(1, len(bench.prompt.documents) // part)
-                        scores = bench.run(method, budget)
-                        row = {
-                            "id": item.id,
-                            "task": task,
-                            "bucket": bucket,
-                            "method": method,
-                            "budget": part,
-                            **scores,
-                            **facts,
-                        }
-                        out.write(json.dumps(row) + "\n")
-                        out.flush()
-                print(f"{bucket}: {number + 1} of {options.items} items per task", flush=True)
+    engine = FinchEngine.from_pretrained(options.model, device=options.device, dtype=torch.float32)
+    encoder = SentenceTransformerEncoder(device=options.device)
+    known = facts(Path(options.model).name, engine.backbone.device)
+    methods = ABLATIONS if "ablations" in options.methods else options.methods
+    chosen = slice(options.skip, options.skip + options.items)
+    for bucket in options.buckets:
+        by_task = [load_items(options.data, task, bucket)[chosen] for task in options.tasks]
+        for number in range(max(map(len, by_task))):  # all tasks grow together
+            items = [items[number] for items in by_task if number < len(items)]
+            run_all(
+                plan(items, methods, options.budgets),
+                partial(Bench, engine, encoder, answer=options.generate),
+                known,
+                options.out,
+            )
+            print(f"{bucket}: {number + 1} of {options.items} items per task", flush=True)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,18 @@ _WEIGHT = 2
 
 
 def rate_by_likelihood(
-    backbone: Backbone, prompt: Prompt, prefix: KVCache, chunk_length: int, on_chunk: OnChunk
+    backbone: Backbone,
+    prompt: Prompt,
+    prefix: KVCache,
+    chunk_length: int,
+    on_chunk: OnChunk,
+    *,
+    shortest: int = SHORTEST,
+    longest: int = LONGEST,
 ) -> tuple[list[Segment], Tensor]:
-    """Rate segments, see `passages.Rate`."""
-    longest = min(LONGEST, chunk_length)
-    segments = split_segments(prompt, shortest=min(SHORTEST, longest), longest=longest)
+    """Rate segments of `shortest` to `longest` tokens, see `passages.Rate`."""
+    longest = min(longest, chunk_length)
+    segments = split_segments(prompt, shortest=min(shortest, longest), longest=longest)
     likelihoods = _question_likelihoods(backbone, prompt, segments, prefix, chunk_length, on_chunk)
     scores = _WEIGHT * standardize(likelihoods)
     for groups in groups_of(segments):

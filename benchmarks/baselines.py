@@ -1,0 +1,109 @@
+"""Other ways to fill a token budget: retrieval, and LongLLMLingua's perplexities.
+
+Each names the document tokens that it keeps, in the order in which the model is to read them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from finch_integrations.bm25 import BM25Index
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.methods.passages import arrange, take_best
+from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.scoring import standardize
+from finch_integrations.engine.segments import Segment, split_segments
+from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
+
+# Name -> shortest and longest segment, in tokens. The first has the engine's own segments.
+RETRIEVAL = {
+    "rag-sentence": (32, 96),
+    "rag-128": (96, 160),
+    "rag-passage": (160, 320),
+    "rag-hybrid": (32, 96),
+}
+# "x^restrict" of arXiv 2310.06839, §4.1.
+_RESTRICTION = " We can get the answer to this question in the given documents."
+# Of the coarse step: passages of this many times the budget stay for the token level, as in the
+# authors' code; and by how much the best passage is cut less than the average (eq. 5, δτ).
+_COARSE, _SPREAD = 2, 0.3
+_PASSAGE = (160, 320)
+
+
+def rank_by_retrieval(
+    name: str, prompt: Prompt, encoder: SentenceTransformerEncoder
+) -> tuple[list[Segment], Tensor]:
+    """Cut the documents and score the pieces by BM25, for `rag-hybrid` also by embeddings."""
+    shortest, longest = RETRIEVAL[name]
+    segments = split_segments(prompt, shortest=shortest, longest=longest)
+    offsets = (*prompt.offsets, len(prompt.text))
+    texts = [prompt.text[offsets[s.start] : offsets[s.end]] for s in segments]
+    scores = torch.from_numpy(BM25Index.build(texts).scores(prompt.question))
+    if name == "rag-hybrid":
+        vectors = torch.as_tensor(encoder.encode_documents(texts))
+        similarities = vectors @ torch.as_tensor(encoder.encode_query(prompt.question))
+        scores = standardize(scores) + standardize(similarities)
+    return segments, scores
+
+
+class Perplexity:
+    """LongLLMLingua (Jiang et al., arXiv 2310.06839) with the answering model as the judge.
+
+    Passages are ranked by the likelihood of question and restriction behind them (eq. 2); of the
+    best, those tokens stay whose likelihood the question changes most (contrastive perplexity,
+    eq. 3), more of them from better passages (eq. 5). Passages stand in this package's order, not
+    in theirs, so that only the choice differs. Its recovery of the wording in the answer is left
+    out: nothing is changed in the answers here.
+    """
+
+    def __init__(self, backbone: Backbone, prompt: Prompt, chunk_length: int) -> None:
+        self._backbone = backbone
+        self._prompt = prompt
+        shortest, longest = _PASSAGE
+        self._segments = split_segments(prompt, shortest=shortest, longest=longest)
+        # A token's likelihood needs one before it: the prefix's last one is fed with each text.
+        self._before = prompt.prefix[-1:]
+        self._cache = backbone.encode(prompt.prefix[:-1], chunk_length)
+        self._scores = self._rate_passages()
+        self._changes: dict[Segment, Tensor] = {}
+
+    def keep(self, budget: int) -> list[int]:
+        """Token positions, exactly `budget` of them."""
+        passages = take_best(
+            self._segments, self._scores, min(_COARSE * budget, len(self._prompt.documents))
+        )
+        share = budget / sum(map(len, passages))
+        urgency: dict[int, float] = {}
+        for rank, passage in enumerate(passages):
+            allowed = min(1.0, max(1e-6, share + _SPREAD * (1 - 2 * rank / len(passages))))
+            order = self._change(passage).argsort(descending=True, stable=True)
+            for place, index in enumerate(order.tolist()):
+                urgency[passage.start + index] = (place + 1) / len(passage) / allowed
+        kept = set(sorted(urgency, key=lambda position: urgency[position])[:budget])
+        ordered = [i for passage in arrange(passages) for i in range(passage.start, passage.end)]
+        return [i for i in ordered if i in kept]
+
+    def _rate_passages(self) -> Tensor:
+        tokenizer, guide = self._backbone.tokenizer, self._prompt.guide
+        restriction = tokenizer(_RESTRICTION, add_special_tokens=False).input_ids
+        rows = guide.rows + len(restriction)
+        found = [
+            self._likelihoods((*self._text(passage), *guide.ids, *restriction), rows).mean()
+            for passage in self._segments
+        ]
+        return torch.stack(found)
+
+    def _change(self, passage: Segment) -> Tensor:
+        """How much likelier the question makes each token, [number of tokens]."""
+        if passage not in self._changes:
+            text, question = self._text(passage), self._prompt.guide.ids
+            asked = self._likelihoods((*question, *text), len(text))
+            self._changes[passage] = asked - self._likelihoods(text, len(text))
+        return self._changes[passage]
+
+    def _likelihoods(self, ids: Sequence[int], rows: int) -> Tensor:
+        return self._backbone.log_likelihoods([(*self._before, *ids)], self._cache, rows=rows)[0]
+
+    def _text(self, passage: Segment) -> tuple[int, ...]:
+        return tuple(self._prompt.documents[passage.start : passage.end])
