@@ -80,7 +80,13 @@ class Bench:
     """Runs methods on one item after another; what they share of an item is computed once."""
 
     def __init__(
-        self, engine: FinchEngine, encoder: SentenceTransformerEncoder, item: Item, *, answer: bool
+        self,
+        engine: FinchEngine,
+        encoder: SentenceTransformerEncoder,
+        item: Item,
+        *,
+        answer: bool,
+        feed: int,
     ) -> None:
         self.engine = engine
         self.backbone: Backbone = engine.backbone
@@ -88,6 +94,7 @@ class Bench:
         self.item = item
         self.prompt: Prompt = build_prompt(self.backbone.tokenizer, item.documents, item.question)
         self._answer = answer
+        self._feed = feed
         self._ranked: dict[str, tuple[Sequence[Segment], Tensor]] = {}
 
     def run(self, method: str, budget: int | None) -> dict[str, Any]:
@@ -112,7 +119,7 @@ class Bench:
         text = _squeeze(self.backbone.tokenizer.decode(ids))
         gold = self._gold()
         return {
-            **self._scores(self.backbone.encode([*self.prompt.prefix, *ids], CHUNK)),
+            **self._scores(self.backbone.encode([*self.prompt.prefix, *ids], self._feed)),
             "survives": any(_squeeze(answer) in text for answer in self.item.answers),
             "coverage": len(set(kept) & set(gold)) / max(1, len(gold)),
         }
@@ -148,7 +155,7 @@ class Bench:
 
     @cached_property
     def _perplexity(self) -> Perplexity:
-        return Perplexity(self.backbone, self.prompt, CHUNK)
+        return Perplexity(self.backbone, self.prompt, self._feed)
 
     def _rank(self, method: str) -> tuple[Sequence[Segment], Tensor]:
         if method in RETRIEVAL:
@@ -156,8 +163,10 @@ class Bench:
         prompt, rate = self.prompt, (RATINGS | RATING_ABLATIONS).get(method, rate_by_likelihood)
         if method == "likelihood, blind":
             prompt = build_prompt(self.backbone.tokenizer, self.item.documents, BLIND)
-        prefix = self.backbone.encode(prompt.prefix, CHUNK)
-        return rate(self.backbone, prompt, prefix, CHUNK, lambda seen, kv: None)
+        prefix = self.backbone.encode(prompt.prefix, self._feed)
+        # What a segment's contrast is depends on the chunk around it, its likelihood does not.
+        chunk_length = CHUNK if method == "contrast" else self._feed
+        return rate(self.backbone, prompt, prefix, chunk_length, lambda seen, kv: None)
 
     def _scores(self, cache: KVCache) -> dict[str, Any]:
         nll, first = self._teacher_force(cache)
@@ -179,9 +188,9 @@ class Bench:
     @cached_property
     def _full(self) -> Tensor | None:
         """Log-probabilities of the first answer token with all documents; None if too long."""
-        if len(self.prompt) + CHUNK > self.backbone.spec.window:
+        if len(self.prompt) > self.backbone.spec.window:
             return None
-        cache = self.backbone.encode([*self.prompt.prefix, *self.prompt.documents], CHUNK)
+        cache = self.backbone.encode([*self.prompt.prefix, *self.prompt.documents], self._feed)
         return self._teacher_force(cache)[1]
 
     @torch.inference_mode()
@@ -295,6 +304,9 @@ def main() -> None:
     parser.add_argument("--generate", action="store_true", help="have the answers written, too")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--feed", type=int, default=CHUNK, help="tokens at once, where that changes no result"
+    )
     parser.add_argument("--out", type=Path, default=RAW)
     options = parser.parse_args()
 
@@ -309,7 +321,7 @@ def main() -> None:
             items = [items[number] for items in by_task if number < len(items)]
             run_all(
                 plan(items, methods, options.budgets),
-                partial(Bench, engine, encoder, answer=options.generate),
+                partial(Bench, engine, encoder, answer=options.generate, feed=options.feed),
                 known,
                 options.out,
             )
