@@ -1,8 +1,10 @@
 """Which texts share a query's words."""
 
 import json
+import sys
 from array import array
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,9 +46,7 @@ class BM25Index:
         ]
         if not vocabulary:
             return cls(None, len(ids))
-        import bm25s  # a fifth of a second, which a start need not wait for
-
-        index = bm25s.BM25(method="lucene", k1=k1, b=b)
+        index = _import_bm25s().BM25(method="lucene", k1=k1, b=b)
         index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
         return cls(index, len(ids))
 
@@ -74,10 +74,29 @@ class BM25Index:
         """Open a saved index; its arrays stay on disk until they are needed."""
         if (folder / _WORDLESS).is_file():
             return cls(None, json.loads((folder / _WORDLESS).read_text(encoding="utf-8")))
-        import bm25s
-
-        index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        index = _import_bm25s().BM25.load(folder, mmap=True, show_progress=False)
         return cls(index, index.scores["num_docs"])
 
     def _knows(self, word: str) -> bool:
         return self._index is not None and word in self._index.vocab_dict
+
+
+def _import_bm25s() -> Any:
+    """Import bm25s when it is first needed: that takes a fifth of a second.
+
+    JAX is hidden from it meanwhile. Where it finds JAX it runs it once, and on a GPU that reserves
+    three quarters of the memory that the model needs.
+    """
+    if "bm25s" in sys.modules:
+        return sys.modules["bm25s"]
+    absent = object()
+    hidden = {name: sys.modules.get(name, absent) for name in ("jax", "jax.lax")}
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not importable
+    try:
+        return import_module("bm25s")
+    finally:
+        for name, module in hidden.items():
+            if module is absent:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module  # type: ignore[assignment]

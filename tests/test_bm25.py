@@ -1,6 +1,8 @@
 """The BM25 index against rank_bm25, and the words it counts."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -97,3 +99,22 @@ def test_best_rows_are_those_of_a_full_sort(scores, k, data):
     expected = sorted(rows, key=lambda row: (-scores[row], row))[:k]
     array = None if mask is None else np.array(mask, dtype=bool)
     assert best_rows(np.array(scores, dtype=np.float32), k, array) == expected
+
+
+@pytest.mark.parametrize("first", ["", "import jax.lax; "])
+def test_jax_is_left_alone(tmp_path, first):
+    """bm25s runs JAX where it finds it, and that reserves most of a GPU's memory."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("")
+    (tmp_path / "jax" / "lax.py").write_text("def top_k(*_): print('JAX ran')")
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+{first}
+from finch_integrations.bm25 import BM25Index
+print(BM25Index.build(["the door", "a boat"]).scores("door").argmax())
+import jax.lax
+print(jax.lax.top_k.__module__)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["0", "jax.lax"]
