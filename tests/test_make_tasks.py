@@ -89,6 +89,7 @@ def hotpot_rows():
     for n in range(12):
         titles = [f"Town {n}{letter}" for letter in "abcdefghij"]
         sentences = [[prose(f"mayor{title[5:]}x"), " It is small."] for title in titles]
+        sentences[2][1] = " Yes, it is small."
         row = {
             "id": f"h{n}",
             "question": f"Who was mayor of town {n}?",
@@ -203,12 +204,40 @@ def test_questions_that_cannot_be_used_are_left_out():
         make("squad_long", long)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_gold_documents_may_stand_anywhere(task):
+    places = []
+    for item in make(task, items=12 if task == "multihop" else 40, buckets=["1k"]):
+        numbers = [document["id"] for document in item["documents"]]
+        places += [numbers.index(gold_id) / (len(numbers) - 1) for gold_id in item["gold_doc_ids"]]
+    assert min(places) < 0.25
+    assert max(places) > 0.75
+
+
+def test_documents_from_elsewhere_that_hold_an_answer_are_left_out():
+    rows = [row for row in squad_rows() if row["answers"]["text"]]
+    told = " ".join(row["answers"]["text"][0].upper() for row in rows)
+    telling = {**rows[0], "title": "Telling", "answers": {"text": [], "answer_start": []}}
+    tellers = [{**telling, "context": f"{prose(f'teller{n}')} {told}"} for n in range(20)]
+    for item in make("squad_long", [*rows, *tellers], items=20, buckets=["1k"]):
+        assert "Telling" not in {document["title"] for document in item["documents"]}
+
+
+def test_long_documents_are_left_out():
+    rows = [
+        {**row, "context": row["context"] + " word" * LONGEST * (row["title"] == "Ferry")}
+        for row in squad_rows()
+    ]
+    for item in make("squad_long", rows, items=20, buckets=["2k"]):
+        assert "Ferry" not in {document["title"] for document in item["documents"]}
+
+
 def test_squad_grows_outwards_in_the_article_then_into_others():
     rows = squad_rows()
     order = {}
     for row in rows:
         order.setdefault(row["title"].replace("_", " "), {})[row["context"]] = None
-    seen = set()
+    seen, sides = set(), set()
     for short, long in paired(make("squad_long", items=20, buckets=["1k", "2k"])):
         (answering,) = gold(short)
         title = next(title for title, contexts in order.items() if answering in contexts)
@@ -216,18 +245,25 @@ def test_squad_grows_outwards_in_the_article_then_into_others():
         for item in (short, long):
             inside = [d["text"] for d in item["documents"] if d["title"] == title]
             assert inside == article  # 12 paragraphs of about 65 words fit 1k
-            assert {d["title"] for d in item["documents"]} > {title}
+            foreign = [d["title"] != title for d in item["documents"]]
+            sides.add((foreign[0], foreign[-1]))
             seen.add(item["gold_doc_ids"][0])
     assert len(seen) > 8  # the answer stands in many places
+    assert (True, True) in sides
+    assert sides <= {(True, True), (True, False), (False, True)}
     assert make("squad_long")[0]["answers"] == list(dict.fromkeys(make("squad_long")[0]["answers"]))
 
 
-def test_science_pieces_are_whole_stretches_of_the_paper():
-    contexts = {row["context"] for row in covid_rows()}
-    for item in make("science_long"):
-        (piece,) = gold(item)
-        assert any(piece in context for context in contexts)
+def test_a_paper_grows_on_both_sides_in_pieces_that_leave_no_gap():
+    papers = {" ".join(row["context"].split()) for row in covid_rows()}
+    both = 0
+    for item in make("science_long", items=40, buckets=["1k"]):  # too short for a paper
+        stretch = " ".join(" ".join(texts(item)).split())
+        (paper,) = (paper for paper in papers if stretch in paper)
+        inside = texts(item)[0] != gold(item)[0] != texts(item)[-1]
+        both += inside and not paper.startswith(stretch) and not paper.endswith(stretch)
         assert all(re.fullmatch(r"A paper \d", d["title"]) for d in item["documents"])
+    assert both > 5
 
 
 def test_nq_distractors_are_those_that_share_the_question_s_words():
