@@ -17,8 +17,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.quality import RESULTS
-from benchmarks.quality_report import Rows, differences, make_cell, paired_interval, read
+from benchmarks.quality import ABLATIONS, RESULTS
+from benchmarks.quality_report import differences, make_cell, paired_interval
+from benchmarks.quality_results import PACKED, Rows, read, read_rows
 
 BOUNDS = ("none", "full", "gold")
 OWN = "likelihood"
@@ -30,7 +31,8 @@ _STYLES = {
     "contrast": ("contrast", "#882255", "P"),
     "rag-hybrid": ("BM25 + embeddings", "#332288", "h"),
     "finch": ("finch (the paper's)", "#D55E00", "s"),
-    "finch-kv_head": ("finch, per KV head", "#E69F00", "D"),
+    "snapkv": ("SnapKV's, one pass", "#E69F00", "D"),
+    "perplexity": ("LongLLMLingua's", "#999933", ">"),
     "rag-sentence": ("BM25, 32–96 tokens", "#009E73", "^"),
     "rag-128": ("BM25, 96–160 tokens", "#56B4E9", "v"),
     "rag-passage": ("BM25, 160–320 tokens", "#CC79A7", "<"),
@@ -40,7 +42,7 @@ _STYLES = {
     "none": ("no documents", _GREY, "|"),
 }
 # For methods that have no style of their own yet.
-_OTHERS = (("#999933", ">"), ("#44AA99", "p"), ("#661100", "d"))
+_OTHERS = (("#44AA99", "p"), ("#661100", "d"))
 _TASKS = {
     "squad_long": "one article",
     "nq_multidoc": "many passages",
@@ -77,14 +79,9 @@ _RC = {
 }
 
 
-def load_quality(
-    path: Path = RESULTS / "quality.jsonl", model: str = "embedded"
-) -> dict[str, Rows]:
+def load_quality(path: Path = PACKED, model: str = "embedded") -> dict[str, Rows]:
     """Read the results of `benchmarks.quality`, by bucket, the shortest documents first."""
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = {row["bucket"] for row in map(json.loads, lines) if row["model"] == model}
+    found = {row["bucket"] for row in read_rows(path) if row["model"] == model}
     return {bucket: read(path, bucket, model) for bucket in sorted(found, key=_tokens)}
 
 
@@ -289,6 +286,74 @@ def _name_rows(axes: Axes, methods: Sequence[str]) -> None:
 
 
 @rc_context(_RC)
+def ablation_figure(rows: Rows, bucket: str) -> Figure:
+    """What a choice within a method does to the gain, over all tasks; a panel per budget.
+
+    Conditioning on another question than the one asked, the chunk length of `finch`, and the
+    length of the segments of `likelihood`.
+    """
+    tasks, budgets = _tasks(rows), _budgets(rows)
+    varied = [m for m in ABLATIONS if any(method == m for _, method, _ in rows)]
+    budgets = [b for b in budgets if any((t, m, b) in rows for t in tasks for m in varied)]
+    figure = _figure(4.6 * max(1, len(budgets)) + 1.6, 0.34 * max(1, len(varied)) + 1.6)
+    panels = figure.subplots(1, max(1, len(budgets)), squeeze=False, sharex=True)
+    for axes, budget in zip(panels.flat, budgets, strict=False):
+        shown = []
+        for method in varied:
+            gains = gains_of(rows, tasks, method, budget)
+            if gains.size:
+                _, colour, marker = style(method.split(",")[0])
+                low, high = paired_interval(gains)
+                axes.plot([low, high], [len(shown)] * 2, color=colour, linewidth=1.6)
+                axes.plot([gains.mean()], [len(shown)], color=colour, marker=marker)
+                shown.append(f"{method} (n = {gains.size})")
+        axes.axvline(0, color=_GREY, linewidth=1)
+        axes.set_yticks(range(len(shown)), shown)
+        axes.set_ylim(max(1, len(shown)) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("gain in nats per token")
+        axes.set_title(f"{budget}× fewer tokens")
+    figure.suptitle(f"What was varied: documents of {bucket} tokens", fontsize=11)
+    return figure
+
+
+@rc_context(_RC)
+def time_figure(result: Mapping[str, Any]) -> Figure:
+    """Time and peak memory against the length of the documents (`benchmarks.length`)."""
+    measured: list[Mapping[str, Any]] = result.get("rows", [])
+    figure = _figure(9, 3.4)
+    panels = figure.subplots(1, 2)
+    for axes, name, unit, of in zip(
+        panels, ("seconds", "bytes"), ("seconds", "GiB beside the model"), (1, 2**30), strict=True
+    ):
+        for method in _order({row["method"] for row in measured}):
+            label, colour, marker = style(method)
+            points = [
+                (row["length"], row[name] / of)
+                for row in measured
+                if row["method"] == method and name in row
+            ]
+            dashes = "--" if method in BOUNDS else "-"
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    label=label,
+                    color=colour,
+                    marker=marker,
+                    linestyle=dashes,
+                )
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("thousands of document tokens")
+        axes.set_ylabel(unit)
+    if result:
+        figure.suptitle(
+            f"{result['model']}; target {result['target_size']:,}; {result['machine']}", fontsize=9
+        )
+    _legend(figure, panels)
+    return figure
+
+
+@rc_context(_RC)
 def prefill_figure(result: Mapping[str, Any]) -> Figure:
     """Time and memory of a compression as shares of one full prefill of the same text."""
     ratios: Mapping[str, Sequence[float]] = result.get("ratios", {})
@@ -452,7 +517,7 @@ def _budgets(rows: Rows) -> list[int]:
 
 
 def _methods(rows: Rows) -> list[str]:
-    return _order({method for _, method, _ in rows})
+    return _order({method for _, method, _ in rows} - set(ABLATIONS))
 
 
 def _order(methods: set[str]) -> list[str]:
@@ -463,14 +528,17 @@ def _order(methods: set[str]) -> list[str]:
 
 def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
     """Draw everything that was measured, with a name for each."""
-    buckets = load_quality(folder / "quality.jsonl")
+    buckets = load_quality(folder / PACKED.name)
     for bucket, rows in buckets.items():
         yield f"quality-{bucket}", quality_figure(rows, bucket)
         yield f"rag-{bucket}", rag_figure(rows, bucket)
+        if any(method in ABLATIONS for _, method, _ in rows):
+            yield f"ablation-{bucket}", ablation_figure(rows, bucket)
     if len(buckets) > 1:
-        yield "length", length_figure(buckets)
+        yield "quality-length", length_figure(buckets)
     for name, draw in (
         ("prefill", prefill_figure),
+        ("length", time_figure),
         ("retrieval", retrieval_figure),
         ("scale", scale_figure),
     ):

@@ -1,4 +1,4 @@
-"""Tables from the results of `benchmarks.quality`.
+"""Tables from the packed results of `benchmarks.quality`.
 
 python -m benchmarks.quality_report [--bucket 2k]
 
@@ -6,8 +6,6 @@ recovered = (NLL_none - NLL_method) / (NLL_none - NLL_full), of the means over t
 """
 
 import argparse
-import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import METHODS, RESULTS
-
-Rows = dict[tuple[str, str, int | None], dict[str, dict[str, Any]]]
-
-
-def read(path: Path, bucket: str, model: str) -> Rows:
-    """Group results: (task, method, budget) -> item id -> scores."""
-    rows: Rows = defaultdict(dict)
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["bucket"] == bucket and row["model"] == model:
-            rows[row["task"], row["method"], row["budget"]][row["id"]] = row
-    return rows
-
+from benchmarks.quality import ABLATIONS, METHODS
+from benchmarks.quality_results import PACKED, Rows, read
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -38,7 +24,7 @@ class Cell:
         ids: The items that were measured with this method and with both bounds.
         nll: Per item.
         none: The same with no document.
-        full: The same with all documents.
+        full: The same with all documents; empty where they do not fit the model's window.
         survives: Per item, whether an answer is still in the kept text; empty where unknown.
     """
 
@@ -60,13 +46,14 @@ def measured(rows: Rows, task: str, method: str, budget: int | None) -> dict[str
 
 
 def make_cell(rows: Rows, task: str, method: str, budget: int | None) -> Cell | None:
-    """Put a method beside its bounds, on the items that all three have; None where none has."""
+    """Put a method beside its bounds, on the items that all have; None where none has."""
     none, full = (rows.get((task, bound, None), {}) for bound in ("none", "full"))
     own = measured(rows, task, method, budget)
-    ids = sorted(set(own) & set(none) & set(full))
+    ids = sorted(set(own) & set(none) & set(full or none))
     if not ids:
         return None
-    nll, low, high = (np.array([part[i]["nll"] for i in ids]) for part in (own, none, full))
+    nll, low = (np.array([part[i]["nll"] for i in ids]) for part in (own, none))
+    high = np.array([full[i]["nll"] for i in ids if full])
     known = all("survives" in own[i] for i in ids)
     survives = np.array([own[i]["survives"] for i in ids if known], dtype=float)
     return Cell(ids, nll, low, high, survives)
@@ -90,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=RESULTS / "quality.jsonl")
+    parser.add_argument("--results", type=Path, default=PACKED)
     parser.add_argument("--bucket", default="2k")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--method", default="likelihood", help="compared with all others")
@@ -101,24 +88,28 @@ def main() -> None:
 
     for budget in budgets:
         print(f"\n## {options.bucket}, budget 1/{budget}: NLL (recovered) [answer survives]\n")
-        print("| method | " + " | ".join(tasks) + " | mean recovered |")
-        print("|---" * (len(tasks) + 2) + "|")
-        for method in METHODS:
-            cells, recovered = [], []
+        print("| method | " + " | ".join(tasks) + " | mean recovered | items |")
+        print("|---" * (len(tasks) + 3) + "|")
+        for method in (*METHODS, *ABLATIONS):
+            cells, recovered, count = [], [], 0
             for task in tasks:
                 part = make_cell(rows, task, method, budget)
                 if part is None:
                     cells.append("")
                     continue
-                recovered.append(part.recovered)
-                cell = f"{part.nll.mean():.2f} ({part.recovered:.0%})"
+                count += len(part.ids)
+                cell = f"{part.nll.mean():.2f}"
+                if part.full.size:
+                    recovered.append(part.recovered)
+                    cell += f" ({part.recovered:.0%})"
                 if part.survives.size:
                     cell += f" [{part.survives.mean():.0%}]"
                 cells.append(cell)
-            if recovered:
-                print(f"| {method} | " + " | ".join(cells) + f" | {np.mean(recovered):.0%} |")
+            if count:
+                mean = f"{np.mean(recovered):.0%}" if recovered else ""
+                print(f"| {method} | " + " | ".join(cells) + f" | {mean} | {count} |")
         print(f"\nNLL of other methods minus {options.method}'s, paired, 95 % interval:\n")
-        for method in METHODS:
+        for method in (*METHODS, *ABLATIONS):
             paired = np.concatenate(
                 [differences(rows, task, method, options.method, budget) for task in tasks]
             )

@@ -144,15 +144,19 @@ def prefill() -> str:
 
 def quality() -> str:
     """The tables of `benchmarks.quality_report`, for every length and model that was measured."""
-    measured = {
-        (row["model"], row["bucket"], row["machine"], row["torch"], row["transformers"])
-        for row in _read_lines("quality.jsonl")
-    }
+    results = _read("quality.json")
+    measured: dict[tuple[str, str], set[str]] = {}
+    for group in results["groups"]:
+        run = results["runs"][group["run"]]
+        where = (
+            f"{run['machine']}, {run['dtype']}, torch {run['torch']}, "
+            f"transformers {run['transformers']}, commit {run['commit']}"
+        )
+        measured.setdefault((run["model"], group["bucket"]), set()).add(where)
     parts = []
-    for model, bucket, machine, torch, transformers in sorted(measured):
+    for (model, bucket), where in sorted(measured.items(), key=lambda it: _place(*it[0])):
         parts.append(
-            f"Model `{model}`, documents of about {bucket} tokens; {machine}, torch {torch}, "
-            f"transformers {transformers}."
+            f"Model `{model}`, documents of about {bucket} tokens; {'; '.join(sorted(where))}."
         )
         command = ["-m", "benchmarks.quality_report", "--bucket", bucket, "--model", model]
         output = subprocess.run(
@@ -160,6 +164,36 @@ def quality() -> str:
         ).stdout
         parts.append(re.sub("^## ", "### ", output, flags=re.M))
     return "\n\n".join(parts)
+
+
+def _place(model: str, bucket: str) -> tuple[str, int]:
+    return model, int(bucket.removesuffix("k"))
+
+
+def length() -> str:
+    """The table of `benchmarks.length`: each method against one full prefill."""
+    report = _read("length.json")
+    by: dict[int, dict[str, Any]] = {}
+    for row in report["rows"]:
+        by.setdefault(row["length"], {})[row["method"]] = row
+    methods = [name for name in next(iter(by.values())) if name != "full"]
+    rows = []
+    for size, measured in by.items():
+        full = measured["full"]
+        cells = [
+            f"{measured[m]['seconds'] / full['seconds']:.2f}× time, "
+            f"{measured[m]['bytes'] / full['bytes']:.2f}× memory"
+            if m in measured
+            else "not measured"
+            for m in methods
+        ]
+        whole = f"{full['seconds']:.1f} s, {_bytes(full['bytes'])}"
+        rows.append([f"{size}k", whole, *cells])
+    head = (
+        f"{report['model']}; target {report['target_size']:,}, chunk {report['chunk_length']:,}; "
+        f"{report['machine']}; {_versions(report)}; {report['date']}; {report['repeats']} run each."
+    )
+    return head + "\n\n" + _table(["document tokens", "full prefill", *methods], rows)
 
 
 def recall() -> str:
@@ -200,6 +234,7 @@ def scale() -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "commands": commands,
     "kv_bytes": kv_bytes,
+    "length": length,
     "memory": memory,
     "prefill": prefill,
     "public_names": public_names,
@@ -264,10 +299,6 @@ def _versions(report: Mapping[str, Any]) -> str:
 
 def _read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
-
-
-def _read_lines(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (RESULTS / name).read_text("utf-8").splitlines()]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
