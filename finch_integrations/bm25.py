@@ -1,6 +1,7 @@
 """Which texts share a query's words."""
 
 import json
+import math
 import sys
 from array import array
 from collections.abc import Iterable
@@ -61,6 +62,20 @@ class BM25Index:
         scores: NDArray[np.float32] = self._index.get_scores(wanted)
         return scores
 
+    def shares(self, query: str) -> NDArray[np.float64]:
+        """Tell how much of the query every text holds, 0 to 1. Shape [number of texts].
+
+        Each of the query's distinct words weighs ln(1 + (N − n + ½) / (n + ½)), as in the score,
+        however often a text holds it; a word that no text holds weighs most.
+        """
+        shares, total = np.zeros(self._size), 0.0
+        for word in dict.fromkeys(words(query)):
+            rows = self._holding(word)
+            weight = math.log1p((self._size - len(rows) + 0.5) / (len(rows) + 0.5))
+            shares[rows] += weight
+            total += weight
+        return shares / total if total else shares
+
     def save(self, folder: Path) -> None:
         """Write the index into a folder of its own."""
         if self._index is None:
@@ -76,6 +91,15 @@ class BM25Index:
             return cls(None, json.loads((folder / _WORDLESS).read_text(encoding="utf-8")))
         index = _import_bm25s().BM25.load(folder, mmap=True, show_progress=False)
         return cls(index, index.scores["num_docs"])
+
+    def _holding(self, word: str) -> NDArray[np.integer[Any]]:
+        """Rows of the texts that hold a word."""
+        if not self._knows(word):
+            return np.empty(0, dtype=np.int64)
+        columns, column = self._index.scores, self._index.vocab_dict[word]
+        start, end = columns["indptr"][column : column + 2]
+        rows: NDArray[np.integer[Any]] = columns["indices"][start:end]
+        return rows
 
     def _knows(self, word: str) -> bool:
         return self._index is not None and word in self._index.vocab_dict

@@ -140,8 +140,9 @@ class RetrievalConfig:
             least `top_k` are.
         bm25_weight: Weight of the BM25 leg; 0 leaves it out.
         dense_weight: Weight of the dense leg; 0 leaves it out.
-        fusion: `scores`: by how far scores stand out in their leg. `rrf`: by reciprocal ranks.
-            Wrapped vector stores are always fused by ranks.
+        fusion: `scores`: cosine plus the share of the query's words that a chunk holds, rare
+            words counting more. `rrf`: by reciprocal ranks. Wrapped vector stores are always
+            fused by ranks.
         rrf_k: Constant of `rrf`; the larger, the less first ranks stand out.
         score_threshold: Lowest score that comes back: the reranker's if there is one, else of
             the fusion, or of the only leg that runs.

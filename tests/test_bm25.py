@@ -43,6 +43,25 @@ def test_scores_equal_rank_bm25(texts, query):
     np.testing.assert_allclose(index.scores(query), oracle(texts, query), rtol=1e-5, atol=1e-6)
 
 
+@given(TEXTS, st.sampled_from(["door", "boat code", "code code apple", "door unknown", "?!"]))
+def test_shares_are_counted_one_by_one(texts, query):
+    held = [set(words(text)) for text in texts]
+    weights = {}
+    for word in set(words(query)):
+        n = sum(word in text for text in held)
+        weights[word] = math.log(1 + (len(texts) - n + 0.5) / (n + 0.5))
+    total = sum(weights.values()) or 1
+    expected = [sum(weights[word] for word in weights if word in text) / total for text in held]
+    np.testing.assert_allclose(BM25Index.build(texts).shares(query), expected, atol=1e-12)
+
+
+def test_a_text_with_all_words_of_the_query_has_the_whole_share():
+    shares = BM25Index.build(["a door", "the code of the door", "boat"]).shares("Door codes?")
+    assert shares[1] == pytest.approx(1)
+    assert 0 < shares[0] < 0.5, "the rarer word weighs more"
+    assert shares[2] == 0
+
+
 def test_k1_and_b_are_used():
     texts = ["door door door", "door", "boat " * 20 + "door"]
     index = BM25Index.build(texts, k1=0.9, b=0.4)
@@ -58,6 +77,7 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, texts):
     assert len(loaded) == len(index) == len(texts)
     for query in ("door", "boat", "…"):
         np.testing.assert_array_equal(loaded.scores(query), index.scores(query))
+        np.testing.assert_array_equal(loaded.shares(query), index.shares(query))
 
 
 def test_a_loaded_index_stays_on_disk(tmp_path):

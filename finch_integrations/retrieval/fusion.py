@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import fsum, isfinite
-from statistics import fmean, pstdev
 from typing import TypeVar
 
 from finch_integrations.errors import ConfigurationError
@@ -42,12 +41,10 @@ def reciprocal_rank_fusion(
 def score_fusion(
     rankings: Sequence[Sequence[tuple[Key, float]]], *, weights: Sequence[float] | None = None
 ) -> list[tuple[Key, float]]:
-    """Fuse rankings by how far each score stands out in its ranking.
+    """Fuse rankings whose scores have one scale: score(id) = Σ over rankings of weight · score.
 
-    score(id) = Σ over rankings of weight · (½ + (s − mean) / (6 · standard deviation)), so that
-    nearly all scores come to lie between 0 and the weight, whatever their scale; an id that is
-    missing from a ranking gets 0 there. Of an id that a ranking repeats the first score counts.
-    Equal scores are ordered by id.
+    An id that is missing from a ranking gets 0 there. Of an id that a ranking repeats the first
+    score counts. Equal scores are ordered by id.
 
     Args:
         rankings: Ids with scores, higher is better; some may be empty.
@@ -59,20 +56,8 @@ def score_fusion(
     Raises:
         ConfigurationError: The weights are unusable.
     """
-    return _weighted_sum([_standardized(ranking) for ranking in rankings], weights)
-
-
-def _standardized(ranking: Sequence[tuple[Key, float]]) -> dict[Key, float]:
-    scores: dict[Key, float] = {}
-    for key, score in ranking:
-        scores.setdefault(key, score)
-    if not scores:
-        return {}
-    mean, deviation = fmean(scores.values()), pstdev(scores.values())
-    return {
-        key: 0.5 + ((score - mean) / (6 * deviation) if deviation else 0.0)
-        for key, score in scores.items()
-    }
+    # Read backwards, so that an id's first score is the one that stays.
+    return _weighted_sum([dict(reversed(ranking)) for ranking in rankings], weights)
 
 
 def _weighted_sum(

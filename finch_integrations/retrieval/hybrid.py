@@ -9,11 +9,11 @@ from finch_integrations.bm25 import BM25Index
 from finch_integrations.config import RetrievalConfig, with_overrides
 from finch_integrations.documents import check_text, prepare_documents
 from finch_integrations.errors import ConfigurationError, InvalidInputError
-from finch_integrations.retrieval.collection import Collection, MetadataFilter, as_predicate
+from finch_integrations.retrieval.collection import Collection, MetadataFilter
 from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.encoders import as_encoder
 from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
-from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Leg
+from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Hits, Leg
 from finch_integrations.retrieval.reranking import as_reranker
 from finch_integrations.retrieval.selection import select_hits, select_parents, with_metadata
 from finch_integrations.retrieval.store import (
@@ -41,7 +41,8 @@ def estimate_tokens(text: str) -> int:
 class HybridRetriever:
     """Find chunks of documents by their words (BM25) and by their meaning (dense vectors).
 
-    The two rankings are fused, by their scores or by reciprocal ranks. Results are `Document`s
+    The two rankings are fused: a chunk's cosine is added to the share of the query's words that it
+    holds, or reciprocal ranks are. Results are `Document`s
     that the engine takes as they are. Beside the metadata of their document they name
     `document_id`, `section`, `start_index`, `end_index` (characters of the document's text),
     `score`, and whichever of `bm25_score`, `dense_score`, `fused_score` and `rerank_score` there
@@ -257,22 +258,19 @@ class HybridRetriever:
             raise ConfigurationError(
                 f"this retriever has only the leg {self.legs[0].name}, whose weight is 0"
             )
-        # A wrapped store cannot always filter by itself.
-        matches = (lambda _: True) if filter is None else as_predicate(filter)
         found: dict[str, Document] = {}
         scores: dict[str, dict[str, float]] = {}
-        rankings = []
-        for leg in legs:
-            hits = leg.search(query, max(config.fetch_k, config.top_k), filter)
-            hits = [(document, score) for document, score in hits if matches(document.metadata)]
-            for document, score in hits:
+        hits_of_legs = [
+            leg.search(query, max(config.fetch_k, config.top_k), filter) for leg in legs
+        ]
+        for leg, hits in zip(legs, hits_of_legs, strict=True):
+            for document, score in hits.ranked:
                 id = str(document.id)
                 found.setdefault(id, document)
                 known = scores.setdefault(id, {})
                 if score is not None:
                     known.setdefault(f"{leg.name}_score", score)
-            rankings.append([(str(document.id), score) for document, score in hits])
-        fused = _fuse(rankings, [weights[leg.name] for leg in legs], config)
+        fused = _fuse(hits_of_legs, [weights[leg.name] for leg in legs], config)
         alone = f"{legs[0].name}_score" if len(legs) == 1 else "fused_score"
         results = []
         for id, score in fused:
@@ -294,16 +292,25 @@ class HybridRetriever:
 
 
 def _fuse(
-    rankings: Sequence[Sequence[tuple[str, float | None]]],
-    weights: Sequence[float],
-    config: RetrievalConfig,
+    hits_of_legs: Sequence[Hits], weights: Sequence[float], config: RetrievalConfig
 ) -> list[tuple[str, float]]:
-    scored = [[(id, score) for id, score in ranking if score is not None] for ranking in rankings]
-    complete = all(len(s) == len(r) for s, r in zip(scored, rankings, strict=True))
-    if config.fusion == "scores" and complete:
-        return score_fusion(scored, weights=weights)
-    ids = [[id for id, _ in ranking] for ranking in rankings]
-    return reciprocal_rank_fusion(ids, weights=weights, k=config.rrf_k)
+    likenesses = [hits.likeness for hits in hits_of_legs if hits.likeness is not None]
+    if config.fusion == "rrf" or len(likenesses) < len(hits_of_legs):
+        ids = [[str(chunk.id) for chunk, _ in hits.ranked] for hits in hits_of_legs]
+        return reciprocal_rank_fusion(ids, weights=weights, k=config.rrf_k)
+    if len(hits_of_legs) == 1:
+        (hits,) = hits_of_legs
+        scored = [(str(chunk.id), score) for chunk, score in hits.ranked if score is not None]
+        return score_fusion([scored], weights=weights)
+    # Every leg rates every candidate, also those that only another leg found.
+    rows = {
+        str(chunk.id): row
+        for hits in hits_of_legs
+        for (chunk, _), row in zip(hits.ranked, hits.rows, strict=True)
+    }
+    numbers = list(rows.values())
+    rated = [list(zip(rows, likeness(numbers), strict=True)) for likeness in likenesses]
+    return score_fusion(rated, weights=weights)
 
 
 def check_chunk_size(chunk_size: object) -> None:

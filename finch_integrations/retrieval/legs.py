@@ -2,19 +2,32 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from finch_integrations.bm25 import BM25Index
-from finch_integrations.retrieval.collection import Collection, MetadataFilter
+from finch_integrations.retrieval.collection import Collection, MetadataFilter, as_predicate
 from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.ranking import best_rows
 from finch_integrations.types import Document
 
-# Chunks, best first, with scores; None where only their order means something.
-Hits = Sequence[tuple[Document, float | None]]
+
+@dataclass(frozen=True)
+class Hits:
+    """What a leg found.
+
+    Attributes:
+        ranked: Chunks, best first, with scores; None where only their order means something.
+        rows: Their numbers in the collection; empty where `likeness` is None.
+        likeness: Tells of chunks, by their numbers, how much they are like the query: up to 1, so
+            that it can be added to other legs'. None: only order means something.
+    """
+
+    ranked: Sequence[tuple[Document, float | None]]
+    rows: Sequence[int] = ()
+    likeness: Callable[[Sequence[int]], Sequence[float]] | None = None
 
 
 class Leg(Protocol):
@@ -27,12 +40,12 @@ class Leg(Protocol):
     name: str
 
     def search(self, query: str, k: int, filter: MetadataFilter | None) -> Hits:
-        """Find up to `k` chunks with their scores, best first; chunks have ids."""
+        """Find up to `k` chunks; they have ids."""
         ...
 
 
 class BM25Leg:
-    """Chunks that share words with the query."""
+    """Chunks that share words with the query; alike as far as they hold its words."""
 
     name = "bm25"
 
@@ -45,11 +58,12 @@ class BM25Leg:
         scores = self.index.scores(query)
         scores = np.where(scores > 0, scores, np.float32(-np.inf))
         rows = best_rows(scores, k, self._collection.mask(filter))
-        return [(self._collection.chunk(row), float(scores[row])) for row in rows]
+        ranked = [(self._collection.chunk(row), float(scores[row])) for row in rows]
+        return Hits(ranked, rows, lambda rows: self.index.shares(query)[rows].tolist())
 
 
 class DenseLeg:
-    """Chunks whose vectors point where the query's does."""
+    """Chunks whose vectors point where the query's does; alike as far as they do."""
 
     name = "dense"
 
@@ -61,7 +75,8 @@ class DenseLeg:
         """Find up to `k` chunks with their cosines, -1 to 1."""
         scores = self.index.scores(query)
         rows = best_rows(scores, k, self._collection.mask(filter))
-        return [(self._collection.chunk(row), float(scores[row])) for row in rows]
+        ranked = [(self._collection.chunk(row), float(scores[row])) for row in rows]
+        return Hits(ranked, rows, lambda rows: scores[rows].tolist())
 
 
 class StoreLeg:
@@ -88,8 +103,11 @@ class StoreLeg:
         self._ids = {document.text: str(document.id) for document in collection.documents}
 
     def search(self, query: str, k: int, filter: MetadataFilter | None) -> Hits:
-        """Find up to `k` chunks; the filter is the caller's to apply."""
-        return [(self._known(hit), None) for hit in self._search(query, k)]
+        """Find up to `k` chunks; the filter is applied to what the store returns."""
+        hits = [self._known(hit) for hit in self._search(query, k)]
+        # The store itself cannot always filter.
+        matches = (lambda _: True) if filter is None else as_predicate(filter)
+        return Hits([(hit, None) for hit in hits if matches(hit.metadata)])
 
     def _known(self, hit: Document) -> Document:
         for id in (hit.id, self._ids.get(hit.text)):

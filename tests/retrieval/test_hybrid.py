@@ -15,7 +15,6 @@ from finch_integrations.retrieval import (
     HybridRetriever,
     RetrievalConfig,
     reciprocal_rank_fusion,
-    score_fusion,
 )
 from finch_integrations.retrieval.dense import DenseIndex
 from tests.encoders import HashEncoder
@@ -76,21 +75,69 @@ def test_the_heading_above_helps_to_find_a_chunk():
     assert {"a#1", "a#2"} <= set(ids(results))
 
 
-def test_the_ranking_is_the_fusion_of_both_legs():
+def test_the_ranking_by_ranks_is_the_fusion_of_both_legs():
     both = retriever()
     query = "the door of the store"
-    legs = [
-        both.retrieve(query, bm25_weight=0),
-        both.retrieve(query, dense_weight=0),
-    ]
-    scored = [[(hit.id, hit.metadata["score"]) for hit in leg] for leg in legs]
+    legs = [both.retrieve(query, bm25_weight=0), both.retrieve(query, dense_weight=0)]
     for weights in ((1, 1), (3, 1), (1, 3)):
         options = {"dense_weight": weights[0], "bm25_weight": weights[1]}
-        by_rank = reciprocal_rank_fusion([ids(leg) for leg in legs], weights=weights, k=7)
-        by_score = score_fusion(scored, weights=weights)
-        for fused, more in ((by_score, {}), (by_rank, {"fusion": "rrf", "rrf_k": 7})):
-            results = both.retrieve(query, **options, **more)
-            assert [(r.id, r.metadata["score"]) for r in results] == fused
+        fused = reciprocal_rank_fusion([ids(leg) for leg in legs], weights=weights, k=7)
+        results = both.retrieve(query, **options, fusion="rrf", rrf_k=7)
+        assert [(r.id, r.metadata["score"]) for r in results] == fused
+
+
+WORDS = ["door", "boat", "store", "code", "elk"]
+TEXTS = st.lists(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join), min_size=1, max_size=8
+)
+
+
+@given(TEXTS, st.lists(st.sampled_from([*WORDS, "unknown"]), min_size=1, max_size=4))
+def test_a_score_is_the_cosine_plus_the_share_of_the_query_that_is_held(texts, query):
+    weights = {
+        word: math.log1p((len(texts) - n + 0.5) / (n + 0.5))
+        for word in dict.fromkeys(query)
+        for n in [sum(word in text.split() for text in texts)]
+    }
+    found = HybridRetriever.from_documents(texts, encoder=HashEncoder()).retrieve(
+        " ".join(query), dense_weight=0.5, bm25_weight=3, fetch_k=2, top_k=2
+    )
+    scores = [result.metadata["score"] for result in found]
+    assert scores == sorted(scores, reverse=True)
+    encode = HashEncoder().encode_query
+    for result in found:
+        one, other = encode(" ".join(query)), encode(result.text)
+        cosine = one @ other / math.hypot(*one) / math.hypot(*other)
+        held = sum(weight for word, weight in weights.items() if word in result.text.split())
+        expected = 0.5 * cosine + 3 * held / sum(weights.values())
+        assert result.metadata["score"] == pytest.approx(expected, abs=0.005)
+
+
+def test_a_score_does_not_depend_on_how_many_candidates_there_are():
+    many = [Document(f"The door {'code ' * n}is {n}.", id=f"n{n}") for n in range(9)]
+    search = retriever(many)
+    scores = {hit.id: hit.metadata["score"] for hit in search.retrieve("door code 7")}
+    assert len(scores) == 9
+    for k in (1, 3):
+        for hit in search.retrieve("door code 7", fetch_k=k, top_k=k):
+            assert hit.metadata["score"] == scores[hit.id]
+
+
+def test_how_often_a_word_stands_in_a_chunk_counts_only_in_a_search_by_words():
+    one_each = Document("a door and its code", id="both")
+    search = HybridRetriever.from_documents(
+        [Document("door " * 6, id="door"), one_each, "boats"], encoder=ConstantEncoder()
+    )
+    assert ids(search.retrieve("the door code"))[0] == "both#1"
+    assert ids(search.retrieve("door", dense_weight=0)) == ["door#1", "both#1"]
+    assert ids(search.retrieve("door"))[:2] == ["both#1", "door#1"], "equal, so by id"
+
+
+class ConstantEncoder(HashEncoder):
+    """Finds all texts alike."""
+
+    def encode_query(self, query):
+        return np.ones(self.dimension)
 
 
 def test_either_leg_works_alone_and_gives_its_own_score():
