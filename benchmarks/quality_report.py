@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.quality import ABLATIONS, METHODS
 from benchmarks.quality_results import PACKED, Rows, read
 
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """What a method did on one task, at one budget.

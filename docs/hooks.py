@@ -265,8 +265,9 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def _argument(parameter: Any) -> str:
-    name = str(parameter.metavar or parameter.name.upper())
-    return name if parameter.required or name.startswith("[") else f"[{name}]"
+    name = parameter.metavar or parameter.name.upper()
+    name = name if parameter.required else f"[{name}]"
+    return f"{name}..." if parameter.nargs == -1 else name
 
 
 def _names(option: Any) -> str:

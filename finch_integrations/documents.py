@@ -59,21 +59,30 @@ def prepare_documents(documents: Iterable[Document | str | Mapping[str, Any]]) -
 
 
 def with_unique_ids(documents: Sequence[Document]) -> tuple[Document, ...]:
-    """Number repeated ids: retrievers return chunks of one file under one id."""
-    taken = {document.id for document in documents}
+    """Call documents without id by their source, where they name one, and number repeated ids.
+
+    Retrievers return chunks of one file under one id, or with nothing but the file's name.
+    """
+    ids = [_id_or_source(document) for document in documents]
+    taken = set(ids)
     seen: set[str] = set()
     unique = []
-    for document in documents:
-        id, number = document.id, 2
+    for document, wanted in zip(documents, ids, strict=True):
+        id, number = wanted, 2
         if id is not None and id in seen:
-            while f"{document.id}#{number}" in taken:
+            while f"{wanted}#{number}" in taken:
                 number += 1
-            id = f"{document.id}#{number}"
+            id = f"{wanted}#{number}"
             taken.add(id)
         if id is not None:
             seen.add(id)
         unique.append(replace(document, id=id))
     return tuple(unique)
+
+
+def _id_or_source(document: Document) -> str | None:
+    source = document.metadata.get("source")
+    return document.id if document.id is not None or not source else str(source)
 
 
 def _prepare(item: Document | str | Mapping[str, Any], number: int) -> Document:

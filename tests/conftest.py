@@ -6,6 +6,9 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LANGSMITH_TRACING"] = "false"
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -57,3 +60,15 @@ def embedded_encoder():
     except ModelLoadError as error:
         pytest.fail(f"{error} (make test does that)")
     return SentenceTransformerEncoder(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def walk():
+    """A new clone to walk through; nothing of its gigabytes stays."""
+    from tests.walk import Walk, obstacle
+
+    if reason := obstacle():
+        # Where everything must be tested, an index that does not answer is no excuse.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no walk: {reason}")
+    with tempfile.TemporaryDirectory() as folder:
+        yield Walk(Path(folder))

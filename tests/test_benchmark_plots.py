@@ -1,11 +1,9 @@
 """The sums behind the quality tables, and the figures from saved results."""
 
-import json
-
 import numpy as np
 import pytest
 
-from benchmarks import plots, quality_report
+from benchmarks import plots, quality_report, quality_results
 from benchmarks.quality import RESULTS
 
 # Item -> NLL with no document, with all, and of two methods at a budget of 1/8.
@@ -18,14 +16,13 @@ NLL = {
 
 def row(item, method, nll, *, task="squad_long", bucket="4k", budget=8, **more):
     budget = None if method in plots.BOUNDS else budget
-    facts = {"id": item, "task": task, "bucket": bucket, "model": "embedded", **more}
+    facts = {"id": item, "task": task, "bucket": bucket, "model": "embedded", "dtype": "x", **more}
     return {**facts, "method": method, "budget": budget, "nll": nll}
 
 
 def write(folder, rows):
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "quality.jsonl").write_text(text, encoding="utf-8")
-    return folder / "quality.jsonl"
+    quality_results.write(rows, folder / "quality.json")
+    return folder / "quality.json"
 
 
 @pytest.fixture
@@ -44,7 +41,7 @@ def results(tmp_path):
 
 @pytest.fixture
 def rows(results):
-    return quality_report.read(results, "4k", "embedded")
+    return quality_results.read(results, "4k", "embedded")
 
 
 def legend(figure):
@@ -97,8 +94,8 @@ def test_the_tables_say_what_was_recovered(results, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", argv)
     quality_report.main()
     output = capsys.readouterr().out
-    assert "| likelihood | 2.50 (100%) [67%] | 100% |" in output
-    assert "| finch | 4.50 (20%) | 20% |" in output
+    assert "| likelihood | 2.50 (100%) [67%] | 100% | 3 |" in output
+    assert "| finch | 4.50 (20%) | 20% | 2 |" in output
     assert "- finch: +2.00 [+2.00, +2.00] over 2 items" in output
 
 
@@ -157,13 +154,13 @@ def test_missing_cells_new_methods_tasks_and_buckets_are_drawn(tmp_path):
     rows.append(row("only", "rag-128", 2.0, bucket="2k", task="poems", survives=True))
     rows.append(row("other", "rag-128", 2.0, bucket="2k", model="large", task="songs"))
     write(tmp_path, rows)
-    assert list(plots.load_quality(tmp_path / "quality.jsonl")) == ["2k", "16k"]
+    assert list(plots.load_quality(tmp_path / "quality.json")) == ["2k", "16k"]
     drawn = dict(plots.figures(tmp_path))
-    assert list(drawn) == ["quality-2k", "rag-2k", "quality-16k", "rag-16k", "length"]
+    assert list(drawn) == ["quality-2k", "rag-2k", "quality-16k", "rag-16k", "quality-length"]
     assert legend(drawn["quality-2k"]) == ["likelihood (default)", "new", "all documents"]
     titles = [axes.get_title() for axes in drawn["quality-2k"].axes if axes.axison]
     assert titles == ["one article (n = 3)", "poems ", "all of them (n = 3)"]
-    ticks = [label.get_text() for label in drawn["length"].axes[0].get_xticklabels()]
+    ticks = [label.get_text() for label in drawn["quality-length"].axes[0].get_xticklabels()]
     assert ticks == ["2k", "16k"]
     for figure in drawn.values():
         figure.draw_without_rendering()
@@ -196,6 +193,54 @@ def test_the_command_writes_the_saved_results_as_svg_and_png(tmp_path, monkeypat
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert {"prefill.svg", "prefill.png", "retrieval.svg", "scale.png"} <= names
     assert any(name.startswith("quality-") for name in names)
-    assert (RESULTS / "quality.jsonl").exists()
+    assert (RESULTS / "quality.json").exists()
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_packed_results_are_the_results(tmp_path):
+    rows = [
+        row("a", "likelihood", 1.23456, survives=True, coverage=0.5),
+        row("b", "likelihood", 2.0),
+        row("a", "none", 3.0, model="other"),
+        row("a", "likelihood", 9.0, f1=0.25),  # measured again: only what is new is taken
+    ]
+    read = quality_results.read_rows(write(tmp_path, rows))
+    assert read == [
+        {**rows[0], "nll": 1.2346, "survives": 1, "f1": 0.25},
+        rows[1],
+        rows[2],
+    ]
+    assert quality_results.read_rows(tmp_path / "missing.json") == []
+
+
+def test_without_the_bound_of_all_documents_nothing_is_recovered(tmp_path):
+    rows = [row("a", "none", 3.0), row("a", "likelihood", 1.0)]
+    read = quality_results.read(write(tmp_path, rows), "4k", "embedded")
+    cell = quality_report.make_cell(read, "squad_long", "likelihood", 8)
+    assert (cell.nll.tolist(), cell.full.size) == ([1.0], 0)
+
+
+def test_what_was_varied_has_a_figure_of_its_own(tmp_path):
+    rows = [row(i, m, 3.0 if m == "none" else 1.0) for i in "abc" for m in ("none", "finch, blind")]
+    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    (axes,) = plots.ablation_figure(read, "4k").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["finch, blind (n = 3)"]
+    assert [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 1] == [[2.0]]
+    assert legend(plots.quality_figure(read, "4k")) == []
+
+
+def test_time_and_memory_are_drawn_against_length():
+    rows = [
+        {"length": size, "method": method, "seconds": size / part, "bytes": 2**30}
+        for size in (16, 32)
+        for method, part in (("full", 1), ("likelihood", 2))
+    ]
+    facts = {"model": "M", "target_size": 2048, "machine": "G"}
+    seconds, memory = plots.time_figure({"rows": rows, **facts}).axes
+    drawn = {line.get_label(): line.get_ydata() for line in seconds.lines}
+    assert {name: list(values) for name, values in drawn.items()} == {
+        "likelihood (default)": [8, 16],
+        "all documents": [16, 32],
+    }
+    assert list(memory.lines[0].get_ydata()) == [1, 1]

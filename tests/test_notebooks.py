@@ -4,15 +4,14 @@ import ast
 import importlib
 import os
 import re
-import tempfile
-from pathlib import Path
+import sys
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-from traitlets.config import Config
 
-ROOT = Path(__file__).parent.parent
+from tests.documentation import ROOT
+from tests.walk import obstacle, run_notebook
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Of any Python: with a kernel's name Jupyter opens it at once, without a version it stays the same.
 METADATA = {
@@ -59,29 +58,25 @@ class Ran:
                 self.html += data.get("text/html", "")
 
 
-def run(name, folder):
-    """Run a notebook in `folder`; an exception in a cell is one here."""
-    notebook = read(ROOT / "notebooks" / f"{name}.ipynb")
-    # Sockets of the file system: the tests have no others. Their paths must be short.
-    with tempfile.TemporaryDirectory() as sockets:
-        client = NotebookClient(
-            notebook,
-            timeout=900,
-            startup_timeout=180,
-            config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
-            resources={"metadata": {"path": str(folder)}},
-        )
-        client.execute()
-    return Ran(notebook)
-
-
 @pytest.fixture
-def kernel(monkeypatch, tmp_path):
-    """Let kernels be this interpreter with this package, whatever the user has set up."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+def run(request, monkeypatch, tmp_path):
+    """Run a notebook in the new environment when this session walks, or else in this one."""
+    # Whatever the user has set up, and nothing that stays.
     for variable in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.delenv("JUPYTER_PATH", raising=False)
+    walks = any(item.path.name == "test_walk.py" for item in request.session.items)
+    if walks and not obstacle():
+        walk = request.getfixturevalue("walk")
+        assert walk.installed
+        return lambda name, folder: Ran(walk.notebook(name, folder))
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    return lambda name, folder: Ran(
+        run_notebook(
+            ROOT / "notebooks" / f"{name}.ipynb", ROOT / folder, sys.executable, environment
+        )
+    )
 
 
 def test_the_notebooks_are_found():
@@ -144,8 +139,8 @@ def test_the_examples_are_found_from_both_folders(folder, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_quickstart(kernel, embedded_engine):
-    ran = run("01_quickstart", ROOT / "notebooks")
+def test_quickstart(run, embedded_engine):
+    ran = run("01_quickstart", "notebooks")
     assert re.search(r"3,\d{3} document tokens, 512 kept", ran.text)
     assert re.search(r"04-laboratory.md: [1-9]\d?% of 1,\d{3} tokens kept", ran.text)
     # The right passage, then in every answer: streamed, loaded, of a single note.
@@ -164,8 +159,8 @@ def test_quickstart(kernel, embedded_engine):
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_langchain(kernel, embedded_engine):
-    ran = run("02_langchain", ROOT / "notebooks")
+def test_langchain(run, embedded_engine):
+    ran = run("02_langchain", "notebooks")
     assert ran.text.count("7316") >= 3
     assert "documents found in: kwarg" in ran.text
     assert re.search(r"3,\d{3} document tokens, 512 kept", ran.text)
@@ -178,8 +173,8 @@ def test_langchain(kernel, embedded_engine):
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_llama_index(kernel, embedded_engine):
-    ran = run("03_llama_index", ROOT / "notebooks")
+def test_llama_index(run, embedded_engine):
+    ran = run("03_llama_index", "notebooks")
     assert ran.text.count("7316") >= 3
     assert "2 documents" in ran.text
     assert re.search(r"document tokens, 512 kept", ran.text)
@@ -191,8 +186,8 @@ def test_llama_index(kernel, embedded_engine):
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_what_finch_keeps(kernel, embedded_engine):
-    ran = run("04_what_finch_keeps", ROOT / "notebooks")
+def test_what_finch_keeps(run, embedded_engine):
+    ran = run("04_what_finch_keeps", "notebooks")
     assert ran.images == 3
     assert "&lt;mark" in ran.html
     assert re.search(r"30 layers, 3\d{3} document tokens", ran.text)
@@ -204,8 +199,8 @@ def test_what_finch_keeps(kernel, embedded_engine):
 
 
 @pytest.mark.slow
-def test_paper_figures(kernel):
+def test_paper_figures(run):
     """From the root, as the other half of those who open notebooks do it."""
-    ran = run("05_paper_figures", ROOT)
+    ran = run("05_paper_figures", ".")
     assert ran.images >= 5
     assert re.search(r"documents of \d+k", ran.text)

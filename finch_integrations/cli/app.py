@@ -55,7 +55,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH...]", help="Files or folders: txt, md, html, pdf, docx."),
+        typer.Argument(metavar="PATH", help="Files or folders: txt, md, html, pdf, docx."),
     ] = None,
     index: Annotated[
         Path | None,
@@ -136,7 +136,7 @@ def ask(
 def index(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Files or folders: txt, md, html, pdf, docx."),
+        typer.Argument(metavar="PATH", help="Files or folders: txt, md, html, pdf, docx."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The index's folder.")],
     encoder: Annotated[

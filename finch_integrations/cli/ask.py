@@ -183,7 +183,7 @@ def _statistics_line(report: AnswerReport) -> str:
     return (
         f"{stats.document_tokens:,} document tokens, {stats.kept_tokens:,} kept "
         f"({stats.document_tokens / stats.kept_tokens:.1f}x smaller), "
-        f"peak KV {stats.peak_kv_tokens:,} tokens, "
+        f"peak KV {stats.peak_kv_tokens:,} tokens\n"
         f"compressed in {stats.seconds:.1f} s, "
         f"answered {report.generation_tokens} tokens in {report.generation_seconds:.1f} s"
     )

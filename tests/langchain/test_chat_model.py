@@ -39,7 +39,7 @@ from finch_integrations import (
     UnsupportedModelError,
 )
 from finch_integrations.engine.generate import join_responses
-from finch_integrations.langchain import ChatFinch
+from finch_integrations.langchain import ChatFinch, format_docs
 from finch_integrations.pipeline.handle import EngineHandle
 from tests.tiny import DYNAMIC, make_model, make_tokenizer, text_of
 
@@ -336,7 +336,20 @@ def test_documents_in_content_blocks_are_taken(chat, answer, kind):
     message = chat.invoke([HumanMessage([*blocks, create_text_block(Q)])])
     assert message.text == answer([{"text": text, "title": "T"} for text in TEXTS], Q)
     assert finch(message)["documents_from"] == "blocks"
-    assert [s["document_id"] for s in finch(message)["document_scores"]] == ["doc-1", "doc-2"]
+    named = "x.md" in str(blocks)
+    expected = ["x.md", "x.md#2"] if named else ["doc-1", "doc-2"]
+    assert [s["document_id"] for s in finch(message)["document_scores"]] == expected
+
+
+def test_documents_without_id_are_called_by_their_source(chat):
+    metadata = [{"source": "lab.md"}, {}, {"source": "lab.md"}, {"source": ""}, {"source": "b"}]
+    documents = [Document(TEXTS[0], metadata=given) for given in metadata]
+    documents[-1].id = "an id of its own"
+    message = chat.invoke(Q, documents=documents)
+    names = ["lab.md", "doc-2", "lab.md#2", "doc-4", "an id of its own"]
+    assert [s["document_id"] for s in finch(message)["document_scores"]] == names
+    marked = chat.invoke(f"{format_docs(documents)}\n\n{Q}")
+    assert [s["document_id"] for s in finch(marked)["document_scores"]] == names
 
 
 def test_search_results_of_a_tool_are_taken(chat, answer):

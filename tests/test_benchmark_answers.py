@@ -1,0 +1,61 @@
+"""The benchmark's scores of answers, and its baselines on a tiny model."""
+
+import pytest
+import torch
+
+from benchmarks.answers import normalize, score_answer
+from benchmarks.baselines import Perplexity
+from benchmarks.items import TASKS
+from benchmarks.make_tasks import TASKS as MADE
+from finch_integrations.documents import prepare_documents
+from finch_integrations.engine.prompt import build_prompt
+
+
+@pytest.mark.parametrize(
+    ("answer", "f1", "exact", "contains"),
+    [
+        ("The Eiffel Tower.", 1, 1, 1),
+        ("It is the Eiffel tower, in Paris", 2 * (2 / 6) / (2 / 6 + 1), 0, 1),
+        ("Eiffel", 2 * 0.5 / 1.5, 0, 0),
+        ("the eiffel towers", 0.5, 0, 0),
+        ("", 0, 0, 0),
+    ],
+)
+def test_answers_are_scored_as_squads(answer, f1, exact, contains):
+    scores = score_answer(answer, ["Eiffel Tower", "La dame de fer"])
+    assert scores == {"f1": pytest.approx(f1), "exact": exact, "contains": contains}
+
+
+def test_case_articles_and_punctuation_do_not_count():
+    assert normalize(" A door,  the  CODE! ") == "door code"
+
+
+def test_every_task_can_be_made_of_public_data():
+    assert set(TASKS) == set(MADE)
+
+
+def test_perplexity_keeps_the_tokens_that_the_question_changes_most(engine):
+    backbone = engine.backbone
+    documents = prepare_documents([f"Room {n} is {c}. " * 40 for n, c in enumerate("abc")])
+    prompt = build_prompt(backbone.tokenizer, documents, "Which colour is room 2?")
+    method = Perplexity(backbone, prompt, 64)
+    for budget in (1, 100, len(prompt.documents)):
+        kept = method.keep(budget)
+        assert len(kept) == len(set(kept)) == budget
+    passage = method._segments[0]
+    text = tuple(prompt.documents[passage.start : passage.end])
+
+    def log_likelihoods(ids):
+        with torch.inference_mode():
+            rated = backbone.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        rows = range(len(ids) - len(text), len(ids))
+        return torch.stack([rated[row - 1, ids[row]] for row in rows])
+
+    asked = log_likelihoods([*prompt.prefix, *prompt.guide.ids, *text])
+    change = asked - log_likelihoods([*prompt.prefix, *text])
+    torch.testing.assert_close(method._change(passage), change, rtol=1e-3, atol=1e-4)
+    # Of one passage alone the tokens with the largest change stay.
+    method._segments, method._scores = [passage], torch.zeros(1)
+    half = -(-len(text) // 2)
+    kept = {i - passage.start for i in method.keep(half)}
+    assert kept == set(change.argsort(descending=True)[:half].tolist())

@@ -1,0 +1,27 @@
+"""The README's commands and its example, in a clone and environments that are new.
+
+The notebooks are run there as well, by tests/test_notebooks.py.
+"""
+
+import pytest
+
+from tests.walk import DOOR_CODE
+
+pytestmark = [pytest.mark.slow, pytest.mark.model]
+
+
+def test_the_two_commands_make_all_they_need_and_answer(walk):
+    demo, tests = walk.try_it()
+    assert DOOR_CODE in demo
+    assert " passed" in tests
+
+
+def test_the_commands_for_a_project_of_ones_own_answer(walk):
+    assert DOOR_CODE in walk.installed[-1]
+
+
+def test_the_first_example_answers(walk):
+    assert walk.installed
+    answer, lab, food = walk.example().splitlines()
+    assert DOOR_CODE in answer
+    assert (lab, food) == ("lab.md: 100% kept", "food.md: 100% kept")
