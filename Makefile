@@ -45,7 +45,8 @@ bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from 
 bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=folder of task files
 	$(BIN)/finch fetch
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)"
-	$(BIN)/python -m benchmarks.quality_report
+	$(BIN)/python -m benchmarks.quality_results --out .benchmarks/quality.json
+	$(BIN)/python -m benchmarks.quality_report --results .benchmarks/quality.json
 
 install: $(INSTALLED)
 
