@@ -6,9 +6,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LANGSMITH_TRACING"] = "false"
 
-import tempfile
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -64,11 +61,11 @@ def embedded_encoder():
 
 @pytest.fixture(scope="session")
 def walk():
-    """A new clone to walk through; nothing of its gigabytes stays."""
-    from tests.walk import Walk, obstacle
+    """A new clone to walk through, and environments for it."""
+    from tests.walk import obstacle, walking
 
     if reason := obstacle():
         # Where everything must be tested, an index that does not answer is no excuse.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no walk: {reason}")
-    with tempfile.TemporaryDirectory() as folder:
-        yield Walk(Path(folder))
+    with walking() as new:
+        yield new
