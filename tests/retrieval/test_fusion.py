@@ -153,8 +153,9 @@ def test_what_is_there_besides_does_not_change_an_ids_score(rankings, gone):
 
 
 @given(st.dictionaries(IDS, st.integers(-5, 5), min_size=1), st.integers(1, 5))
-def test_a_higher_score_in_one_ranking_never_lowers_the_fused_one(scores, more):
-    """Not the place: one that stands out brings the others' scores closer together."""
+def test_a_higher_score_in_one_ranking_raises_the_fused_one_and_never_lowers_the_place(
+    scores, more
+):
     other = [(key, float(n)) for n, key in enumerate(sorted(scores))]
     key = min(scores)
     raised = {**scores, key: scores[key] + more}
