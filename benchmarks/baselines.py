@@ -8,9 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from finch_integrations.bm25 import BM25Index
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.methods.passages import arrange, take_best
+from finch_integrations.engine.methods.passages import (
+    arrange,
+    groups_of,
+    match_words,
+    take_best,
+    texts_of,
+)
 from finch_integrations.engine.prompt import Prompt
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
@@ -37,13 +42,12 @@ def rank_by_retrieval(
     """Cut the documents and score the pieces by BM25, for `rag-hybrid` also by embeddings."""
     shortest, longest = RETRIEVAL[name]
     segments = split_segments(prompt, shortest=shortest, longest=longest)
-    offsets = (*prompt.offsets, len(prompt.text))
-    texts = [prompt.text[offsets[s.start] : offsets[s.end]] for s in segments]
-    scores = torch.from_numpy(BM25Index.build(texts).scores(prompt.question))
+    alone, _ = groups_of(segments)
+    scores = match_words(prompt, segments, alone)
     if name == "rag-hybrid":
-        vectors = torch.as_tensor(encoder.encode_documents(texts))
+        vectors = torch.as_tensor(encoder.encode_documents(texts_of(prompt, segments, alone)))
         similarities = vectors @ torch.as_tensor(encoder.encode_query(prompt.question))
-        scores = standardize(scores) + standardize(similarities)
+        scores += standardize(similarities)
     return segments, scores
 
 

@@ -10,7 +10,6 @@ compression can do.
 
 import argparse
 import json
-import platform
 import random
 import statistics
 import time
@@ -22,9 +21,10 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from benchmarks.quality import RESULTS
+from benchmarks.quality import RESULTS, machine_name
 from finch_integrations import FinchEngine
 from finch_integrations.engine.embedded import embedded_path
+from finch_integrations.engine.loading import resolve_device
 
 LENGTHS = (8, 16, 32, 64, 128)  # thousands of 1,024 tokens
 TARGET, CHUNK = 2048, 1024
@@ -99,9 +99,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "length.json")
     options = parser.parse_args()
-    device = torch.device(options.device)
+    device = resolve_device(options.device)
     engine = make_engine(device)
     rows: list[dict[str, Any]] = []
+    report = {
+        "date": date.today().isoformat(),
+        "model": "shape of Llama 3.2 1B, random weights, "
+        + str(engine.backbone.model.dtype).removeprefix("torch."),
+        "target_size": TARGET,
+        "chunk_length": CHUNK,
+        "repeats": options.repeats,
+        "machine": machine_name(device),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "rows": rows,
+    }
     for length in options.lengths:
         text = make_text(engine, length * 1024)
         for method in METHODS:
@@ -111,19 +122,8 @@ def main() -> None:
             rows.append({"length": length, "method": method, **runs[0], "seconds": median})
             gib = runs[0].get("bytes", 0) / 2**30
             print(f"{length:4}k {method:12} {median:8.2f} s {gib:8.2f} GiB", flush=True)
-    cuda = device.type == "cuda"
-    report = {
-        "date": date.today().isoformat(),
-        "model": "shape of Llama 3.2 1B, random weights, "
-        + str(engine.backbone.model.dtype).removeprefix("torch."),
-        "target_size": TARGET,
-        "chunk_length": CHUNK,
-        "repeats": options.repeats,
-        "machine": torch.cuda.get_device_name(device) if cuda else platform.machine(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "rows": rows,
-    }
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            # At once: the longest texts take long, and a run may be cut off.
+            options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.quality import ABLATIONS, RESULTS
 from benchmarks.quality_report import differences, make_cell, paired_interval
-from benchmarks.quality_results import PACKED, Rows, read, read_rows
+from benchmarks.quality_results import PACKED, Rows, read_all
 
 BOUNDS = ("none", "full", "gold")
 OWN = "likelihood"
@@ -81,8 +81,7 @@ _RC = {
 
 def load_quality(path: Path = PACKED, model: str = "embedded") -> dict[str, Rows]:
     """Read the results of `benchmarks.quality`, by bucket, the shortest documents first."""
-    found = {row["bucket"] for row in read_rows(path) if row["model"] == model}
-    return {bucket: read(path, bucket, model) for bucket in sorted(found, key=_tokens)}
+    return {bucket: rows for (name, bucket), rows in read_all(path).items() if name == model}
 
 
 def load_json(name: str, folder: Path = RESULTS) -> dict[str, Any]:
@@ -499,12 +498,6 @@ def _legend(figure: Figure, panels: Sequence[Axes] | Iterator[Axes]) -> None:
         figure.legend(
             entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries))
         )
-
-
-def _tokens(bucket: str) -> float:
-    """Sort key: "2k" before "16k"; what is no length comes last."""
-    number = bucket.lower().removesuffix("k")
-    return float(number) if number.replace(".", "", 1).isdigit() else math.inf
 
 
 def _tasks(rows: Rows) -> list[str]:

@@ -1,7 +1,8 @@
 """What each method leaves the model to answer from, at equal token budgets.
 
     python -m benchmarks.quality --data FOLDER --buckets 2k --items 10
-    python -m benchmarks.quality_report
+    python -m benchmarks.quality_results --out mine.json
+    python -m benchmarks.quality_report --results mine.json
 
 FOLDER holds one `<task>.jsonl` per task, each line with `id, qid, bucket, question, documents
 [{id, title, text}], answers, gold_doc_ids` (`benchmarks.make_tasks` writes such files). Per item,
@@ -14,8 +15,7 @@ method and budget one line of results is appended to `--out`:
     coverage  share of the gold documents' tokens that were kept (span methods)
     f1, exact, contains   of the generated answer, with `--generate`
 
-A run that was cut off goes on where it stopped. `quality_report --pack` makes the file that the
-tables and figures are drawn from.
+A run that was cut off goes on where it stopped.
 """
 
 import argparse
@@ -23,10 +23,10 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import transformers
@@ -66,14 +66,17 @@ BLIND = "Is there anything else to know?"
 CHUNK_LENGTHS = (128, 256, 512, 1024, 2048)
 LENGTHS = ((16, 48), (64, 160), (96, 192), (160, 320))
 CACHED_ABLATIONS: dict[str, dict[str, Any]] = {
-    "finch, blind": {"question": BLIND},
+    "finch, blind": {},
     **{f"finch, chunk {length}": {"chunk_length": length} for length in CHUNK_LENGTHS},
 }
 RATING_ABLATIONS: dict[str, Rate] = {
-    f"likelihood, {low}-{high}": partial(rate_by_likelihood, shortest=low, longest=high)
-    for low, high in LENGTHS
+    **{
+        f"likelihood, {low}-{high}": partial(rate_by_likelihood, shortest=low, longest=high)
+        for low, high in LENGTHS
+    },
+    "likelihood, blind": rate_by_likelihood,
 }
-ABLATIONS = (*CACHED_ABLATIONS, *RATING_ABLATIONS, "likelihood, blind")
+ABLATIONS = (*CACHED_ABLATIONS, *RATING_ABLATIONS)
 
 
 class Bench:
@@ -99,30 +102,43 @@ class Bench:
 
     def run(self, method: str, budget: int | None) -> dict[str, Any]:
         """Return the scores of one method; `budget` in tokens."""
-        options = {**CACHED, **CACHED_ABLATIONS}.get(method)
-        if options is not None:
-            defaults = {
-                "question": self.item.question,
-                "chunk_length": min(CHUNK, max(256, len(self.prompt.documents) // 4)),
-            }
-            used = defaults | options
-            context = self.engine.compress(
-                self.item.documents,
-                used.pop("question"),
-                method="finch",
-                target_size=budget,
-                **used | {"chunk_length": min(used["chunk_length"], len(self.prompt.documents))},
-            )
-            return self._scores(context.cache)
+        if method in CACHED or method in CACHED_ABLATIONS:
+            return self._scores(self._compressed(method, budget))
         kept = self._kept(method, budget)
         ids = [self.prompt.documents[i] for i in kept]
         text = _squeeze(self.backbone.tokenizer.decode(ids))
         gold = self._gold()
         return {
-            **self._scores(self.backbone.encode([*self.prompt.prefix, *ids], self._feed)),
+            **self._scores(self._everything if method == "full" else self._encode(ids)),
             "survives": any(_squeeze(answer) in text for answer in self.item.answers),
             "coverage": len(set(kept) & set(gold)) / max(1, len(gold)),
         }
+
+    def _compressed(self, method: str, budget: int | None) -> KVCache:
+        """What a method that leaves no text leaves."""
+        total = len(self.prompt.documents)
+        options = {"chunk_length": min(CHUNK, max(256, total // 4))}
+        options |= (CACHED | CACHED_ABLATIONS)[method]
+        options["chunk_length"] = min(options["chunk_length"], total)
+        return self.engine.compress(
+            self.item.documents,
+            self._question(method),
+            method="finch",
+            target_size=budget,
+            **options,
+        ).cache
+
+    def _question(self, method: str) -> str:
+        """The question that a method chooses under."""
+        return BLIND if method.endswith(", blind") else self.item.question
+
+    def _encode(self, ids: Sequence[int]) -> KVCache:
+        return self.backbone.encode([*self.prompt.prefix, *ids], self._feed)
+
+    @cached_property
+    def _everything(self) -> KVCache:
+        """The cache of all documents: `full` is measured from it, and others against it."""
+        return self._encode(self.prompt.documents)
 
     def _gold(self) -> list[int]:
         """Token positions of the gold documents."""
@@ -160,9 +176,8 @@ class Bench:
     def _rank(self, method: str) -> tuple[Sequence[Segment], Tensor]:
         if method in RETRIEVAL:
             return rank_by_retrieval(method, self.prompt, self.encoder)
-        prompt, rate = self.prompt, (RATINGS | RATING_ABLATIONS).get(method, rate_by_likelihood)
-        if method == "likelihood, blind":
-            prompt = build_prompt(self.backbone.tokenizer, self.item.documents, BLIND)
+        prompt = build_prompt(self.backbone.tokenizer, self.item.documents, self._question(method))
+        rate = (RATINGS | RATING_ABLATIONS)[method]
         prefix = self.backbone.encode(prompt.prefix, self._feed)
         # What a segment's contrast is depends on the chunk around it, its likelihood does not.
         chunk_length = CHUNK if method == "contrast" else self._feed
@@ -190,8 +205,7 @@ class Bench:
         """Log-probabilities of the first answer token with all documents; None if too long."""
         if len(self.prompt) > self.backbone.spec.window:
             return None
-        cache = self.backbone.encode([*self.prompt.prefix, *self.prompt.documents], self._feed)
-        return self._teacher_force(cache)[1]
+        return self._teacher_force(self._everything)[1]
 
     @torch.inference_mode()
     def _teacher_force(self, cache: KVCache) -> tuple[float, Tensor]:
@@ -233,18 +247,22 @@ def facts(model: str, device: torch.device) -> dict[str, Any]:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # not a checkout, or no git
         commit = "unknown"
-    cuda = device.type == "cuda"
     return {
         "model": model,
         "version": __version__,
         "commit": commit,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "machine": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "machine": machine_name(device),
         "dtype": "float32 (TF32 products)"
-        if cuda and torch.backends.cuda.matmul.allow_tf32
+        if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
         else "float32",
     }
+
+
+def machine_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -257,34 +275,28 @@ def run_all(
     todo: Iterator[tuple[Item, str, int | None]],
     make_bench: Callable[[Item], Bench],
     known: Mapping[str, Any],
-    out: Path,
+    done: Set[tuple[str, str, int | None]],
+    out: TextIO,
 ) -> None:
     """Measure what is not measured yet, and write it down at once."""
-    done = {
-        (row["id"], row["method"], row["budget"])
-        for row in read_lines(out)
-        if row["model"] == known["model"]
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
     bench = None
-    with out.open("a", encoding="utf-8") as file:
-        for item, method, part in todo:
-            if (item.id, method, part) in done:
-                continue
-            if bench is None or bench.item is not item:
-                bench = make_bench(item)
-            budget = part and max(1, len(bench.prompt.documents) // part)
-            row = {
-                "id": item.id,
-                "task": item.task,
-                "bucket": item.bucket,
-                "method": method,
-                "budget": part,
-                **bench.run(method, budget),
-                **known,
-            }
-            file.write(json.dumps(row) + "\n")
-            file.flush()
+    for item, method, part in todo:
+        if (item.id, method, part) in done:
+            continue
+        if bench is None or bench.item is not item:
+            bench = make_bench(item)
+        budget = part and max(1, len(bench.prompt.documents) // part)
+        row = {
+            "id": item.id,
+            "task": item.task,
+            "bucket": item.bucket,
+            "method": method,
+            "budget": part,
+            **bench.run(method, budget),
+            **known,
+        }
+        out.write(json.dumps(row) + "\n")
+        out.flush()
 
 
 def main() -> None:
@@ -310,22 +322,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RAW)
     options = parser.parse_args()
 
+    chosen = slice(options.skip, options.skip + options.items)
+    found = {
+        bucket: [load_items(options.data, task, bucket)[chosen] for task in options.tasks]
+        for bucket in options.buckets
+    }
+    for bucket, by_task in found.items():
+        if not any(by_task):
+            parser.error(f"{options.data} has no such items of the length {bucket!r}")
     engine = FinchEngine.from_pretrained(options.model, device=options.device, dtype=torch.float32)
     encoder = SentenceTransformerEncoder(device=options.device)
     known = facts(Path(options.model).name, engine.backbone.device)
+    done = {
+        (row["id"], row["method"], row["budget"])
+        for row in read_lines(options.out)
+        if row["model"] == known["model"]
+    }
     methods = ABLATIONS if "ablations" in options.methods else options.methods
-    chosen = slice(options.skip, options.skip + options.items)
-    for bucket in options.buckets:
-        by_task = [load_items(options.data, task, bucket)[chosen] for task in options.tasks]
-        for number in range(max(map(len, by_task))):  # all tasks grow together
-            items = [items[number] for items in by_task if number < len(items)]
-            run_all(
-                plan(items, methods, options.budgets),
-                partial(Bench, engine, encoder, answer=options.generate, feed=options.feed),
-                known,
-                options.out,
-            )
-            print(f"{bucket}: {number + 1} of {options.items} items per task", flush=True)
+    make_bench = partial(Bench, engine, encoder, answer=options.generate, feed=options.feed)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("a", encoding="utf-8") as out:
+        for bucket, by_task in found.items():
+            for number in range(max(map(len, by_task))):  # all tasks grow together
+                items = [items[number] for items in by_task if number < len(items)]
+                run_all(plan(items, methods, options.budgets), make_bench, known, done, out)
+                print(f"{bucket}: {number + 1} of {options.items} items per task", flush=True)
 
 
 if __name__ == "__main__":

@@ -73,28 +73,20 @@ def paired_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, floa
     return float(low), float(high)
 
 
-def main() -> None:
-    """Print tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--results", type=Path, default=PACKED)
-    parser.add_argument("--bucket", default="2k")
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--method", default="likelihood", help="compared with all others")
-    options = parser.parse_args()
-    rows = read(options.results, options.bucket, options.model)
+def tables(rows: Rows, bucket: str, method: str = "likelihood") -> str:
+    """A table per budget, and how far every other method is from `method`, in Markdown."""
     tasks = sorted({task for task, _, _ in rows})
-    budgets = sorted({budget for _, _, budget in rows if budget})
-
-    for budget in budgets:
-        print(f"\n## {options.bucket}, budget 1/{budget}: NLL (recovered) [answer survives]\n")
-        print("| method | " + " | ".join(tasks) + " | mean recovered | items |")
-        print("|---" * (len(tasks) + 3) + "|")
-        for method in (*METHODS, *ABLATIONS):
+    lines = []
+    for budget in sorted({budget for _, _, budget in rows if budget}):
+        lines += [
+            f"\n## {bucket}, budget 1/{budget}: NLL (recovered) [answer survives]\n",
+            "| method | " + " | ".join(tasks) + " | mean recovered | items |",
+            "|---" * (len(tasks) + 3) + "|",
+        ]
+        for name in (*METHODS, *ABLATIONS):
             cells, recovered, count = [], [], 0
             for task in tasks:
-                part = make_cell(rows, task, method, budget)
+                part = make_cell(rows, task, name, budget)
                 if part is None:
                     cells.append("")
                     continue
@@ -108,18 +100,35 @@ def main() -> None:
                 cells.append(cell)
             if count:
                 mean = f"{np.mean(recovered):.0%}" if recovered else ""
-                print(f"| {method} | " + " | ".join(cells) + f" | {mean} | {count} |")
-        print(f"\nNLL of other methods minus {options.method}'s, paired, 95 % interval:\n")
-        for method in (*METHODS, *ABLATIONS):
+                lines.append(f"| {name} | " + " | ".join(cells) + f" | {mean} | {count} |")
+        lines.append(f"\nNLL of other methods minus {method}'s, paired, 95 % interval:\n")
+        for name in (*METHODS, *ABLATIONS):
             paired = np.concatenate(
-                [differences(rows, task, method, options.method, budget) for task in tasks]
+                [differences(rows, task, name, method, budget) for task in tasks]
             )
-            if paired.size and method != options.method:
+            if paired.size and name != method:
                 low, high = paired_interval(paired)
-                count = len(paired)
-                print(
-                    f"- {method}: {paired.mean():+.2f} [{low:+.2f}, {high:+.2f}] over {count} items"
+                lines.append(
+                    f"- {name}: {paired.mean():+.2f} [{low:+.2f}, {high:+.2f}] "
+                    f"over {len(paired)} items"
                 )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=PACKED)
+    parser.add_argument("--bucket", default="2k")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--method", default="likelihood", help="compared with all others")
+    options = parser.parse_args()
+    rows = read(options.results, options.bucket, options.model)
+    if not rows:
+        parser.error(f"{options.results} has no results of {options.model!r} at {options.bucket!r}")
+    print(tables(rows, options.bucket, options.method))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ a group (what was measured, of one task, at one budget) has lists of numbers, it
 
 import argparse
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -68,12 +69,23 @@ def unpack(results: dict[str, Any]) -> Iterator[Row]:
 
 
 def read(path: Path, bucket: str, model: str) -> Rows:
-    """Results of a length and a model: (task, method, budget) -> item id -> row."""
-    rows: Rows = defaultdict(dict)
+    """Results of a length and a model, see `read_all`; empty where there are none."""
+    return read_all(path).get((model, bucket), {})
+
+
+def read_all(path: Path = PACKED) -> dict[tuple[str, str], Rows]:
+    """(model, bucket) -> (task, method, budget) -> item id -> row; the shortest bucket first."""
+    found: dict[tuple[str, str], Rows] = defaultdict(lambda: defaultdict(dict))
     for row in read_rows(path):
-        if row["bucket"] == bucket and row["model"] == model:
-            rows[row["task"], row["method"], row["budget"]][row["id"]] = row
-    return rows
+        rows = found[row["model"], row["bucket"]]
+        rows[row["task"], row["method"], row["budget"]][row["id"]] = row
+    return {name: found[name] for name in sorted(found, key=lambda it: (it[0], _tokens(it[1])))}
+
+
+def _tokens(bucket: str) -> float:
+    """Sort key: "2k" before "16k"; what is no length comes last."""
+    number = bucket.lower().removesuffix("k")
+    return float(number) if number.replace(".", "", 1).isdigit() else math.inf
 
 
 def read_rows(path: Path = PACKED) -> list[Row]:
@@ -104,7 +116,10 @@ def main() -> None:
     parser.add_argument("raw", type=Path, nargs="*", default=[RAW])
     parser.add_argument("--out", type=Path, default=PACKED)
     options = parser.parse_args()
-    write((row for path in options.raw for row in read_lines(path)), options.out)
+    rows = [row for path in options.raw for row in read_lines(path)]
+    if not rows:
+        parser.error(f"no results in {', '.join(map(str, options.raw))}")
+    write(rows, options.out)
     print(options.out)
 
 

@@ -5,8 +5,6 @@ A page says `<!-- generated: NAME -->`; the function of that name below writes w
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -144,30 +142,23 @@ def prefill() -> str:
 
 def quality() -> str:
     """The tables of `benchmarks.quality_report`, for every length and model that was measured."""
-    results = _read("quality.json")
-    measured: dict[tuple[str, str], set[str]] = {}
-    for group in results["groups"]:
-        run = results["runs"][group["run"]]
-        where = (
-            f"{run['machine']}, {run['dtype']}, torch {run['torch']}, "
-            f"transformers {run['transformers']}, commit {run['commit']}"
-        )
-        measured.setdefault((run["model"], group["bucket"]), set()).add(where)
+    # They take seconds to import, which pages without them need not wait for.
+    from benchmarks.quality_report import tables
+    from benchmarks.quality_results import read_all
+
     parts = []
-    for (model, bucket), where in sorted(measured.items(), key=lambda it: _place(*it[0])):
-        parts.append(
-            f"Model `{model}`, documents of about {bucket} tokens; {'; '.join(sorted(where))}."
-        )
-        command = ["-m", "benchmarks.quality_report", "--bucket", bucket, "--model", model]
-        output = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout
-        parts.append(re.sub("^## ", "### ", output, flags=re.M))
+    for (model, bucket), rows in read_all().items():
+        where = {
+            f"{row['machine']}, {row['dtype']}, torch {row['torch']}, "
+            f"transformers {row['transformers']}, commit {row['commit']}"
+            for measured in rows.values()
+            for row in measured.values()
+        }
+        parts += [
+            f"Model `{model}`, documents of about {bucket} tokens; {'; '.join(sorted(where))}.",
+            re.sub("^## ", "### ", tables(rows, bucket), flags=re.M),
+        ]
     return "\n\n".join(parts)
-
-
-def _place(model: str, bucket: str) -> tuple[str, int]:
-    return model, int(bucket.removesuffix("k"))
 
 
 def length() -> str:

@@ -42,11 +42,11 @@ class HybridRetriever:
     """Find chunks of documents by their words (BM25) and by their meaning (dense vectors).
 
     The two rankings are fused: a chunk's cosine is added to the share of the query's words that it
-    holds, or reciprocal ranks are. Results are `Document`s
-    that the engine takes as they are. Beside the metadata of their document they name
-    `document_id`, `section`, `start_index`, `end_index` (characters of the document's text),
-    `score`, and whichever of `bm25_score`, `dense_score`, `fused_score` and `rerank_score` there
-    are. `score` is the one that they are ranked by.
+    holds, or reciprocal ranks are. Results are `Document`s that the engine takes as they are.
+    Beside the metadata of their document they name `document_id`, `section`, `start_index`,
+    `end_index` (characters of the document's text), `score`, and whichever of `bm25_score`,
+    `dense_score`, `fused_score` and `rerank_score` there are. `score` is the one that they are
+    ranked by.
 
     Example:
         retriever = HybridRetriever.from_documents(documents, encoder="embedded")

@@ -124,9 +124,14 @@ def groups_of(segments: Sequence[Segment]) -> tuple[Groups, Groups]:
 
 def match_words(prompt: Prompt, segments: Sequence[Segment], groups: Groups) -> Tensor:
     """Standardised BM25 of every group's text for the question, [number of groups]."""
+    index = BM25Index.build(texts_of(prompt, segments, groups))
+    return standardize(torch.from_numpy(index.scores(prompt.question)))
+
+
+def texts_of(prompt: Prompt, segments: Sequence[Segment], groups: Groups) -> list[str]:
+    """Every group's text."""
     offsets = (*prompt.offsets, len(prompt.text))
-    texts = [
+    return [
         prompt.text[offsets[segments[first].start] : offsets[segments[end - 1].end]]
         for first, end in groups
     ]
-    return standardize(torch.from_numpy(BM25Index.build(texts).scores(prompt.question)))
