@@ -244,3 +244,18 @@ def test_time_and_memory_are_drawn_against_length():
         "all documents": [16, 32],
     }
     assert list(memory.lines[0].get_ydata()) == [1, 1]
+
+
+def test_without_results_nothing_is_written_or_said(tmp_path, monkeypatch, capsys):
+    packed = write(tmp_path, [row("a", "none", 3.0)])
+    before = packed.read_text()
+    argv = ["quality_results", str(tmp_path / "missing.jsonl"), "--out", str(packed)]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(SystemExit):
+        quality_results.main()
+    assert "no results in" in capsys.readouterr().err
+    assert packed.read_text() == before
+    monkeypatch.setattr("sys.argv", ["quality_report", "--results", str(packed), "--bucket", "3k"])
+    with pytest.raises(SystemExit):
+        quality_report.main()
+    assert "no results of 'embedded' at '3k'" in capsys.readouterr().err
