@@ -817,7 +817,9 @@ def test_constructing_imports_no_heavy_library():
 
 def test_an_interrupt_reaches_a_waiting_caller(folder):
     code = (
-        "import _thread, threading\n"
+        "import _thread, signal, threading\n"
+        # Of a shell's background job interrupts are ignored, and its children inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from finch_integrations.langchain import ChatFinch\n"
         f"chat = ChatFinch(model={str(folder)!r}, max_tokens=100_000).warm_up()\n"
         "threading.Timer(0.3, _thread.interrupt_main).start()\n"
