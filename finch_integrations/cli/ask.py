@@ -180,9 +180,10 @@ def _show_citations(citations: Sequence[Citation]) -> None:
 def _statistics_line(report: AnswerReport) -> str:
     stats = report.compression
     assert stats is not None, "there are documents"
+    smaller = stats.document_tokens / stats.kept_tokens
+    kept = f"{stats.kept_tokens:,} kept ({smaller:.1f}x smaller)" if smaller > 1 else "all kept"
     return (
-        f"{stats.document_tokens:,} document tokens, {stats.kept_tokens:,} kept "
-        f"({stats.document_tokens / stats.kept_tokens:.1f}x smaller), "
+        f"{stats.document_tokens:,} document tokens, {kept}, "
         f"peak KV {stats.peak_kv_tokens:,} tokens\n"
         f"compressed in {stats.seconds:.1f} s, "
         f"answered {report.generation_tokens} tokens in {report.generation_seconds:.1f} s"

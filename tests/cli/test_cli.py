@@ -68,6 +68,13 @@ def test_ask_streams_the_answer_and_names_sources_on_standard_error(model_folder
     assert all(len(line) < 80 for line in statistics), statistics
 
 
+def test_ask_says_when_nothing_had_to_be_removed(model_folder, files):
+    more = ("--target-size", "402", "--max-new-tokens", "1")
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 0, result.output
+    assert "402 document tokens, all kept, peak KV" in result.stderr
+
+
 def test_ask_json_is_one_object_with_everything(model_folder, files):
     more = ("--compression-ratio", "0.5", "--max-new-tokens", "5", "--json")
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
