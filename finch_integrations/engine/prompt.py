@@ -130,7 +130,8 @@ def build_prompt(
     messages = [*turns, Message(role="user", content=turn)]
     if system is not None:
         messages.insert(0, Message(role="system", content=check_text("the system text", system)))
-    rendered = _render(tokenizer, messages, dict(chat_template_kwargs or {}))
+    cuts = _Cuts(tokenizer)
+    rendered = _render(tokenizer, cuts.mark_turns(messages), dict(chat_template_kwargs or {}))
     before, _, rest = rendered.partition(documents_slot)
     between, _, after = rest.partition(question_slot)
     if rendered.count(documents_slot) != 1 or rest.count(question_slot) != 1:
@@ -140,15 +141,13 @@ def build_prompt(
 
     bodies = [_document_text(document) for document in documents]
     body = "\n\n".join(bodies)
-    text = f"{before}{body}{between}{question}{after}"
-    body_end = len(before) + len(body)
-    question_start = body_end + len(between)
-    question_end = question_start + len(question)
-    user_text = [(len(before), body_end), (question_start, question_end)]
-    ids, starts, ends = _tokenize(tokenizer, text, user_text)
+    parts = [before, cuts.mark(body), between, cuts.mark(question), after]
+    ids, starts, ends = _tokenize(tokenizer, cuts.split("".join(parts)))
+    lengths = (len("".join(cuts.split(part))) for part in parts)
+    body_start, body_end, question_start, question_end, _ = itertools.accumulate(lengths)
 
     # Tokens that reach over a border belong to the part that is kept whole.
-    first = _first(starts, lambda start: start >= len(before))
+    first = _first(starts, lambda start: start >= body_start)
     last = _first(ends, lambda end: end > body_end)
     asked = _first(ends, lambda end: end > question_start)
     stop = _first(ends, lambda end: end >= question_end)
@@ -157,13 +156,13 @@ def build_prompt(
         end = begin + len(text_of_one)
         places.append((begin, end - len(document.text.rstrip())))
         begin = end + len("\n\n")
-    offsets = [start - len(before) for start in starts[first:last]]
+    offsets = [start - body_start for start in starts[first:last]]
     return Prompt(
         prefix=tuple(ids[:first]),
         documents=tuple(ids[first:last]),
         suffix=tuple(ids[last:]),
         guide=Guide(tuple(ids[last : stop + 1]), rows=stop + 1 - asked),
-        null_guide=_null_guide(tokenizer, between),
+        null_guide=_null_guide(tokenizer, cuts.split(between)),
         spans=_token_spans(places, offsets),
         text=body,
         offsets=tuple(offsets),
@@ -171,9 +170,10 @@ def build_prompt(
     )
 
 
-def _null_guide(tokenizer: Any, between: str) -> Guide:
-    ids, _, ends = _tokenize(tokenizer, between + _NULL_QUESTION, [])
-    asked = _first(ends, lambda end: end > len(between))
+def _null_guide(tokenizer: Any, between: list[str]) -> Guide:
+    *pieces, last = between
+    ids, _, ends = _tokenize(tokenizer, [*pieces, last + _NULL_QUESTION])
+    asked = _first(ends, lambda end: end > len("".join(between)))
     return Guide(tuple(ids), rows=len(ids) - asked)
 
 
@@ -199,22 +199,13 @@ def build_chat(
     if not messages:
         raise InvalidInputError("there is no message to answer. Give at least one")
     checked = _check_messages(messages, "the chat", ("system", "user", "assistant"))
-    nonce = secrets.token_hex(8)
-    slots: dict[str, str] = {}
-    for number, message in enumerate(checked):
-        # Assistant turns stay readable for templates that take them apart (`</think>`).
+    for message in checked:
+        # Assistant turns stay as they are for templates that take them apart.
         if message["role"] != "assistant":
-            slot = f"TURN{number}X{nonce}"
-            slots[slot] = message["content"].strip()
-            checked[number] = Message(role=message["role"], content=slot)
-    rendered = _render(tokenizer, checked, dict(chat_template_kwargs or {}))
-    text, user_text = "", []
-    for part in re.split(f"(TURN[0-9]+X{nonce})", rendered):
-        piece = slots.get(part, part)
-        if part in slots:
-            user_text.append((len(text), len(text) + len(piece)))
-        text += piece
-    return tuple(_tokenize(tokenizer, text, user_text)[0])
+            message["content"] = message["content"].strip()
+    cuts = _Cuts(tokenizer)
+    rendered = _render(tokenizer, cuts.mark_turns(checked), dict(chat_template_kwargs or {}))
+    return tuple(_tokenize(tokenizer, cuts.split(rendered))[0])
 
 
 def _document_text(document: Document) -> str:
@@ -288,24 +279,45 @@ def _bos(tokenizer: Any) -> str:
     return str(bos) if starts_with_bos else ""
 
 
-def _tokenize(
-    tokenizer: Any, text: str, user_text: list[tuple[int, int]]
-) -> tuple[list[int], list[int], list[int]]:
-    """Tokenize without letting the user's text form special tokens.
+class _Cuts:
+    """Keeps callers' text from forming special tokens, so that it cannot end its own turn.
 
-    Inside the `user_text` ranges the spelling of a special token is split after its first
-    character, so a document cannot end its own turn; everything else is one piece.
+    The spelling of a special token is cut after its first character. Marks carry the cuts through
+    the chat template, which sees the text otherwise as it is: some templates take turns apart
+    (`</think>`) or find switches in them (`/no_think`).
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        spellings = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+        spellings = sorted((s for s in spellings if len(s) > 1), key=len, reverse=True)
+        never = "(?!)"
+        self._spelling = re.compile("|".join(map(re.escape, spellings)) or never)
+        self._mark = f"CUT{secrets.token_hex(8)}"
+
+    def mark(self, text: str) -> str:
+        return self._spelling.sub(lambda match: match[0][0] + self._mark + match[0][1:], text)
+
+    def mark_turns(self, messages: Sequence[Message]) -> list[Message]:
+        return [Message(role=m["role"], content=self.mark(m["content"])) for m in messages]
+
+    def split(self, text: str) -> list[str]:
+        """The pieces of a marked text, to be tokenized one by one."""
+        return text.split(self._mark)
+
+
+def _tokenize(tokenizer: Any, pieces: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
+    """Tokenize the pieces of a text, each by itself.
 
     Returns:
-        Ids, and the start and end character of every token.
+        Ids, and the start and end character of every token in the whole text.
     """
-    cuts = [0, *_special_token_cuts(tokenizer, text, user_text), len(text)]
     ids: list[int] = []
     starts: list[int] = []
     ends: list[int] = []
-    for begin, end in itertools.pairwise(cuts):
+    begin = 0
+    for piece in pieces:
         encoding = tokenizer(
-            text[begin:end],
+            piece,
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -314,16 +326,8 @@ def _tokenize(
         ids += encoding["input_ids"]
         starts += [begin + offset[0] for offset in encoding["offset_mapping"]]
         ends += [begin + offset[1] for offset in encoding["offset_mapping"]]
+        begin += len(piece)
     return ids, starts, ends
-
-
-def _special_token_cuts(tokenizer: Any, text: str, ranges: list[tuple[int, int]]) -> list[int]:
-    spellings = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-    spellings = sorted((s for s in spellings if len(s) > 1), key=len, reverse=True)
-    if not spellings:
-        return []
-    pattern = re.compile("|".join(map(re.escape, spellings)))
-    return [m.start() + 1 for begin, end in ranges for m in pattern.finditer(text, begin, end)]
 
 
 def _first(values: list[int], matches: Any) -> int:
