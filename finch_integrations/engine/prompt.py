@@ -12,7 +12,7 @@ import itertools
 import re
 import secrets
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,7 +233,7 @@ def _render(tokenizer: Any, messages: list[Message], kwargs: dict[str, Any]) -> 
     if not tokenizer.chat_template:
         return _bos(tokenizer) + "\n\n".join(m["content"] for m in messages) + "\n\nAnswer:"
     refusal = ""
-    for attempt in (messages, _fold_system(messages), _merge_runs(_fold_system(messages))):
+    for attempt in _attempts(messages):
         try:
             rendered = tokenizer.apply_chat_template(
                 attempt, tokenize=False, add_generation_prompt=True, **kwargs
@@ -251,13 +251,20 @@ def _render(tokenizer: Any, messages: list[Message], kwargs: dict[str, Any]) -> 
     )
 
 
+def _attempts(messages: list[Message]) -> Iterator[list[Message]]:
+    yield messages
+    folded = _fold_system(messages)
+    yield folded
+    yield _merge_runs(folded)
+
+
 def _fold_system(messages: list[Message]) -> list[Message]:
     if messages[0]["role"] != "system":
         return messages
-    system, first, *rest = messages
-    if first["role"] != "user":
-        return [Message(role="user", content=system["content"]), first, *rest]
-    content = f"{system['content']}\n\n{first['content']}"
+    system, *rest = messages
+    content = system["content"]
+    if rest and rest[0]["role"] == "user":
+        content = f"{content}\n\n{rest.pop(0)['content']}"
     return [Message(role="user", content=content), *rest]
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from finch_integrations import Document, InvalidInputError, UnsupportedModelError
 from finch_integrations.documents import prepare_documents
-from finch_integrations.engine.prompt import INSTRUCTION, build_prompt
+from finch_integrations.engine.prompt import INSTRUCTION, build_chat, build_prompt
 from tests.tiny import CHATML, make_tokenizer
 
 NO_SYSTEM = (
@@ -141,6 +141,16 @@ def test_system_text_joins_an_earlier_turn(tokenizer):
     assert tokenizer.decode(prompt.prefix).startswith(
         "<|im_start|>user\nBe brief.\n\nHello<|im_end|>"
     )
+
+
+@pytest.mark.parametrize(
+    ("template", "role"), [(CHATML, "system"), (NO_SYSTEM, "user"), (DROPS_SYSTEM, "user")]
+)
+def test_a_chat_may_be_a_system_text_alone(template, role):
+    tokenizer = make_tokenizer(template)
+    ids = build_chat(tokenizer, [{"role": "system", "content": "Be brief."}])
+    turns = f"<|im_start|>{role}\nBe brief.<|im_end|>\n<|im_start|>assistant"
+    assert tokenizer.decode(ids).strip() == turns
 
 
 def test_repeated_roles_are_merged_where_the_template_insists():
