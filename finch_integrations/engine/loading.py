@@ -28,6 +28,9 @@ class _Entry:
 _entries: dict[str, _Entry] = {}
 _guard = threading.Lock()
 
+# Where and how files are found; the tokenizer's as well as the model's.
+_HUB_OPTIONS = ("token", "cache_dir", "subfolder", "proxies", "force_download")
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -162,7 +165,8 @@ def _load(
     else:
         if path.is_absolute() and not path.is_dir():
             raise ModelLoadError(f"there is no model folder {source}. Check the path")
-        common = {
+        common = {name: model_kwargs[name] for name in _HUB_OPTIONS if name in model_kwargs}
+        common |= {
             "revision": revision or "main",
             "local_files_only": path.is_absolute() or model_kwargs.get("local_files_only", False),
             "trust_remote_code": model_kwargs.get("trust_remote_code", False),

@@ -121,6 +121,33 @@ def test_remote_code_stays_off_unless_asked(folder, monkeypatch):
     assert seen == [False, False, True, True]
 
 
+def test_a_model_of_the_hub_may_lie_in_another_cache_and_in_a_subfolder(folder, tmp_path):
+    cached, commit = tmp_path / "cache" / "models--org--name", "0" * 40
+    for name in ("refs", f"snapshots/{commit}"):
+        (cached / name).mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    folder.rename(cached / "snapshots" / commit / "part")
+    with FinchEngine.from_pretrained(
+        "org/name", device="cpu", cache_dir=tmp_path / "cache", subfolder="part"
+    ) as engine:
+        assert engine.compress(["text"], "What?").stats.kept_tokens == 4
+
+
+def test_access_to_the_hub_is_the_same_for_model_and_tokenizer(folder, monkeypatch):
+    access = {"token": "secret", "proxies": {"https": "proxy"}, "force_download": True}
+    seen = []
+    for cls in (loading.AutoModelForCausalLM, loading.AutoTokenizer):
+        real = cls.from_pretrained
+
+        def spy(*args, real=real, **kwargs):
+            seen.append({name: kwargs.get(name) for name in access})
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(cls, "from_pretrained", spy)
+    FinchEngine.from_pretrained(folder, device="cpu", **access).close()
+    assert seen == [access, access]
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
