@@ -19,10 +19,16 @@ from finch_integrations.engine.cache import cache_bytes, cache_length
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
-from finch_integrations.engine.methods import RATINGS, get_method, keep_everything
+from finch_integrations.engine.methods import RATINGS, Rate, get_method, keep_everything
 from finch_integrations.engine.methods.passages import choose, encode_choice
-from finch_integrations.engine.prompt import INSTRUCTION, DocumentSpan, build_chat, build_prompt
-from finch_integrations.engine.segments import translate_segments
+from finch_integrations.engine.prompt import (
+    INSTRUCTION,
+    DocumentSpan,
+    Prompt,
+    build_chat,
+    build_prompt,
+)
+from finch_integrations.engine.segments import Segment, translate_segments
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
     CompressionProgress,
@@ -191,25 +197,14 @@ class FinchEngine:
         rate = RATINGS.get(config.method)
         if plan.target == len(prompt.documents):
             method, rate = keep_everything, None
+        watch = _Watch(len(prompt.documents), started, progress)
         if self.scorer and rate:
-            scorer = self.scorer.backbone
-            get_method(config.method, scorer.spec)
-            theirs = build_prompt(scorer.tokenizer, checked, query)
-            length = scoring_chunk_length(theirs, scorer.spec, config)
-            watch = _Watch(len(theirs.documents), started, progress)
-            segments, scores = rate(
-                scorer,
-                theirs,
-                scorer.encode(theirs.prefix, length),
-                length,
-                # The longest cache of this model is the one that comes out.
-                lambda seen, _: watch.chunk_done(seen, 0),
-            )
-            choice = choose(translate_segments(segments, theirs, prompt), scores, plan.target)
+            # The longest cache of this model is the one that comes out.
+            rated = _rate_by(self.scorer.backbone, rate, prompt, checked, config, watch)
+            choice = choose(*rated, plan.target)
             prefix = backbone.encode(prompt.prefix, plan.chunk_length)
             compressed = encode_choice(backbone, prompt, plan, prefix, choice)
         else:
-            watch = _Watch(len(prompt.documents), started, progress)
             compressed = method(backbone, prompt, plan, config, watch.chunk_done)
         return CompressedContext(
             cache=compressed.cache,
@@ -268,8 +263,11 @@ class FinchEngine:
         prompt = build_prompt(backbone.tokenizer, checked, query)
         plan = plan_extraction(prompt, backbone.spec, config)
         watch = _Watch(len(prompt.documents), started, progress)
-        prefix = backbone.encode(prompt.prefix, plan.chunk_length)
-        rated = rate(backbone, prompt, prefix, plan.chunk_length, watch.chunk_done)
+        if self.scorer:
+            rated = _rate_by(self.scorer.backbone, rate, prompt, checked, config, watch)
+        else:
+            prefix = backbone.encode(prompt.prefix, plan.chunk_length)
+            rated = rate(backbone, prompt, prefix, plan.chunk_length, watch.chunk_done)
         return find_excerpts(prompt, checked, choose(*rated, plan.target))
 
     def stream(self, context: CompressedContext, **overrides: Any) -> Iterator[GenerationResponse]:
@@ -353,7 +351,7 @@ class _Watch:
         started: float,
         progress: Callable[[CompressionProgress], None] | None,
     ) -> None:
-        self._total = total
+        self.total = total
         self._started = started
         self._progress = progress
         self.peak = 0
@@ -364,10 +362,36 @@ class _Watch:
             self._progress(
                 CompressionProgress(
                     tokens=seen,
-                    total_tokens=self._total,
+                    total_tokens=self.total,
                     seconds=time.perf_counter() - self._started,
                 )
             )
+
+
+def _rate_by(
+    scorer: Backbone,
+    rate: Rate,
+    prompt: Prompt,
+    documents: Sequence[Document],
+    config: CompressionConfig,
+    watch: _Watch,
+) -> tuple[list[Segment], Tensor]:
+    """Let another model rate the documents.
+
+    Progress is counted in its tokens; its caches are not watched.
+
+    Returns:
+        The segments, in the tokens of `prompt`, and their scores, [number of segments].
+    """
+    get_method(config.method, scorer.spec)
+    theirs = build_prompt(scorer.tokenizer, documents, prompt.question)
+    length = scoring_chunk_length(theirs, scorer.spec, config)
+    watch.total = len(theirs.documents)
+    prefix = scorer.encode(theirs.prefix, length)
+    segments, scores = rate(
+        scorer, theirs, prefix, length, lambda seen, _: watch.chunk_done(seen, 0)
+    )
+    return translate_segments(segments, theirs, prompt), scores
 
 
 def _shares(

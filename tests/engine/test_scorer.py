@@ -76,6 +76,19 @@ def test_the_scorers_passages_are_kept_in_the_other_models_tokens(target_size):
     large.generate(context, max_new_tokens=3)
 
 
+@pytest.mark.parametrize("target_size", [60, 150])
+def test_an_extract_is_what_compress_keeps(target_size):
+    small = FinchEngine(make_model(), BYTES)
+    large = FinchEngine(make_model("qwen3", heads=6, vocab_size=280), MERGING, scorer=small)
+    context = large.compress(DOCUMENTS, QUESTION, target_size=target_size)
+    forwards, seen = [], []
+    large.backbone.model.register_forward_pre_hook(lambda *_: forwards.append(1))
+    excerpts = large.extract(DOCUMENTS, QUESTION, target_size=target_size, progress=seen.append)
+    assert excerpts == context.excerpts
+    assert not forwards  # the scorer alone reads
+    assert seen[-1].tokens == seen[-1].total_tokens > context.stats.document_tokens
+
+
 def test_a_byte_budget_is_counted_in_the_answering_models_bytes():
     small = FinchEngine(make_model(kv_heads=4), BYTES)  # its cache is twice as large
     large = FinchEngine(make_model(vocab_size=280), MERGING, scorer=small)
