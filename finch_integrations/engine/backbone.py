@@ -54,6 +54,11 @@ class Backbone:
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
+    @property
+    def layer_devices(self) -> tuple[torch.device, ...]:
+        """Where each layer runs and has its keys."""
+        return tuple(_device_of(layer) for layer in self.model.base_model.layers)
+
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the model for saved contexts: its configuration, dtype and some weights."""
@@ -159,6 +164,15 @@ class Backbone:
         for start in range(0, len(ids), chunk_length):
             logits = self.forward(ids[start : start + chunk_length], cache)
         return logits
+
+
+def _device_of(layer: torch.nn.Module) -> torch.device:
+    # Offloaded weights lie elsewhere until they are needed; accelerate's hooks know where that is.
+    for module in layer.modules():
+        hook = getattr(module, "_hf_hook", None)
+        if (device := getattr(hook, "execution_device", None)) is not None:
+            return torch.device(device)
+    return next(layer.parameters()).device
 
 
 def _lock_for(config: Any) -> threading.Lock:

@@ -110,11 +110,12 @@ def cache_tensors(cache: KVCache) -> dict[str, Tensor]:
     }
 
 
-def cache_from_tensors(tensors: dict[str, Tensor], num_layers: int) -> KVCache:
-    """Rebuild the cache whose tensors were named by `cache_tensors`."""
+def cache_from_tensors(tensors: dict[str, Tensor], devices: Sequence[torch.device]) -> KVCache:
+    """Rebuild the cache whose tensors were named by `cache_tensors`, each layer on its device."""
     cache = new_cache()
-    for layer in range(num_layers):
-        cache.update(tensors[f"keys.{layer}"], tensors[f"values.{layer}"], layer)
+    for layer, device in enumerate(devices):
+        keys, values = (tensors[f"{name}.{layer}"].to(device) for name in ("keys", "values"))
+        cache.update(keys, values, layer)
     return cache
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,21 +76,21 @@ class CompressedContext:
 
 
 def load_context(
-    path: str | os.PathLike[str], *, fingerprint: str, device: torch.device
+    path: str | os.PathLike[str], *, fingerprint: str, devices: Sequence[torch.device]
 ) -> CompressedContext:
     """Read a context written by `CompressedContext.save`.
 
     Args:
         path: The file.
         fingerprint: Of the model it is to be used with.
-        device: Where to put the tensors.
+        devices: Where to put each layer's keys and values.
 
     Raises:
         InvalidInputError: The file is missing, damaged, of another kind or of another model.
     """
     path = Path(path)
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise InvalidInputError(f"{path} is not a compressed context of this version")
@@ -102,12 +103,11 @@ def load_context(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InvalidInputError(f"cannot read the compressed context {path}: {error}") from error
-    num_layers = sum(name.startswith("keys.") for name in tensors)
     return CompressedContext(
-        cache=cache_from_tensors(tensors, num_layers),
+        cache=cache_from_tensors(tensors, devices),
         suffix=tuple(facts["suffix"]),
         prompt_tokens=facts["prompt_tokens"],
-        kept=tuple(tensors[f"kept.{number}"] for number in range(num_layers)),
+        kept=tuple(tensors[f"kept.{number}"] for number in range(len(devices))),
         documents=tuple(DocumentShare(**share) for share in facts["documents"]),
         excerpts=tuple(Excerpt(**excerpt) for excerpt in facts["excerpts"]),
         stats=CompressionStats(**facts["stats"]),

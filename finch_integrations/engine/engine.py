@@ -326,7 +326,9 @@ class FinchEngine:
             InvalidInputError: The file is missing, damaged or belongs to another model.
         """
         backbone = self.backbone
-        return contexts.load_context(path, fingerprint=backbone.fingerprint, device=backbone.device)
+        return contexts.load_context(
+            path, fingerprint=backbone.fingerprint, devices=backbone.layer_devices
+        )
 
     def close(self) -> None:
         """Let go of the model; the last engine that shares it frees its memory."""

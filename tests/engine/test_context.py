@@ -25,6 +25,39 @@ def test_a_loaded_context_answers_the_same(tmp_path, tokenizer, dtype, method):
     assert all(torch.equal(x, y) for x, y in zip(loaded.kept, context.kept, strict=True))
 
 
+def test_each_layers_keys_go_to_its_device(tmp_path, engine):
+    path = tmp_path / "context.safetensors"
+    engine.compress(DOCUMENTS, "What?", target_size=50).save(path)
+    engine.backbone.model.model.layers[1].to("meta")  # stands for a second accelerator
+    loaded = engine.load_context(path)
+    devices = [(layer.keys.device.type, layer.values.device.type) for layer in loaded.cache.layers]
+    assert devices == [("cpu", "cpu"), ("meta", "meta")]
+    assert {kept.device.type for kept in loaded.kept} == {"cpu"}
+
+
+def test_weights_that_are_offloaded_do_not_say_where_keys_lie(tmp_path, tokenizer):
+    make_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    offloaded = {"model.layers.1": "disk", "model.layers.0": "cpu"}
+    rest = dict.fromkeys(("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"), "cpu")
+    path = tmp_path / "context.safetensors"
+    with FinchEngine.from_pretrained(
+        tmp_path / "model",
+        device_map=offloaded | rest,
+        offload_folder=tmp_path / "offload",
+    ) as engine:
+        assert {weight.device.type for weight in engine.backbone.model.parameters()} == {
+            "cpu",
+            "meta",
+        }
+        context = engine.compress(DOCUMENTS, "What?", target_size=50)
+        context.save(path)
+        answers = [
+            engine.generate(c, max_new_tokens=10) for c in (context, engine.load_context(path))
+        ]
+    assert answers[0] == answers[1]
+
+
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, engine, monkeypatch):
     context = engine.compress(DOCUMENTS, "What?", target_size=50)
     path = tmp_path / "context.safetensors"
