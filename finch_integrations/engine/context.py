@@ -55,8 +55,15 @@ class CompressedContext:
 
         It can be loaded by `FinchEngine.load_context` with the same model, in this or another
         process. Of the documents' texts only the excerpts are stored.
+
+        Raises:
+            InvalidInputError: The folder does not exist.
         """
         path = Path(path)
+        if not path.parent.is_dir():
+            raise InvalidInputError(
+                f"there is no folder {path.parent} to save the context in. Make it first"
+            )
         tensors = cache_tensors(self.cache)
         # Layers may share one tensor, which the format cannot express.
         tensors |= {f"kept.{number}": kept.clone() for number, kept in enumerate(self.kept)}
@@ -101,15 +108,20 @@ def load_context(
                     f"one in use ({fingerprint}). Load that model or compress again"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return CompressedContext(
+            cache=cache_from_tensors(tensors, devices),
+            suffix=tuple(facts["suffix"]),
+            prompt_tokens=facts["prompt_tokens"],
+            kept=tuple(tensors[f"kept.{number}"] for number in range(len(devices))),
+            documents=tuple(DocumentShare(**share) for share in facts["documents"]),
+            excerpts=tuple(Excerpt(**excerpt) for excerpt in facts["excerpts"]),
+            stats=CompressionStats(**facts["stats"]),
+            fingerprint=facts["fingerprint"],
+        )
     except (OSError, SafetensorError) as error:
         raise InvalidInputError(f"cannot read the compressed context {path}: {error}") from error
-    return CompressedContext(
-        cache=cache_from_tensors(tensors, devices),
-        suffix=tuple(facts["suffix"]),
-        prompt_tokens=facts["prompt_tokens"],
-        kept=tuple(tensors[f"kept.{number}"] for number in range(len(devices))),
-        documents=tuple(DocumentShare(**share) for share in facts["documents"]),
-        excerpts=tuple(Excerpt(**excerpt) for excerpt in facts["excerpts"]),
-        stats=CompressionStats(**facts["stats"]),
-        fingerprint=facts["fingerprint"],
-    )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"the compressed context {path} is damaged: something in it is missing or wrong "
+            f"({error!r}). Compress again"
+        ) from error

@@ -1,7 +1,10 @@
 """Saving a compressed context and answering from it later."""
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from finch_integrations import FinchEngine, InvalidInputError
@@ -95,4 +98,40 @@ def test_unreadable_files_are_named(tmp_path, engine):
         engine.load_context(path)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(InvalidInputError, match="not a compressed context"):
+        engine.load_context(path)
+
+
+def test_a_missing_folder_is_named(tmp_path, engine):
+    context = engine.compress(DOCUMENTS, "What?", target_size=50)
+    path = tmp_path / "nowhere" / "context.safetensors"
+    with pytest.raises(InvalidInputError, match=r"no folder .*nowhere to save .* Make it first"):
+        context.save(path)
+    with pytest.raises(InvalidInputError, match=r"cannot read .*nowhere.context\.safetensors"):
+        engine.load_context(path)
+
+
+@pytest.mark.parametrize("missing", ["facts", "fingerprint", "stats", "kept.1", "values.0"])
+def test_a_file_without_something_is_refused(tmp_path, engine, missing):
+    path = tmp_path / "context.safetensors"
+    engine.compress(DOCUMENTS, "What?", target_size=50).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != missing}  # noqa: SIM118
+    facts = json.loads(metadata["facts"])
+    facts.pop(missing, None)
+    metadata["facts"] = json.dumps(facts)
+    metadata.pop(missing, None)
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(InvalidInputError, match=f"damaged.*{missing}.*Compress again"):
+        engine.load_context(path)
+
+
+@pytest.mark.parametrize("facts", ["", "3", "[]", '{"fingerprint": 3}'])
+def test_a_file_with_wrong_facts_is_refused(tmp_path, engine, facts):
+    path = tmp_path / "context.safetensors"
+    engine.compress(DOCUMENTS, "What?", target_size=50).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"facts": facts}
+    save_file({"x": torch.zeros(1)}, path, metadata=metadata)
+    with pytest.raises(InvalidInputError, match="Compress again|compress again"):
         engine.load_context(path)
