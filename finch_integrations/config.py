@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -85,11 +85,16 @@ class CompressionConfig:
             )
         if self.method != "finch":
             self._refuse_options_of_finch()
+        if self.pooling == "none" and self.pooling_kernel != 5:
+            raise ConfigurationError(
+                "pooling_kernel does nothing with pooling='none'. Leave it out, or choose a pooling"
+            )
 
     def _refuse_options_of_finch(self) -> None:
         """An option that would do nothing is a mistake."""
         defaults = {field.name: field.default for field in fields(self)}
-        for name in ("selection", "budget_schedule", "normalize_scores", "pooling"):
+        names = ("selection", "budget_schedule", "normalize_scores", "pooling", "pooling_kernel")
+        for name in names:
             if getattr(self, name) != defaults[name]:
                 raise ConfigurationError(
                     f"{name} is an option of the method 'finch' and does nothing in "
@@ -211,7 +216,10 @@ def with_overrides(options: Options, overrides: Mapping[str, Any]) -> Options:
 
 
 def _stop_strings(value: Any) -> tuple[str, ...]:
-    strings = (value,) if isinstance(value, str) else tuple(value or ())
+    if value is None:
+        return ()
+    one = isinstance(value, str) or not isinstance(value, Iterable)
+    strings = (value,) if one else tuple(value)
     if not all(isinstance(item, str) and item for item in strings):
         raise ConfigurationError(f"stop must hold non-empty strings, got {value!r}")
     return strings

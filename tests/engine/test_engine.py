@@ -218,6 +218,11 @@ def test_a_closed_engine_says_so(engine):
         ({"budget_schedule": "x"}, ConfigurationError, "one of linear, fill"),
         ({"pooling": "x"}, ConfigurationError, "one of none, max, mean"),
         ({"pooling_kernel": 4}, ConfigurationError, "must be odd"),
+        (
+            {"method": "finch", "pooling_kernel": 7},
+            ConfigurationError,
+            "pooling_kernel does nothing with pooling='none'.*Leave it out",
+        ),
         ({"normalize_scores": 1}, ConfigurationError, "True or False"),
         ({"method": "magic"}, ConfigurationError, "unknown method 'magic'. Known: .*finch"),
     ],
@@ -237,6 +242,8 @@ def test_bad_options_are_named(engine, options, error, reason):
         ({"top_k": -1}, "top_k"),
         ({"seed": -1}, "seed"),
         ({"stop": [""]}, "stop"),
+        ({"stop": 5}, "stop must hold non-empty strings, got 5"),
+        ({"stop": False}, "stop must hold non-empty strings, got False"),
         ({"temprature": 1}, "did you mean 'temperature'"),
     ],
 )

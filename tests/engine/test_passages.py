@@ -179,13 +179,15 @@ def test_equal_scores_standardize_to_zero():
         {"budget_schedule": "fill"},
         {"normalize_scores": True},
         {"pooling": "max"},
+        {"pooling_kernel": 7},
     ],
 )
 def test_options_of_the_papers_method_are_refused(option):
     (name,) = option
     with pytest.raises(ConfigurationError, match=f"{name} is an option of the method 'finch'"):
         CompressionConfig(**option)
-    assert CompressionConfig(method="finch", **option).method == "finch"
+    pooling = {"pooling": "mean"} if name == "pooling_kernel" else {}
+    assert CompressionConfig(method="finch", **option, **pooling).method == "finch"
 
 
 def test_the_default_is_likelihood(tokenizer):
