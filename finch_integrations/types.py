@@ -101,7 +101,8 @@ class CompressionStats:
     @property
     def compression_ratio(self) -> float:
         """Removed fraction of the document tokens, between 0 and 1."""
-        return 1 - self.kept_tokens / self.document_tokens
+        # A tiny text can merge with its surroundings: it has no tokens, and none was removed.
+        return 1 - self.kept_tokens / self.document_tokens if self.document_tokens else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,12 +98,13 @@ def make_model(architecture="llama", *, heads=4, kv_heads=2, rope=None, dtype=to
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
-def make_tokenizer(chat_template=CHATML):
-    """One id per byte, plus the two ChatML marks; needs no files."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {character: number for number, character in enumerate(alphabet)}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+def make_tokenizer(chat_template=CHATML, *, merges=()):
+    """One id per byte and per merge, plus the two ChatML marks; needs no files."""
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
+    # Merges may reach over the borders of words.
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not merges)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>"

@@ -261,6 +261,8 @@ class FinchEngine:
         checked = prepare_documents(documents)
         started = time.perf_counter()
         prompt = build_prompt(backbone.tokenizer, checked, query)
+        if not prompt.documents:
+            return ()  # a tiny text can merge with its surroundings: nothing to rate
         plan = plan_extraction(prompt, backbone.spec, config)
         watch = _Watch(len(prompt.documents), started, progress)
         if self.scorer:

@@ -85,6 +85,16 @@ def test_a_context_has_the_passages_that_are_in_its_cache(engine):
     assert context.excerpts == engine.extract(DOCUMENTS, "What is said?", target_size=120)
 
 
+@pytest.mark.parametrize("method", ["likelihood", "contrast"])
+def test_a_document_may_have_no_token_of_its_own(method):
+    """Tokenizers merge a full stop with the blank line behind it, which is kept anyway."""
+    tokenizer = make_tokenizer(merges=[("Ċ", "Ċ"), (".", "ĊĊ")])
+    engine = FinchEngine(make_model(vocab_size=260), tokenizer)
+    stats = engine.compress(["."], "What?", method=method).stats
+    assert (stats.document_tokens, stats.kept_tokens, stats.compression_ratio) == (0, 0, 0)
+    assert engine.extract(["."], "What?", method=method) == ()
+
+
 def test_the_papers_method_has_no_passages(engine):
     assert engine.compress(DOCUMENTS, "What?", target_size=50, method="finch").excerpts == ()
     with pytest.raises(ConfigurationError, match="'finch' keeps single tokens, not passages"):

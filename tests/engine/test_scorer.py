@@ -4,15 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from finch_integrations import Document, FinchEngine
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.segments import split_segments, translate_segments
 from finch_integrations.pipeline.handle import EngineHandle
-from tests.tiny import CHATML, SPECIAL, make_model, make_tokenizer
+from tests.tiny import make_model, make_tokenizer
 
 DOCUMENTS = [
     Document("The tide turns at nine. Bring the ropes. " * 6 + "The lamp oil is in the shed."),
@@ -21,23 +19,9 @@ DOCUMENTS = [
     ),
 ]
 QUESTION = "Where is the lamp oil?"
-
-
-def make_merging_tokenizer():
-    """Knows a few words' pieces, so that its tokens differ from bytes."""
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("i", "s"), (".", "Ġ"), ("o", "i")]
-    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
-    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
-    tokenizer.chat_template = CHATML
-    return tokenizer
-
-
-BYTES, MERGING = make_tokenizer(), make_merging_tokenizer()
+# A few words' pieces, so that its tokens differ from bytes.
+MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("i", "s"), (".", "Ġ"), ("o", "i")]
+BYTES, MERGING = make_tokenizer(), make_tokenizer(merges=MERGES)
 
 
 def test_a_scorer_of_the_same_kind_changes_nothing(tokenizer):
