@@ -89,7 +89,7 @@ class ChatFinch(BaseChatModel):
     revision: str | None = None
     device: Any = None
     dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None

@@ -44,7 +44,7 @@ class FinchCompressor(BaseDocumentCompressor):
     engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
     device: Any = None
     dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     target_size: int | None = None
     compression_ratio: float | None = None
     compression: dict[str, Any] = Field(default_factory=dict)

@@ -29,6 +29,7 @@ from llama_index.core.prompts import BasePromptTemplate
 from finch_integrations.config import SamplingParams
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.llama_index.call import Call, as_completion, make_call, never_a_value_error
+from finch_integrations.llama_index.fields import ByName, ModelKwargs
 from finch_integrations.llama_index.structured import FinchStructuredLLM
 from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
 from finch_integrations.pipeline.detection import ContextDetection
@@ -105,9 +106,9 @@ class FinchLLM(LLM):
     model: str = "embedded"
     engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
     revision: str | None = None
-    device: Any = None
-    dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    device: ByName = None
+    dtype: ByName = "auto"
+    model_kwargs: ModelKwargs = Field(default_factory=dict, repr=False)
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -194,14 +195,6 @@ class FinchLLM(LLM):
         ready = self.engine is not None and self.engine.loaded
         sampling = self._handle.engine.sampling if ready else SamplingParams()
         return sampling.max_new_tokens
-
-    @field_serializer("model_kwargs")
-    def _leave_secrets_out(self, value: dict[str, Any]) -> dict[str, Any]:
-        return {name: item for name, item in value.items() if name != "token"}
-
-    @field_serializer("device", "dtype")
-    def _by_name(self, value: Any) -> str | None:
-        return None if value is None else str(value).removeprefix("torch.")
 
     @field_serializer("context_patterns")
     def _as_texts(self, patterns: list[re.Pattern[str]]) -> list[str]:

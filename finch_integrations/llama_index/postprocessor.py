@@ -9,6 +9,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.llama_index.fields import ByName, ModelKwargs
 from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
 from finch_integrations.pipeline.options import make_compression, refuse_unknown
 from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
@@ -41,9 +42,9 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
 
     model: str = "embedded"
     engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
-    device: Any = None
-    dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    device: ByName = None
+    dtype: ByName = "auto"
+    model_kwargs: ModelKwargs = Field(default_factory=dict, repr=False)
     target_size: int | None = None
     compression_ratio: float | None = None
     compression: dict[str, Any] = Field(default_factory=dict)

@@ -111,7 +111,7 @@ class EngineHandle:
             models = [engine, engine.scorer] if engine.scorer else [engine]
             fingerprints = " ".join(model.backbone.fingerprint for model in models)
             return f"{fingerprints} {engine.compression} {engine.sampling}"
-        settings = {name: v for name, v in self._settings.items() if name not in _SECRET}
+        settings = without_secrets(self._settings)
         return repr((str(self._model), sorted(settings.items())))
 
     def count_tokens(self, text: str) -> int:
@@ -219,6 +219,11 @@ class EngineHandle:
                 "Name the model (a folder or hub id) instead of handing it over loaded"
             )
         return vars(self)
+
+
+def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what must not be stored, logged or shown."""
+    return {name: value for name, value in settings.items() if name not in _SECRET}
 
 
 def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineHandle | None]:

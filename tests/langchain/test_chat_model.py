@@ -16,6 +16,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.documents import Document
+from langchain_core.load import dumpd
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -747,6 +748,7 @@ def test_secrets_stay_out_of_traces_and_cache_keys():
     params = repr(chat._get_invocation_params())
     assert "hf_secret" not in params + repr(chat._get_ls_params()) + chat._get_llm_string()
     assert "('x', 1)" in params
+    assert "hf_secret" not in repr(chat) + repr(dumpd(chat))
 
 
 def test_an_engine_handle_by_name_is_taken_and_not_loaded(folder):

@@ -74,6 +74,10 @@ def test_mistakes_are_named_when_it_is_made():
         FinchCompressor(compression={"bogus": 1})
 
 
+def test_it_shows_no_secret():
+    assert "hf_secret" not in repr(FinchCompressor(model_kwargs={"token": "hf_secret"}))
+
+
 def test_settings_of_a_loaded_model_are_refused(engine):
     with pytest.raises(ConfigurationError, match="device, model_kwargs cannot be applied"):
         FinchCompressor(engine=engine, device="cpu", model_kwargs={"revision": "x"})

@@ -608,7 +608,7 @@ def test_settings_can_be_stored_and_hold_no_secret(folder):
         context_patterns=[re.compile("(?P<context>x)", re.IGNORECASE | re.DOTALL)],
     )
     stored = llm.to_json()
-    assert "hf_secret" not in stored
+    assert "hf_secret" not in stored + repr(llm)
     assert "hf_secret" not in json.dumps(llm.to_payload())
     again = FinchLLM.from_json(stored)
     assert again.to_json() == stored
