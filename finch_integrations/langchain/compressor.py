@@ -19,7 +19,7 @@ class FinchCompressor(BaseDocumentCompressor):
 
     A small local model chooses; any model answers. Documents keep their order, ids and metadata;
     `metadata["finch_excerpts"]` holds every kept passage's place in the original text and its
-    score. Documents of which nothing is kept are left out.
+    score. Documents of which nothing is kept, and blank ones, are left out.
 
     Example:
         retriever = ContextualCompressionRetriever(
@@ -76,20 +76,22 @@ class FinchCompressor(BaseDocumentCompressor):
         Raises:
             FinchError: As `FinchEngine.extract` raises it.
         """
-        if not documents:
+        written = _written(documents)
+        if not written:
             return []
-        prepared = with_unique_ids([from_langchain(document) for document in documents])
-        return _to_langchain(documents, self._handle.shorten(prepared, query, self._compression()))
+        prepared = with_unique_ids([from_langchain(document) for document in written])
+        return _to_langchain(written, self._handle.shorten(prepared, query, self._compression()))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """Shorten documents without blocking the event loop; arguments as above."""
-        if not documents:
+        written = _written(documents)
+        if not written:
             return []
-        prepared = with_unique_ids([from_langchain(document) for document in documents])
+        prepared = with_unique_ids([from_langchain(document) for document in written])
         return _to_langchain(
-            documents, await self._handle.ashorten(prepared, query, self._compression())
+            written, await self._handle.ashorten(prepared, query, self._compression())
         )
 
     def _compression(self) -> dict[str, Any]:
@@ -98,6 +100,11 @@ class FinchCompressor(BaseDocumentCompressor):
             target_size=self.target_size,
             compression_ratio=self.compression_ratio,
         )
+
+
+def _written(documents: Sequence[Document]) -> list[Document]:
+    """The documents that are not blank, as scanned pages are."""
+    return [document for document in documents if document.page_content.strip()]
 
 
 def _to_langchain(

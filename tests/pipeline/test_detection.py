@@ -415,6 +415,16 @@ def test_marked_documents_are_read_back_exactly(texts):
     assert ([d.text for d in found.documents] if found else []) == texts
 
 
+def test_blank_documents_leave_no_marks_behind():
+    blank = mark_document("  ", {"source": "p1.pdf"})
+    marked = "\n".join([blank, mark_document("Text.", {"source": "p2.pdf"}), blank])
+    expected = (Document("Text.", metadata={"source": "p2.pdf"}),)
+    assert split_marked(f"<documents>\n{marked}\n</documents>").documents == expected
+    found = split_marked(f"Lead.\n{marked}\nTail.")
+    assert (found.lead, found.documents, found.tail) == ("Lead.", expected, "Tail.")
+    assert split_marked(blank) is None
+
+
 def test_attributes_are_kept():
     attributes = {"id": 'a"b<c>&', "title": "T", "source": "x.md", "page": 3, "none": None}
     marked = mark_document("Text.", attributes)
