@@ -15,7 +15,7 @@ from langchain_core.language_models.chat_models import (
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.tools import BaseTool
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from finch_integrations import __version__
 from finch_integrations.langchain.call import Call, make_call
@@ -107,8 +107,6 @@ class ChatFinch(BaseChatModel):
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     streaming: bool = False
 
-    _handle: EngineHandle = PrivateAttr()
-
     @model_validator(mode="before")
     @classmethod
     def _take_loaded_models(cls, values: Any) -> Any:
@@ -126,17 +124,22 @@ class ChatFinch(BaseChatModel):
     @model_validator(mode="after")
     def _set_finch_up(self) -> Self:
         self._add_version("finch-integrations", __version__)
+        # Wrong values are named now, not at the first call.
+        _ = self._handle
+        self._prompting({})
+        self._options({})
+        return self
+
+    @property
+    def _handle(self) -> EngineHandle:
+        """Of the fields as they are now: copies and assignments may have changed them."""
         settings = {
             "revision": self.revision,
             "device": self.device,
             "dtype": self.dtype,
             "model_kwargs": self.model_kwargs,
         }
-        self._handle = make_handle(self.model, self.engine, settings)
-        # Wrong values are named now, not at the first call.
-        self._prompting({})
-        self._options({})
-        return self
+        return make_handle(self.model, self.engine, settings)
 
     # What LangChain asks about the model
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.langchain.documents import from_langchain
@@ -49,8 +49,6 @@ class FinchCompressor(BaseDocumentCompressor):
     compression_ratio: float | None = None
     compression: dict[str, Any] = Field(default_factory=dict)
 
-    _handle: EngineHandle = PrivateAttr()
-
     @model_validator(mode="before")
     @classmethod
     def _take_loaded_models(cls, values: Any) -> Any:
@@ -63,10 +61,16 @@ class FinchCompressor(BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _set_finch_up(self) -> Self:
-        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
-        self._handle = make_handle(self.model, self.engine, settings)
-        self._compression()  # wrong values are named now, not at the first call
+        # Wrong values are named now, not at the first call.
+        _ = self._handle
+        self._compression()
         return self
+
+    @property
+    def _handle(self) -> EngineHandle:
+        """Of the fields as they are now: copies and assignments may have changed them."""
+        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
+        return make_handle(self.model, self.engine, settings)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

@@ -17,7 +17,6 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import (
     BaseModel,
     Field,
-    PrivateAttr,
     field_serializer,
     model_validator,
 )
@@ -126,8 +125,6 @@ class FinchLLM(LLM):
     instruction: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
-    _handle: EngineHandle = PrivateAttr()
-
     @model_validator(mode="before")
     @classmethod
     def _take_loaded_models(cls, values: Any) -> Any:
@@ -153,14 +150,8 @@ class FinchLLM(LLM):
                 "FinchLLM renders prompts with the model's own chat template. Leave "
                 "messages_to_prompt, completion_to_prompt and query_wrapper_prompt out"
             )
-        settings = {
-            "revision": self.revision,
-            "device": self.device,
-            "dtype": self.dtype,
-            "model_kwargs": self.model_kwargs,
-        }
-        self._handle = make_handle(self.model, self.engine, settings)
         # Wrong values are named now, not at the first call.
+        _ = self._handle
         self._prompting({})
         self._options({})
         if self.context_window <= self._num_output:
@@ -169,6 +160,17 @@ class FinchLLM(LLM):
                 f"got {self.context_window}. It limits the documents in one prompt"
             )
         return self
+
+    @property
+    def _handle(self) -> EngineHandle:
+        """Of the fields as they are now: copies and assignments may have changed them."""
+        settings = {
+            "revision": self.revision,
+            "device": self.device,
+            "dtype": self.dtype,
+            "model_kwargs": self.model_kwargs,
+        }
+        return make_handle(self.model, self.engine, settings)
 
     # What LlamaIndex asks about the model
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
+from llama_index.core.bridge.pydantic import Field, model_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
@@ -49,8 +49,6 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
     compression_ratio: float | None = None
     compression: dict[str, Any] = Field(default_factory=dict)
 
-    _handle: EngineHandle = PrivateAttr()
-
     @model_validator(mode="before")
     @classmethod
     def _take_loaded_models(cls, values: Any) -> Any:
@@ -63,10 +61,16 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
 
     @model_validator(mode="after")
     def _set_finch_up(self) -> Self:
-        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
-        self._handle = make_handle(self.model, self.engine, settings)
-        self._compression()  # wrong values are named now, not at the first call
+        # Wrong values are named now, not at the first call.
+        _ = self._handle
+        self._compression()
         return self
+
+    @property
+    def _handle(self) -> EngineHandle:
+        """Of the fields as they are now: copies and assignments may have changed them."""
+        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
+        return make_handle(self.model, self.engine, settings)
 
     @classmethod
     def class_name(cls) -> str:

@@ -253,8 +253,8 @@ def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineH
         return name, None
     if not isinstance(engine, EngineHandle):
         engine = EngineHandle(engine, tokenizer)
-    if model is not None and name != engine.name:
-        raise ConfigurationError(f"two models are given: {name!r} and {engine!r}. Give one")
+    if model is not None:
+        _refuse_two_models(name, engine)
     return engine.name, engine
 
 
@@ -269,11 +269,13 @@ def make_handle(
         settings: Keyword arguments of `EngineHandle`, for a model that is yet to be loaded.
 
     Raises:
-        ConfigurationError: Settings are given together with a handle.
+        ConfigurationError: Settings, or the name of another model, are given together with a
+            handle.
     """
     if engine is None:
         return EngineHandle(name, **settings)
     _refuse_settings(settings)
+    _refuse_two_models(name, engine)
     return engine
 
 
@@ -283,6 +285,11 @@ def _refuse_settings(settings: Mapping[str, Any]) -> None:
             f"{', '.join(given)} cannot be applied to a model that is already loaded. "
             "Leave it out, or name the model instead of handing it over"
         )
+
+
+def _refuse_two_models(name: str, engine: EngineHandle) -> None:
+    if name != engine.name:
+        raise ConfigurationError(f"two models are given: {name!r} and {engine!r}. Give one")
 
 
 def _ready_engine(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> "FinchEngine":

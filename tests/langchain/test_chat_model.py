@@ -652,6 +652,23 @@ def test_copies_and_pickles_carry_no_weights(folder, chat):
         pickle.dumps(chat)
 
 
+def test_another_model_can_be_set_where_none_was_handed_over(folder, chat):
+    named = ChatFinch(model="embedded", max_tokens=3)
+    copy = named.model_copy(update={"model": str(folder), "dtype": "float64"})
+    named.model = str(folder)
+    for other in (named, copy):
+        assert other.invoke(Q).response_metadata["model_name"] == str(folder)
+        assert repr(str(folder)) in other._identifying_params["identity"]
+    assert copy._handle.engine is not named._handle.engine
+    for other in (named, copy):
+        other.close()
+    with pytest.raises(ConfigurationError, match="two models are given: 'other' and"):
+        chat.model_copy(update={"model": "other"}).invoke(Q)
+    chat.model = "other"
+    with pytest.raises(ConfigurationError, match="two models are given: 'other' and"):
+        chat.invoke(Q)
+
+
 def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer, chat):
     own = ChatFinch(model=model, tokenizer=tokenizer, max_tokens=8)
     assert own.model == "LlamaForCausalLM"

@@ -583,6 +583,16 @@ def test_constructing_loads_nothing_and_models_of_a_process_share(folder):
     assert not second._handle.loaded
 
 
+def test_another_model_can_be_set_where_none_was_handed_over(folder, llm):
+    named = FinchLLM(model="embedded", max_tokens=3)
+    named.model = str(folder)
+    assert named.complete(Q).raw["model"] == named.metadata.model_name == str(folder)
+    named.close()
+    llm.model = "other"
+    with pytest.raises(ConfigurationError, match="two models are given: 'other' and"):
+        llm.complete(Q)
+
+
 def test_copies_and_pickles_carry_no_weights(folder, llm):
     named = FinchLLM(model=folder, max_tokens=3, context_patterns=["(?i)(?P<context>x)"])
     loaded = pickle.loads(pickle.dumps(named))
