@@ -19,6 +19,7 @@ from finch_integrations.pipeline.marks import (
 A = "The boat leaves at nine.\n\nIt is blue."
 B = "The door code is 7316."
 DOCS = f"{A}\n\n{B}"
+SQL = "What does this SQL do?"
 LONG = "\n\n".join([DOCS] * 20)
 
 
@@ -242,6 +243,26 @@ MARKED = {
         [message("system", "Be brief."), message("user", Q)],
         [DOCS],
     ),
+    "question before the tags, an instruction behind them": (
+        [user(f"{Q}\n<context>{DOCS}</context>\nAnswer briefly.")],
+        [message("system", "Answer briefly."), message("user", Q)],
+        [DOCS],
+    ),
+    "two questions around the tags": (
+        [user(f"Who asks?\n<context>{DOCS}</context>\nPlease, where is it?")],
+        [message("system", "Who asks?"), message("user", "Please, where is it?")],
+        [DOCS],
+    ),
+    "a task behind the tags": (
+        [user(f"Ready?\n<context>{DOCS}</context>\nList the doors.")],
+        [message("system", "Ready?"), message("user", "List the doors.")],
+        [DOCS],
+    ),
+    "a question with labels of its own": (
+        [user(f"<context>{DOCS}</context>\nQuestion: {SQL}\nInput: 1\nQuery: SELECT 1")],
+        [message("user", f"{SQL}\nInput: 1\nQuery: SELECT 1")],
+        [DOCS],
+    ),
     "question around the tags, no labels": (
         [user(f"Here you are:\n<context>{DOCS}</context>\n{Q}")],
         [message("system", "Here you are:"), message("user", Q)],
@@ -283,6 +304,19 @@ MARKED = {
         [A, B],
     ),
 }
+
+
+KNOWN["a question with labels of its own"] = (
+    [user(f"Context: {DOCS}\n\nQuestion: {SQL}\nQuery: SELECT 1\nAnswer:")],
+    [message("user", f"{SQL}\nQuery: SELECT 1")],
+    DOCS,
+)
+FAQ = "Question: How many doors?\nAnswer: Two.\nQuestion: And boats?"
+KNOWN["documents that hold questions"] = (
+    [user(f"Context: {FAQ}\n\nOne.\n\nQuery: {Q}")],
+    [message("user", Q)],
+    f"{FAQ}\n\nOne.",
+)
 
 
 @pytest.mark.parametrize("name", KNOWN)
