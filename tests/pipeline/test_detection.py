@@ -593,6 +593,11 @@ def test_strict_raises_instead_of_guessing():
     assert detect(turns, strict=True, patterns=own).source == "pattern"
 
 
+def test_strict_says_that_the_question_is_missing():
+    with pytest.raises(InvalidInputError, match="there are 2 documents but no question"):
+        detect([system(mark_document(A, {}) + mark_document(B, {}))], strict=True)
+
+
 def test_own_patterns_come_before_the_known_ones():
     pattern = re.compile(r"FACTS\[(?P<context>.*?)\] ASK\[(?P<question>.*?)\]", re.DOTALL)
     found = detect([user(f"Be kind. FACTS[{A}] ASK[{Q}] Thanks.")], patterns=[pattern])
