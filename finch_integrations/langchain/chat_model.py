@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -18,7 +19,7 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, model_validator
 
 from finch_integrations import __version__
-from finch_integrations.langchain.call import Call, make_call
+from finch_integrations.langchain.call import Call, handed_over, make_call
 from finch_integrations.langchain.citations import PROVIDER
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.pipeline.detection import ContextDetection, detect
@@ -203,11 +204,17 @@ class ChatFinch(BaseChatModel):
             raise NotImplementedError(NO_TOOLS)
         from finch_integrations.engine.prompt import build_chat
 
-        plain = detect(to_turns(messages), mode="off")
+        turns = to_turns(messages)
+        documents = [*handed_over(messages, None)[0], *(d for turn in turns for d in turn.blocks)]
+        texts = "\n\n".join(document.text for document in documents)
+        # There may be no question: part of a chat is counted, too.
+        without = [replace(turn, blocks=(), emptied=bool(turn.blocks)) for turn in turns]
+        said = [m for m in detect(without, mode="off").messages if m["content"].strip()]
         tokenizer = self._handle.engine.backbone.tokenizer
-        texts = "\n\n".join(document.text for document in plain.documents)
-        prompt = build_chat(
-            tokenizer, plain.messages, chat_template_kwargs=self.chat_template_kwargs
+        prompt = (
+            build_chat(tokenizer, said, chat_template_kwargs=self.chat_template_kwargs)
+            if said
+            else ()
         )
         return len(prompt) + (len(self.get_token_ids(texts)) if texts else 0)
 

@@ -713,6 +713,17 @@ def test_tokens_are_counted_with_the_models_own_tokenizer(chat):
     assert chat.get_num_tokens_from_messages(messages) == tokens(chat, messages)
 
 
+@pytest.mark.parametrize("text", [Q, ""])
+def test_tokens_of_documents_inside_messages_are_counted(chat, text):
+    document = chat.get_num_tokens(TEXTS[0])
+    rest = tokens(chat, [HumanMessage(text)]) if text else 0
+    beside = HumanMessage(text, additional_kwargs={"documents": [Document(TEXTS[0])]})
+    assert chat.get_num_tokens_from_messages([beside]) == rest + document
+    texts = [create_text_block(text)] if text else []
+    block = HumanMessage([create_plaintext_block(TEXTS[0]), *texts])
+    assert chat.get_num_tokens_from_messages([block]) == rest + document
+
+
 def test_tracing_names_the_model_and_leaves_the_documents_out(chat):
     started = []
 
