@@ -62,6 +62,15 @@ def test_the_page_shows_the_documents_and_marks_what_was_kept(engine, method):
     assert not re.search(r"https?:|<script|<link|src=", report.html), "opens offline"
 
 
+def test_the_page_says_where_nothing_was_removed(engine):
+    whole = engine.compress(DOCUMENTS, QUESTION, target_size=5000)
+    text = Page(make_report(engine, DOCUMENTS, QUESTION, whole).html).text
+    assert "document tokens, all kept ·" in " ".join(text.split())
+    assert "Everything was kept." in text
+    assert "smaller" not in text
+    assert "layers kept it" not in text
+
+
 def test_the_layers_are_drawn(engine):
     context = engine.compress(DOCUMENTS, QUESTION, target_size=100, method="finch")
     page = Page(make_report(engine, DOCUMENTS, QUESTION, context).html)

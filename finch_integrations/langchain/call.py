@@ -85,15 +85,23 @@ def make_call(
         InvalidInputError: Messages or documents are unusable.
     """
     request, source = make_request(
-        to_turns(messages), *_handed_over(messages, documents), prompting, options
+        to_turns(messages), *handed_over(messages, documents), prompting, options
     )
     return Call(request, model_name, source)
 
 
-def _handed_over(
+def handed_over(
     messages: Sequence[BaseMessage], documents: object
 ) -> tuple[tuple[Document, ...], Literal["kwarg", "message"]]:
-    """Documents of the call, or of the last human message's `additional_kwargs`."""
+    """Take the documents of the call, or of the last human message's `additional_kwargs`.
+
+    Args:
+        messages: The chat.
+        documents: The call's `documents=…`, or None.
+
+    Raises:
+        InvalidInputError: They are given in both ways, or are unusable.
+    """
     human = [message for message in messages if message.type == "human"]
     beside = human[-1].additional_kwargs.get("documents") if human else None
     if documents is not None and beside is not None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -15,10 +16,10 @@ from langchain_core.language_models.chat_models import (
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.tools import BaseTool
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from finch_integrations import __version__
-from finch_integrations.langchain.call import Call, make_call
+from finch_integrations.langchain.call import Call, handed_over, make_call
 from finch_integrations.langchain.citations import PROVIDER
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.pipeline.detection import ContextDetection, detect
@@ -89,7 +90,7 @@ class ChatFinch(BaseChatModel):
     revision: str | None = None
     device: Any = None
     dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -106,8 +107,6 @@ class ChatFinch(BaseChatModel):
     instruction: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     streaming: bool = False
-
-    _handle: EngineHandle = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -126,17 +125,22 @@ class ChatFinch(BaseChatModel):
     @model_validator(mode="after")
     def _set_finch_up(self) -> Self:
         self._add_version("finch-integrations", __version__)
+        # Wrong values are named now, not at the first call.
+        _ = self._handle
+        self._prompting({})
+        self._options({})
+        return self
+
+    @property
+    def _handle(self) -> EngineHandle:
+        """Of the fields as they are now: copies and assignments may have changed them."""
         settings = {
             "revision": self.revision,
             "device": self.device,
             "dtype": self.dtype,
             "model_kwargs": self.model_kwargs,
         }
-        self._handle = make_handle(self.model, self.engine, settings)
-        # Wrong values are named now, not at the first call.
-        self._prompting({})
-        self._options({})
-        return self
+        return make_handle(self.model, self.engine, settings)
 
     # What LangChain asks about the model
 
@@ -200,11 +204,17 @@ class ChatFinch(BaseChatModel):
             raise NotImplementedError(NO_TOOLS)
         from finch_integrations.engine.prompt import build_chat
 
-        plain = detect(to_turns(messages), mode="off")
+        turns = to_turns(messages)
+        documents = [*handed_over(messages, None)[0], *(d for turn in turns for d in turn.blocks)]
+        texts = "\n\n".join(document.text for document in documents)
+        # There may be no question: part of a chat is counted, too.
+        without = [replace(turn, blocks=(), emptied=bool(turn.blocks)) for turn in turns]
+        said = [m for m in detect(without, mode="off").messages if m["content"].strip()]
         tokenizer = self._handle.engine.backbone.tokenizer
-        texts = "\n\n".join(document.text for document in plain.documents)
-        prompt = build_chat(
-            tokenizer, plain.messages, chat_template_kwargs=self.chat_template_kwargs
+        prompt = (
+            build_chat(tokenizer, said, chat_template_kwargs=self.chat_template_kwargs)
+            if said
+            else ()
         )
         return len(prompt) + (len(self.get_token_ids(texts)) if texts else 0)
 

@@ -21,7 +21,8 @@ def make_citations(
     """Make a citation of every run of words that the answer shares with a document.
 
     `extras` has the place in the document as it was handed over, and as `place` in the file that
-    it is a chunk of, if it is one.
+    it is a chunk of, if it is one; `start` and `end` are None there if a chunk does not say where
+    it begins.
     """
     named = [
         replace(document, id=share.id) for document, share in zip(documents, shares, strict=True)

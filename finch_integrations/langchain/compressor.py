@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.langchain.documents import from_langchain
@@ -19,7 +19,7 @@ class FinchCompressor(BaseDocumentCompressor):
 
     A small local model chooses; any model answers. Documents keep their order, ids and metadata;
     `metadata["finch_excerpts"]` holds every kept passage's place in the original text and its
-    score. Documents of which nothing is kept are left out.
+    score. Documents of which nothing is kept, and blank ones, are left out.
 
     Example:
         retriever = ContextualCompressionRetriever(
@@ -44,12 +44,10 @@ class FinchCompressor(BaseDocumentCompressor):
     engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
     device: Any = None
     dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     target_size: int | None = None
     compression_ratio: float | None = None
     compression: dict[str, Any] = Field(default_factory=dict)
-
-    _handle: EngineHandle = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -63,10 +61,16 @@ class FinchCompressor(BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _set_finch_up(self) -> Self:
-        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
-        self._handle = make_handle(self.model, self.engine, settings)
-        self._compression()  # wrong values are named now, not at the first call
+        # Wrong values are named now, not at the first call.
+        _ = self._handle
+        self._compression()
         return self
+
+    @property
+    def _handle(self) -> EngineHandle:
+        """Of the fields as they are now: copies and assignments may have changed them."""
+        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
+        return make_handle(self.model, self.engine, settings)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -76,20 +80,22 @@ class FinchCompressor(BaseDocumentCompressor):
         Raises:
             FinchError: As `FinchEngine.extract` raises it.
         """
-        if not documents:
+        written = _written(documents)
+        if not written:
             return []
-        prepared = with_unique_ids([from_langchain(document) for document in documents])
-        return _to_langchain(documents, self._handle.shorten(prepared, query, self._compression()))
+        prepared = with_unique_ids([from_langchain(document) for document in written])
+        return _to_langchain(written, self._handle.shorten(prepared, query, self._compression()))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """Shorten documents without blocking the event loop; arguments as above."""
-        if not documents:
+        written = _written(documents)
+        if not written:
             return []
-        prepared = with_unique_ids([from_langchain(document) for document in documents])
+        prepared = with_unique_ids([from_langchain(document) for document in written])
         return _to_langchain(
-            documents, await self._handle.ashorten(prepared, query, self._compression())
+            written, await self._handle.ashorten(prepared, query, self._compression())
         )
 
     def _compression(self) -> dict[str, Any]:
@@ -98,6 +104,11 @@ class FinchCompressor(BaseDocumentCompressor):
             target_size=self.target_size,
             compression_ratio=self.compression_ratio,
         )
+
+
+def _written(documents: Sequence[Document]) -> list[Document]:
+    """The documents that are not blank, as scanned pages are."""
+    return [document for document in documents if document.page_content.strip()]
 
 
 def _to_langchain(

@@ -10,13 +10,15 @@ from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.pipeline.marks import mark_document
 from finch_integrations.types import Document
 
-_SHOWN_METADATA = ("title", "source")
+# What calls a document by its name, and where in its file a chunk was cut out.
+_SHOWN_METADATA = ("title", "source", "document_id", "section", "start_index")
 
 
 def format_docs(documents: Iterable[LangChainDocument]) -> str:
     """Write documents into a prompt so that `ChatFinch` finds exactly them again.
 
-    Ids, titles and sources come along. Marks inside the documents' texts are escaped.
+    Ids, titles, sources and the places of chunks come along. Marks inside the documents' texts
+    are escaped.
 
     Args:
         documents: Retrieved documents.
@@ -40,7 +42,9 @@ def document_prompt(*metadata: str) -> PromptTemplate:
     For chains that format the documents themselves, such as `create_stuff_documents_chain`.
 
     Args:
-        metadata: Names of metadata to write into the marks; every document must have them.
+        metadata: Names of metadata to write into the marks; every document must have them. With
+            `source` documents keep their name, with `document_id`, `section` and `start_index`
+            the chunks of a `FinchRetriever` their place in it.
 
     Raises:
         ConfigurationError: A name cannot stand in a mark.

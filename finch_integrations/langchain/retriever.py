@@ -1,7 +1,8 @@
 """FinchRetriever: LangChain's retriever over the hybrid retrieval."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,15 +13,19 @@ from langchain_core.callbacks import (
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
+from finch_integrations.config import RetrievalConfig
 from finch_integrations.documents import prepare_documents, with_unique_ids
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.documents import from_langchain, to_langchain
+from finch_integrations.pipeline.options import refuse_unknown
 from finch_integrations.retrieval.hybrid import CHUNK_SIZE, HybridRetriever
 from finch_integrations.retrieval.legs import StoreLeg
 from finch_integrations.retrieval.store import read_index
 from finch_integrations.types import Document
+
+_SEARCH_OPTIONS = {field.name for field in fields(RetrievalConfig)} | {"filter"}
 
 
 class FinchRetriever(BaseRetriever):
@@ -45,6 +50,24 @@ class FinchRetriever(BaseRetriever):
     hybrid: HybridRetriever = Field(repr=False)
     k: int = 10
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_options(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if "top_k" in values:
+            raise ConfigurationError(
+                f"FinchRetriever has no option 'top_k'; here it is called k: k={values['top_k']!r}"
+            )
+        if further := sorted(values.keys() & _SEARCH_OPTIONS):
+            shown = ", ".join(f"{name!r}: …" for name in further)
+            raise ConfigurationError(
+                f"FinchRetriever takes {', '.join(further)} inside search_kwargs: "
+                f"search_kwargs={{{shown}}}"
+            )
+        refuse_unknown(values, cls.model_fields, owner="FinchRetriever")
+        return values
 
     @classmethod
     def from_documents(

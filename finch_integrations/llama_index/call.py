@@ -13,12 +13,13 @@ from llama_index.core.base.llms.types import (
 )
 
 from finch_integrations.errors import FinchError
-from finch_integrations.llama_index.documents import as_documents
+from finch_integrations.llama_index.documents import as_documents, place_in_node
 from finch_integrations.llama_index.messages import to_turns
 from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.handle import EngineHandle
 from finch_integrations.pipeline.options import Options
+from finch_integrations.pipeline.quotes import Quote
 from finch_integrations.pipeline.request import Prompting, describe, make_request
 
 
@@ -58,18 +59,21 @@ class Call:
                 "completion_tokens": report.generation_tokens,
                 "total_tokens": report.prompt_tokens + report.generation_tokens,
             },
-            "citations": [
-                {
-                    "text": said[quote.start : quote.end],
-                    "start": quote.start,
-                    "end": quote.end,
-                    "document_id": report.documents[quote.document].id,
-                    "source_start": quote.source_start,
-                    "source_end": quote.source_end,
-                }
-                for quote in report.quotes
-            ],
+            "citations": [self._cite(said, quote, report) for quote in report.quotes],
             "finch": describe(report, self.source),
+        }
+
+    def _cite(self, said: str, quote: Quote, report: AnswerReport) -> dict[str, Any]:
+        document = self.request.documents[quote.document]
+        place = place_in_node(document, quote.source_start, quote.source_end)
+        start, end = place or (None, None)
+        return {
+            "text": said[quote.start : quote.end],
+            "start": quote.start,
+            "end": quote.end,
+            "document_id": report.documents[quote.document].id,
+            "source_start": start,
+            "source_end": end,
         }
 
 

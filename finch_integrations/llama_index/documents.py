@@ -7,6 +7,9 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.types import Document
 
+# Where a node's own text begins in what is shown of the node, and its length.
+_OWN_TEXT = "finch_own_text"
+
 
 def as_documents(items: object, name: str) -> tuple[Document, ...]:
     """Take nodes with or without scores, the engine's documents, strings or mappings.
@@ -52,9 +55,29 @@ def _as_document(item: object, name: str) -> Document:
     return Document(**item)
 
 
+def place_in_node(document: Document, start: int, end: int) -> tuple[int, int] | None:
+    """Where a stretch of a document's text stands in the text of the node that it was made of.
+
+    Returns:
+        First character and end; None if it is not, or not wholly, the node's own text.
+    """
+    first, length = document.metadata.get(_OWN_TEXT, (0, len(document.text)))
+    place = start - first, end - first
+    return place if place[0] >= 0 and place[1] <= length else None
+
+
 def _from_node(node: BaseNode, score: float | None) -> Document:
+    shown = node.get_content(metadata_mode=MetadataMode.LLM)
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    # Templates write the text into the metadata, by default behind it, and strip the whole.
+    found = shown.rfind(text.strip())
+    first = found - (len(text) - len(text.lstrip()))
     return Document(
-        node.get_content(metadata_mode=MetadataMode.LLM),
+        shown,
         id=node.node_id,
-        metadata={**node.metadata, "score": score},
+        metadata={
+            **node.metadata,
+            "score": score,
+            _OWN_TEXT: (first, len(text) if found >= 0 else 0),
+        },
     )

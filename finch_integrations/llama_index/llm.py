@@ -17,7 +17,6 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import (
     BaseModel,
     Field,
-    PrivateAttr,
     field_serializer,
     model_validator,
 )
@@ -29,6 +28,7 @@ from llama_index.core.prompts import BasePromptTemplate
 from finch_integrations.config import SamplingParams
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.llama_index.call import Call, as_completion, make_call, never_a_value_error
+from finch_integrations.llama_index.fields import ByName, ModelKwargs
 from finch_integrations.llama_index.structured import FinchStructuredLLM
 from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
 from finch_integrations.pipeline.detection import ContextDetection
@@ -105,9 +105,9 @@ class FinchLLM(LLM):
     model: str = "embedded"
     engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
     revision: str | None = None
-    device: Any = None
-    dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    device: ByName = None
+    dtype: ByName = "auto"
+    model_kwargs: ModelKwargs = Field(default_factory=dict, repr=False)
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -124,8 +124,6 @@ class FinchLLM(LLM):
     strict: bool = False
     instruction: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-
-    _handle: EngineHandle = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -152,14 +150,8 @@ class FinchLLM(LLM):
                 "FinchLLM renders prompts with the model's own chat template. Leave "
                 "messages_to_prompt, completion_to_prompt and query_wrapper_prompt out"
             )
-        settings = {
-            "revision": self.revision,
-            "device": self.device,
-            "dtype": self.dtype,
-            "model_kwargs": self.model_kwargs,
-        }
-        self._handle = make_handle(self.model, self.engine, settings)
         # Wrong values are named now, not at the first call.
+        _ = self._handle
         self._prompting({})
         self._options({})
         if self.context_window <= self._num_output:
@@ -168,6 +160,17 @@ class FinchLLM(LLM):
                 f"got {self.context_window}. It limits the documents in one prompt"
             )
         return self
+
+    @property
+    def _handle(self) -> EngineHandle:
+        """Of the fields as they are now: copies and assignments may have changed them."""
+        settings = {
+            "revision": self.revision,
+            "device": self.device,
+            "dtype": self.dtype,
+            "model_kwargs": self.model_kwargs,
+        }
+        return make_handle(self.model, self.engine, settings)
 
     # What LlamaIndex asks about the model
 
@@ -194,14 +197,6 @@ class FinchLLM(LLM):
         ready = self.engine is not None and self.engine.loaded
         sampling = self._handle.engine.sampling if ready else SamplingParams()
         return sampling.max_new_tokens
-
-    @field_serializer("model_kwargs")
-    def _leave_secrets_out(self, value: dict[str, Any]) -> dict[str, Any]:
-        return {name: item for name, item in value.items() if name != "token"}
-
-    @field_serializer("device", "dtype")
-    def _by_name(self, value: Any) -> str | None:
-        return None if value is None else str(value).removeprefix("torch.")
 
     @field_serializer("context_patterns")
     def _as_texts(self, patterns: list[re.Pattern[str]]) -> list[str]:

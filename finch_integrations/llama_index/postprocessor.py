@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
+from llama_index.core.bridge.pydantic import Field, model_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.llama_index.fields import ByName, ModelKwargs
 from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
 from finch_integrations.pipeline.options import make_compression, refuse_unknown
 from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
@@ -41,14 +42,12 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
 
     model: str = "embedded"
     engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
-    device: Any = None
-    dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    device: ByName = None
+    dtype: ByName = "auto"
+    model_kwargs: ModelKwargs = Field(default_factory=dict, repr=False)
     target_size: int | None = None
     compression_ratio: float | None = None
     compression: dict[str, Any] = Field(default_factory=dict)
-
-    _handle: EngineHandle = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -62,10 +61,16 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
 
     @model_validator(mode="after")
     def _set_finch_up(self) -> Self:
-        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
-        self._handle = make_handle(self.model, self.engine, settings)
-        self._compression()  # wrong values are named now, not at the first call
+        # Wrong values are named now, not at the first call.
+        _ = self._handle
+        self._compression()
         return self
+
+    @property
+    def _handle(self) -> EngineHandle:
+        """Of the fields as they are now: copies and assignments may have changed them."""
+        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
+        return make_handle(self.model, self.engine, settings)
 
     @classmethod
     def class_name(cls) -> str:

@@ -26,6 +26,8 @@ from finch_integrations.retrieval.store import read_index
 from finch_integrations.types import Document
 
 _PLACE = ("document_id", "section", "start_index", "end_index")
+# What a node knows beside its metadata is saved with it, under this key.
+_OWN = "finch_node"
 
 
 class FinchNodeRetriever(BaseRetriever):
@@ -166,25 +168,31 @@ class FinchNodeRetriever(BaseRetriever):
                 }
             )
         metadata = dict(document.metadata)
+        own = metadata.pop(_OWN, {})
         hidden = [name for name in (*_PLACE, *SCORES) if name in metadata]
-        source = RelatedNodeInfo(node_id=str(metadata.get("document_id", document.id)))
+        source = own.get("ref_doc_id") or metadata.get("document_id", document.id)
         return TextNode(
             id_=str(document.id),
             text=document.text,
             metadata=metadata,
-            excluded_llm_metadata_keys=hidden,
-            excluded_embed_metadata_keys=hidden,
-            relationships={NodeRelationship.SOURCE: source},
+            excluded_llm_metadata_keys=[*own.get("excluded_llm", ()), *hidden],
+            excluded_embed_metadata_keys=[*own.get("excluded_embed", ()), *hidden],
+            relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=str(source))},
         )
 
 
 def _document(node: BaseNode) -> Document:
     title = node.metadata.get("title")
+    own = {
+        "ref_doc_id": node.ref_doc_id,
+        "excluded_llm": node.excluded_llm_metadata_keys,
+        "excluded_embed": node.excluded_embed_metadata_keys,
+    }
     return Document(
         node.get_content(metadata_mode=MetadataMode.NONE),
         id=node.node_id,
         title=str(title) if title else None,
-        metadata=node.metadata,
+        metadata={**node.metadata, _OWN: own},
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from finch_integrations.documents import check_text
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.types import (
@@ -150,13 +151,22 @@ def _proceed(
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, list[Message], str]:
-    """Take a chat apart into system text, history and question."""
-    if not messages or messages[-1]["role"] != "user":
-        roles = ", ".join(message["role"] for message in messages) or "none"
+    """Take a chat apart into system text, history and question; the engine checks the history."""
+    if not messages or _role(messages[-1]) != "user":
+        roles = ", ".join(str(_role(message)) for message in messages) or "none"
         raise InvalidInputError(
             f"with documents the messages must end with the user's question, got the roles: {roles}"
         )
     *turns, question = messages
-    system = [turn["content"] for turn in turns if turn["role"] == "system"]
-    history = [turn for turn in turns if turn["role"] != "system"]
-    return "\n\n".join(system) or None, history, question["content"]
+    system = [
+        check_text("the system text", turn.get("content"))
+        for turn in turns
+        if _role(turn) == "system"
+    ]
+    history = [turn for turn in turns if _role(turn) != "system"]
+    asked = check_text("the question", question.get("content"))
+    return "\n\n".join(system) or None, history, asked
+
+
+def _role(message: object) -> object:
+    return message.get("role") if isinstance(message, Mapping) else None

@@ -18,8 +18,9 @@ class Citation:
         document_id: Id of the whole document.
         source: Where the document came from, such as a file's path; its id if that is not known.
         section: The heading that the words stand under.
-        source_start: First character in the whole document's text.
-        source_end: Behind its last character there.
+        source_start: First character in the whole document's text; None where the words stand in
+            a part of it that does not say where it begins.
+        source_end: Behind its last character there, or None.
         text: The words as the document has them.
     """
 
@@ -28,8 +29,8 @@ class Citation:
     document_id: str
     source: str
     section: str | None
-    source_start: int
-    source_end: int
+    source_start: int | None
+    source_end: int | None
     text: str
 
 
@@ -45,9 +46,7 @@ def cite(quotes: Sequence[Quote], documents: Sequence[Document]) -> tuple[Citati
 
 def _citation(quote: Quote, document: Document) -> Citation:
     metadata = document.metadata
-    # A chunk's place in its document; whole documents start at 0. Metadata may be anybody's.
-    start = metadata.get("start_index")
-    offset = start if isinstance(start, int) else 0
+    offset = _offset(document)
     section = heading_at(find_headings(document.text), quote.source_start)
     id = str(metadata.get("document_id", document.id))
     return Citation(
@@ -56,7 +55,25 @@ def _citation(quote: Quote, document: Document) -> Citation:
         document_id=id,
         source=str(metadata.get("source") or id),
         section=section or metadata.get("section"),
-        source_start=quote.source_start + offset,
-        source_end=quote.source_end + offset,
+        source_start=None if offset is None else quote.source_start + offset,
+        source_end=None if offset is None else quote.source_end + offset,
         text=document.text[quote.source_start : quote.source_end],
     )
+
+
+def _offset(document: Document) -> int | None:
+    """Where the text begins in the whole document; None if that is not known.
+
+    Metadata may be anybody's, and has passed through a prompt's marks as text.
+    """
+    metadata = document.metadata
+    start = metadata.get("start_index")
+    if isinstance(start, str) and start.isdecimal():
+        start = int(start)
+    if isinstance(start, int) and start >= 0:
+        return start
+    if "document_id" in metadata:
+        whole = str(metadata["document_id"]) == document.id
+    else:
+        whole = not metadata.get("source")  # else it may be a chunk of that
+    return 0 if whole else None

@@ -113,12 +113,16 @@ def detect(
         sources.append(("pattern", lambda turn: _take_by_patterns(turn, patterns)))
         if not strict:
             sources.append(("pattern", _take_known))
+    unasked = 0
     for source, take in sources:
         taken = [take(turn) for turn in turns]
         documents = tuple(document for one in taken if one for document in one.documents)
         rest = [one.turn if one else turn for one, turn in zip(taken, turns, strict=True)]
         if documents and _question(rest):
             return _compose(rest, documents, source)
+        unasked = unasked or len(documents)
+    if strict and unasked:
+        raise _no_question(unasked)
     if strict:
         raise InvalidInputError(
             "no documents were recognised in these messages, and strict is on. Hand them over "
@@ -207,6 +211,13 @@ def _question(turns: Sequence[Turn]) -> str:
     return (last.text if last.question is None else last.question).strip()
 
 
+def _no_question(documents: int) -> InvalidInputError:
+    return InvalidInputError(
+        f"there are {documents} documents but no question: the messages need a human message "
+        "with text"
+    )
+
+
 def _compose(
     turns: Sequence[Turn], documents: tuple[Document, ...], source: DocumentsFrom
 ) -> Detected:
@@ -219,10 +230,7 @@ def _compose(
         last = max((n for n, turn in enumerate(chat) if turn.role == "user"), default=None)
         question = _question(turns)
         if last is None or not question:
-            raise InvalidInputError(
-                f"there are {len(documents)} documents but no question: the messages need a "
-                "human message with text"
-            )
+            raise _no_question(len(documents))
         before, asking, behind = chat[:last], chat[last], chat[last + 1 :]
         if asking.question is not None:
             # The instruction of a prompt that held documents and question.

@@ -111,7 +111,7 @@ class EngineHandle:
             models = [engine, engine.scorer] if engine.scorer else [engine]
             fingerprints = " ".join(model.backbone.fingerprint for model in models)
             return f"{fingerprints} {engine.compression} {engine.sampling}"
-        settings = {name: v for name, v in self._settings.items() if name not in _SECRET}
+        settings = without_secrets(self._settings)
         return repr((str(self._model), sorted(settings.items())))
 
     def count_tokens(self, text: str) -> int:
@@ -221,6 +221,11 @@ class EngineHandle:
         return vars(self)
 
 
+def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what must not be stored, logged or shown."""
+    return {name: value for name, value in settings.items() if name not in _SECRET}
+
+
 def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineHandle | None]:
     """Sort what a constructor was given into a name and a handle.
 
@@ -248,8 +253,8 @@ def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineH
         return name, None
     if not isinstance(engine, EngineHandle):
         engine = EngineHandle(engine, tokenizer)
-    if model is not None and name != engine.name:
-        raise ConfigurationError(f"two models are given: {name!r} and {engine!r}. Give one")
+    if model is not None:
+        _refuse_two_models(name, engine)
     return engine.name, engine
 
 
@@ -264,11 +269,13 @@ def make_handle(
         settings: Keyword arguments of `EngineHandle`, for a model that is yet to be loaded.
 
     Raises:
-        ConfigurationError: Settings are given together with a handle.
+        ConfigurationError: Settings, or the name of another model, are given together with a
+            handle.
     """
     if engine is None:
         return EngineHandle(name, **settings)
     _refuse_settings(settings)
+    _refuse_two_models(name, engine)
     return engine
 
 
@@ -278,6 +285,11 @@ def _refuse_settings(settings: Mapping[str, Any]) -> None:
             f"{', '.join(given)} cannot be applied to a model that is already loaded. "
             "Leave it out, or name the model instead of handing it over"
         )
+
+
+def _refuse_two_models(name: str, engine: EngineHandle) -> None:
+    if name != engine.name:
+        raise ConfigurationError(f"two models are given: {name!r} and {engine!r}. Give one")
 
 
 def _ready_engine(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> "FinchEngine":

@@ -116,19 +116,17 @@ def _elements(text: str, *, unmarked_are_documents: bool = False) -> list[str | 
         elif _WRAPPER_TAG.sub("", piece).strip():  # <context><documents>… is one wrapper
             parts.append(Document(piece.strip()))
 
-    searched = 0
-    while opening := _OPENING.search(text, searched):
+    while opening := _OPENING.search(text, position):
         closing = _CLOSING.search(text, opening.end())
         if closing is None:
             break
-        searched = closing.end()
-        body = unescape_marks(text[opening.end() : closing.start()].strip())
-        if not body:
-            continue
         add_unmarked(text[position : opening.start()])
+        position = closing.end()
+        body = unescape_marks(text[opening.end() : closing.start()].strip())
+        if not body:  # a scanned page, say
+            continue
         values = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(opening[1])}
         id, title = values.pop("id", None) or None, values.pop("title", None) or None
         parts.append(Document(body, id=id, title=title, metadata=values))
-        position = closing.end()
     add_unmarked(text[position:])
     return parts

@@ -7,6 +7,7 @@ A text is only split where its own words announce what follows ("based on the fo
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from finch_integrations.pipeline.marks import join_texts
 
@@ -20,7 +21,9 @@ _LABEL = r"[ \t#*]*(?:retrieved )?context(?: information)?[ \t*]*:[ \t*]*"
 _CONTEXT = re.compile(rf"^{_LABEL}", re.I | re.M)
 # Strings joined in source code often leave the label at the end of the instruction's line.
 _CONTEXT_IN_LINE = re.compile(rf"(?:^|(?<=[.!?]\s)){_LABEL}", re.I | re.M)
-_QUESTION = re.compile(r"^[ \t#*]*(?:user )?(?:question|query|input)[ \t*]*:[ \t*]*", re.I | re.M)
+_QUESTION = re.compile(
+    r"^[ \t#*]*(?:user )?(?:(?P<itself>question)|query|input)[ \t*]*:[ \t*]*", re.I | re.M
+)
 _ANSWER = re.compile(
     r"^[ \t#*]*(?:(?:helpful|final|your) )?answer[ \t*]*:[ \t*]*\s*\Z", re.I | re.M
 )
@@ -32,6 +35,7 @@ _INSTRUCTS = re.compile(
     r"|must|only)\b",
     re.IGNORECASE,
 )
+_FORM = re.compile(r"\b(?:brief(?:ly)?|concise(?:ly)?|sentences?)\b", re.IGNORECASE)
 _CLOSING_LENGTH = 300
 # Without a colon or a label behind it an announcement may only describe the task; then what
 # follows counts as documents if it is much longer than an instruction would be.
@@ -79,16 +83,16 @@ def split_known_system(text: str) -> SplitPrompt | None:
 def split_known_user(text: str) -> SplitPrompt | None:
     """Take apart a user text that holds documents and a question; None unless both are told."""
     body = text[: answer.start()] if (answer := _ANSWER.search(text)) else text
-    if (ruled := _between_rules(body)) and (asked := _last(_QUESTION, ruled[2])):
+    if (ruled := _between_rules(body)) and (asked := _asked(ruled[2])):
         lead, documents, tail = ruled
         return _split(join_texts(lead, tail[: asked.start()]), documents, tail[asked.end() :])
     place = _locate(body, _CONTEXT)
     if place is None:
         return None
     lead, rest = body[: place.start], body[place.end :]
-    if place.labelled and (asked := _last(_QUESTION, lead)):
+    if place.labelled and (asked := _asked(lead)):
         return _split(lead[: asked.start()], rest, lead[asked.end() :])
-    if asked := _last(_QUESTION, rest):
+    if asked := _asked(rest):
         return _split(lead, rest[: asked.start()], rest[asked.end() :])
     # "{question}\n\nUse the following context to answer the query:\n{documents}"
     question, gap, announcement = lead.rstrip().rpartition("\n")
@@ -124,14 +128,18 @@ def split_question(lead: str, tail: str) -> tuple[str, str]:
 
     Returns:
         The rest and the question. The question is what a label names, else what stands behind
-        the documents, else what stands before them.
+        the documents, else what stands before them. An instruction behind them is none if a
+        question stands before them.
     """
     if answer := _ANSWER.search(tail):
         tail = tail[: answer.start()]
-    if label := _last(_QUESTION, tail):
+    if label := _asked(tail):
         return join_texts(lead, tail[: label.start()]), tail[label.end() :].strip()
-    if label := _last(_QUESTION, lead):
+    if label := _asked(lead):
         return lead[: label.start()].strip(), join_texts(lead[label.end() :], tail)
+    instructs = _INSTRUCTS.search(tail) or _FORM.search(tail)
+    if lead.rstrip().endswith("?") and "?" not in tail and instructs:
+        return tail.strip(), lead.strip()
     if tail.strip():
         return lead.strip(), tail.strip()
     return "", lead.strip()
@@ -201,6 +209,17 @@ def _split_closing(text: str) -> tuple[str, str]:
     return text, ""
 
 
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    matches = list(pattern.finditer(text))
-    return matches[-1] if matches else None
+def _asked(text: str) -> re.Match[str] | None:
+    """The label of the question: the last one, unless it is a part of the question itself.
+
+    It is if it follows a line that is labelled as the question ("Question: …", "Query: …").
+    """
+    labels = list(_QUESTION.finditer(text))
+    asked = labels[-1] if labels else None
+    for label, following in reversed(list(pairwise(labels))):
+        line = text[label.end() : following.start()].strip()
+        if following["itself"] or not line or "\n" in line:
+            break
+        if label["itself"]:
+            asked = label
+    return asked

@@ -6,7 +6,7 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from finch_integrations.documents import check_text, prepare_documents
+from finch_integrations.documents import check_text, prepare_documents, with_unique_ids
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest, Progress
 from finch_integrations.pipeline.citations import Citation, cite
@@ -215,7 +215,8 @@ class FinchRAG:
         )
         return AskRequest(
             messages=(*system, *history, {"role": "user", "content": query}),
-            documents=documents,
+            # Named as the report will name them.
+            documents=tuple(prepare_documents(with_unique_ids(documents))),
             instruction=self._instruction,
             compression=self._compression,
             sampling=self._sampling,

@@ -98,7 +98,8 @@ def make_request(
 def describe(report: AnswerReport, source: DocumentsFrom) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
-    Attention is no citation, so how much of each document was kept has a place of its own.
+    What was kept of a document need not be what the answer says, so it is no citation and has a
+    place of its own.
     """
     statistics: dict[str, Any] = {
         "documents_from": source,

@@ -16,6 +16,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.documents import Document
+from langchain_core.load import dumpd
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -651,6 +652,23 @@ def test_copies_and_pickles_carry_no_weights(folder, chat):
         pickle.dumps(chat)
 
 
+def test_another_model_can_be_set_where_none_was_handed_over(folder, chat):
+    named = ChatFinch(model="embedded", max_tokens=3)
+    copy = named.model_copy(update={"model": str(folder), "dtype": "float64"})
+    named.model = str(folder)
+    for other in (named, copy):
+        assert other.invoke(Q).response_metadata["model_name"] == str(folder)
+        assert repr(str(folder)) in other._identifying_params["identity"]
+    assert copy._handle.engine is not named._handle.engine
+    for other in (named, copy):
+        other.close()
+    with pytest.raises(ConfigurationError, match="two models are given: 'other' and"):
+        chat.model_copy(update={"model": "other"}).invoke(Q)
+    chat.model = "other"
+    with pytest.raises(ConfigurationError, match="two models are given: 'other' and"):
+        chat.invoke(Q)
+
+
 def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer, chat):
     own = ChatFinch(model=model, tokenizer=tokenizer, max_tokens=8)
     assert own.model == "LlamaForCausalLM"
@@ -693,6 +711,17 @@ def test_tokens_are_counted_with_the_models_own_tokenizer(chat):
     assert chat.get_num_tokens("né<|im_end|>") == 4
     messages = [SystemMessage("Be brief."), HumanMessage(Q)]
     assert chat.get_num_tokens_from_messages(messages) == tokens(chat, messages)
+
+
+@pytest.mark.parametrize("text", [Q, ""])
+def test_tokens_of_documents_inside_messages_are_counted(chat, text):
+    document = chat.get_num_tokens(TEXTS[0])
+    rest = tokens(chat, [HumanMessage(text)]) if text else 0
+    beside = HumanMessage(text, additional_kwargs={"documents": [Document(TEXTS[0])]})
+    assert chat.get_num_tokens_from_messages([beside]) == rest + document
+    texts = [create_text_block(text)] if text else []
+    block = HumanMessage([create_plaintext_block(TEXTS[0]), *texts])
+    assert chat.get_num_tokens_from_messages([block]) == rest + document
 
 
 def test_tracing_names_the_model_and_leaves_the_documents_out(chat):
@@ -747,6 +776,7 @@ def test_secrets_stay_out_of_traces_and_cache_keys():
     params = repr(chat._get_invocation_params())
     assert "hf_secret" not in params + repr(chat._get_ls_params()) + chat._get_llm_string()
     assert "('x', 1)" in params
+    assert "hf_secret" not in repr(chat) + repr(dumpd(chat))
 
 
 def test_an_engine_handle_by_name_is_taken_and_not_loaded(folder):

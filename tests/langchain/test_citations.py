@@ -2,12 +2,17 @@
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.prompts import format_document
 
 from finch_integrations import Document, DocumentShare, HybridRetriever
+from finch_integrations.documents import with_unique_ids
+from finch_integrations.langchain import document_prompt, format_docs
 from finch_integrations.langchain.call import Call
 from finch_integrations.langchain.citations import make_citations
 from finch_integrations.langchain.documents import from_langchain, to_langchain
 from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
+from finch_integrations.pipeline.citations import cite
+from finch_integrations.pipeline.marks import split_marked
 from finch_integrations.pipeline.quotes import find_quotes
 
 ANSWER = "They say the boat leaves at nine."
@@ -36,8 +41,8 @@ CITATION = {
             "document_id": "boat",
             "source": "https://example.org/boat",
             "section": None,
-            "start": 0,
-            "end": 23,
+            "start": None,  # nothing says whether the text is the whole page
+            "end": None,
         },
     },
 }
@@ -120,6 +125,47 @@ def test_the_place_of_a_chunk_is_its_files():
     assert extras["document_id"] == chunk.id
     cited = chunk.text[extras["source_start"] : extras["source_end"]]
     assert cited == citation["cited_text"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        format_docs,
+        lambda chunks: format_document(
+            chunks[0], document_prompt("document_id", "section", "start_index")
+        ),
+    ],
+)
+def test_the_place_of_a_chunk_goes_through_a_prompts_text(write):
+    whole = Document("# Boats\nNone.\n# Doors\nThe code of the store is 4711.", id="lab.md")
+    search = HybridRetriever.from_documents([whole], chunk_size=40)
+    chunk = to_langchain(search.retrieve("code")[0])
+    (marked,) = with_unique_ids(split_marked(write([chunk])).documents)
+    share = DocumentShare(id=marked.id or "doc-1", title=None, tokens=9, kept_tokens=3)
+    quotes = find_quotes("I think the code of the store is 4711.", [marked])
+    (citation,) = make_citations(quotes, [marked], [share])
+    place = citation["extras"]["place"]
+    assert (place["document_id"], place["section"]) == ("lab.md", "Doors")
+    assert whole.text[place["start"] : place["end"]] == citation["cited_text"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "start"),
+    [
+        ({}, 0),
+        ({"document_id": "x", "source": "boat.md"}, 0),  # the whole document
+        ({"document_id": "boat.md"}, None),
+        ({"source": "boat.md"}, None),
+        ({"source": "boat.md", "start_index": -1}, None),  # a splitter that did not find it
+        ({"source": "boat.md", "start_index": 7}, 7),
+        ({"source": "boat.md", "start_index": "7"}, 7),
+    ],
+)
+def test_a_part_whose_place_is_unknown_has_none(metadata, start):
+    document = Document("The boat leaves at nine.", id="x", metadata=metadata)
+    (citation,) = cite(find_quotes(ANSWER, [document]), [document])
+    end = None if start is None else start + 23
+    assert (citation.source_start, citation.source_end) == (start, end)
 
 
 def test_documents_without_id_and_odd_metadata_are_cited_all_the_same():

@@ -61,8 +61,17 @@ def test_it_works_in_a_contextual_compression_retriever(compressor):
     assert all(document.metadata["finch_excerpts"] for document in found)
 
 
+def test_blank_documents_are_left_out(compressor):
+    blank = Document(" \n", id="blank")
+    expected = compressor.compress_documents(DOCUMENTS, QUESTION)
+    pages = [blank, *DOCUMENTS, blank]
+    assert compressor.compress_documents(pages, QUESTION) == expected
+    assert asyncio.run(compressor.acompress_documents(pages, QUESTION)) == expected
+
+
 def test_no_documents_are_no_documents(compressor):
     assert compressor.compress_documents([], QUESTION) == []
+    assert compressor.compress_documents([Document(" ")], QUESTION) == []
 
 
 def test_mistakes_are_named_when_it_is_made():
@@ -72,6 +81,10 @@ def test_mistakes_are_named_when_it_is_made():
         FinchCompressor(target_size=0)
     with pytest.raises(ConfigurationError, match="unknown option 'bogus'"):
         FinchCompressor(compression={"bogus": 1})
+
+
+def test_it_shows_no_secret():
+    assert "hf_secret" not in repr(FinchCompressor(model_kwargs={"token": "hf_secret"}))
 
 
 def test_settings_of_a_loaded_model_are_refused(engine):

@@ -78,6 +78,19 @@ async def test_options_come_from_the_constructor_and_from_the_call():
         retriever.invoke("door", topk=3)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"top_k": 25}, "no option 'top_k'; here it is called k"),
+        ({"score_threshold": 99, "filter": {}}, r"search_kwargs=\{'filter': …, 'score_thresh"),
+        ({"search_kwarg": {}}, "no option 'search_kwarg'; known: hybrid, k,"),
+    ],
+)
+def test_unknown_constructor_options_are_named(options, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        FinchRetriever.from_documents(DOCUMENTS, **options)
+
+
 def test_a_store_is_the_dense_leg(store):
     retriever = FinchRetriever.from_documents(DOCUMENTS, vectorstore=store)
     dense = [hit.page_content for hit in store.similarity_search(QUERY, k=4)]

@@ -44,6 +44,7 @@ from finch_integrations import (
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.llama_index import FinchLLM
 from finch_integrations.llama_index.call import Call
+from finch_integrations.llama_index.documents import as_documents
 from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
 from finch_integrations.pipeline.handle import EngineHandle
 from finch_integrations.pipeline.quotes import find_quotes
@@ -360,6 +361,40 @@ def test_what_an_answer_quotes_is_reported():
     ]
 
 
+SAID = "They say the boat leaves at nine."
+CONTENT_FIRST = {"text_template": "{content}\n{metadata_str}", "metadata": {"page": "3"}}
+
+
+@pytest.mark.parametrize(
+    ("node", "said", "cited"),
+    [
+        ({}, SAID, "The boat leaves at nine"),
+        ({"metadata": {"page": "3"}}, SAID, "The boat leaves at nine"),
+        (CONTENT_FIRST, SAID, "The boat leaves at nine"),
+        ({"metadata": {"title": "boats of the old store"}}, "Boats of the old store.", None),
+        ({"metadata": {"title": "boats"}}, "It is: boats the boat leaves.", None),
+    ],
+)
+def test_quotes_of_nodes_have_their_place_in_the_nodes_text(node, said, cited):
+    node = TextNode(text="  The boat leaves at nine! Be early. ", id_="n", **node)
+    documents = as_documents([node], "documents")
+    report = AnswerReport(
+        finish_reason="stop",
+        prompt_tokens=20,
+        generation_tokens=9,
+        generation_seconds=0.1,
+        compression=None,
+        documents=(DocumentShare(id="n", title=None, tokens=10, kept_tokens=5.0),),
+        quotes=find_quotes(said, documents),
+    )
+    call = Call(EngineHandle("x"), AskRequest(messages=(), documents=documents), "kwarg")
+    (citation,) = call.respond(said, AnswerPiece(text=said, report=report)).raw["citations"]
+    if cited is None:
+        assert (citation["source_start"], citation["source_end"]) == (None, None)
+    else:
+        assert node.text[citation["source_start"] : citation["source_end"]] == cited
+
+
 @pytest.mark.parametrize(
     ("documents", "reason"),
     [
@@ -583,6 +618,16 @@ def test_constructing_loads_nothing_and_models_of_a_process_share(folder):
     assert not second._handle.loaded
 
 
+def test_another_model_can_be_set_where_none_was_handed_over(folder, llm):
+    named = FinchLLM(model="embedded", max_tokens=3)
+    named.model = str(folder)
+    assert named.complete(Q).raw["model"] == named.metadata.model_name == str(folder)
+    named.close()
+    llm.model = "other"
+    with pytest.raises(ConfigurationError, match="two models are given: 'other' and"):
+        llm.complete(Q)
+
+
 def test_copies_and_pickles_carry_no_weights(folder, llm):
     named = FinchLLM(model=folder, max_tokens=3, context_patterns=["(?i)(?P<context>x)"])
     loaded = pickle.loads(pickle.dumps(named))
@@ -608,7 +653,7 @@ def test_settings_can_be_stored_and_hold_no_secret(folder):
         context_patterns=[re.compile("(?P<context>x)", re.IGNORECASE | re.DOTALL)],
     )
     stored = llm.to_json()
-    assert "hf_secret" not in stored
+    assert "hf_secret" not in stored + repr(llm)
     assert "hf_secret" not in json.dumps(llm.to_payload())
     again = FinchLLM.from_json(stored)
     assert again.to_json() == stored

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import torch
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 from finch_integrations import ConfigurationError, InvalidInputError
@@ -60,6 +61,20 @@ def test_mistakes_are_named_when_it_is_made():
         FinchNodePostprocessor(targetsize=3)
     with pytest.raises(ConfigurationError, match="target_size must be"):
         FinchNodePostprocessor(target_size=0)
+
+
+def test_settings_can_be_stored_and_hold_no_secret():
+    postprocessor = FinchNodePostprocessor(
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        model_kwargs={"token": "hf_secret", "x": 1},
+        target_size=3,
+    )
+    stored = postprocessor.to_json()
+    assert "hf_secret" not in stored + repr(postprocessor)
+    again = FinchNodePostprocessor.from_json(stored)
+    assert again.to_json() == stored
+    assert (again.dtype, again.device, again.model_kwargs) == ("float32", "cpu", {"x": 1})
 
 
 def test_settings_of_a_loaded_model_are_refused(engine):

@@ -1,12 +1,14 @@
 """FinchNodeRetriever: options, wrapped indexes, query engines, saving."""
 
 import pytest
-from llama_index.core import VectorStoreIndex
+from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, NodeRelationship, TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
 
 from finch_integrations import ConfigurationError, InvalidInputError
-from finch_integrations.llama_index import FinchNodeRetriever
+from finch_integrations.llama_index import FinchNodeRetriever, FullDocumentPostprocessor
 from finch_integrations.retrieval import reciprocal_rank_fusion
 from tests.llama_index.embedding import HashEmbedding
 
@@ -83,6 +85,34 @@ def test_saved_and_loaded_it_finds_the_same(tmp_path, index):
     assert ids(again.retrieve(QUERY)) == ids(wrapped.retrieve(QUERY))
     with pytest.raises(ConfigurationError, match="not built for a vector index"):
         FinchNodeRetriever.load(tmp_path / "own", vector_index=index)
+
+
+def test_saved_and_loaded_nodes_know_their_document_and_what_models_do_not_see(tmp_path):
+    document = Document(
+        id_="lab",
+        text="The door code is 4711. " * 20,
+        metadata={"page": 1, "path": "/private/lab.md"},
+        excluded_llm_metadata_keys=["path"],
+        excluded_embed_metadata_keys=["page"],
+    )
+    nodes = SentenceSplitter(chunk_size=60, chunk_overlap=0).get_nodes_from_documents([document])
+    store = SimpleDocumentStore()
+    store.add_documents([document])
+    whole = FullDocumentPostprocessor(docstore=store)
+    retriever = FinchNodeRetriever.from_nodes(nodes)
+    retriever.save(tmp_path / "index")
+    kept = retriever.retrieve("door code")[0]
+    (loaded, *_) = hits = FinchNodeRetriever.load(tmp_path / "index").retrieve("door code")
+    assert loaded.node.ref_doc_id == kept.node.ref_doc_id == "lab"
+    for mode in (MetadataMode.LLM, MetadataMode.EMBED):
+        assert loaded.node.get_content(mode) == kept.node.get_content(mode)
+    assert loaded.node.metadata.keys() - kept.node.metadata.keys() == {
+        "document_id",
+        "section",
+        "start_index",
+        "end_index",
+    }
+    assert [hit.node.text for hit in whole.postprocess_nodes(hits)] == [document.text]
 
 
 def test_contradictions_and_nothing_are_refused(index):

@@ -107,6 +107,14 @@ def test_documents_need_a_question(handle, messages):
         list(handle.stream(request(messages=messages, documents=DOCUMENTS)))
 
 
+@pytest.mark.parametrize("last", ["What is new?", {"content": "What is new?"}])
+def test_a_malformed_question_is_named(handle, last):
+    with pytest.raises(InvalidInputError, match="must end with the user's question, got the"):
+        list(handle.stream(request(messages=(*CHAT[:1], last), documents=DOCUMENTS)))
+    with pytest.raises(InvalidInputError, match="the question must be a string, got NoneType"):
+        list(handle.stream(request(messages=({"role": "user"},), documents=DOCUMENTS)))
+
+
 def test_leaving_stops_the_decoding_within_a_token(model, handle, forwards):
     model.register_forward_pre_hook(lambda *_: time.sleep(0.005))
     pieces = handle.stream(request(sampling={"max_new_tokens": 1000}))

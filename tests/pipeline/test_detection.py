@@ -19,6 +19,7 @@ from finch_integrations.pipeline.marks import (
 A = "The boat leaves at nine.\n\nIt is blue."
 B = "The door code is 7316."
 DOCS = f"{A}\n\n{B}"
+SQL = "What does this SQL do?"
 LONG = "\n\n".join([DOCS] * 20)
 
 
@@ -242,6 +243,26 @@ MARKED = {
         [message("system", "Be brief."), message("user", Q)],
         [DOCS],
     ),
+    "question before the tags, an instruction behind them": (
+        [user(f"{Q}\n<context>{DOCS}</context>\nAnswer briefly.")],
+        [message("system", "Answer briefly."), message("user", Q)],
+        [DOCS],
+    ),
+    "two questions around the tags": (
+        [user(f"Who asks?\n<context>{DOCS}</context>\nPlease, where is it?")],
+        [message("system", "Who asks?"), message("user", "Please, where is it?")],
+        [DOCS],
+    ),
+    "a task behind the tags": (
+        [user(f"Ready?\n<context>{DOCS}</context>\nList the doors.")],
+        [message("system", "Ready?"), message("user", "List the doors.")],
+        [DOCS],
+    ),
+    "a question with labels of its own": (
+        [user(f"<context>{DOCS}</context>\nQuestion: {SQL}\nInput: 1\nQuery: SELECT 1")],
+        [message("user", f"{SQL}\nInput: 1\nQuery: SELECT 1")],
+        [DOCS],
+    ),
     "question around the tags, no labels": (
         [user(f"Here you are:\n<context>{DOCS}</context>\n{Q}")],
         [message("system", "Here you are:"), message("user", Q)],
@@ -283,6 +304,19 @@ MARKED = {
         [A, B],
     ),
 }
+
+
+KNOWN["a question with labels of its own"] = (
+    [user(f"Context: {DOCS}\n\nQuestion: {SQL}\nQuery: SELECT 1\nAnswer:")],
+    [message("user", f"{SQL}\nQuery: SELECT 1")],
+    DOCS,
+)
+FAQ = "Question: How many doors?\nAnswer: Two.\nQuestion: And boats?"
+KNOWN["documents that hold questions"] = (
+    [user(f"Context: {FAQ}\n\nOne.\n\nQuery: {Q}")],
+    [message("user", Q)],
+    f"{FAQ}\n\nOne.",
+)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -413,6 +447,16 @@ def test_marked_documents_are_read_back_exactly(texts):
     marked = "\n".join(mark_document(text, {}) for text in texts)
     found = split_marked(f"<documents>\n{marked}\n</documents>")
     assert ([d.text for d in found.documents] if found else []) == texts
+
+
+def test_blank_documents_leave_no_marks_behind():
+    blank = mark_document("  ", {"source": "p1.pdf"})
+    marked = "\n".join([blank, mark_document("Text.", {"source": "p2.pdf"}), blank])
+    expected = (Document("Text.", metadata={"source": "p2.pdf"}),)
+    assert split_marked(f"<documents>\n{marked}\n</documents>").documents == expected
+    found = split_marked(f"Lead.\n{marked}\nTail.")
+    assert (found.lead, found.documents, found.tail) == ("Lead.", expected, "Tail.")
+    assert split_marked(blank) is None
 
 
 def test_attributes_are_kept():
@@ -547,6 +591,11 @@ def test_strict_raises_instead_of_guessing():
     assert texts(detect(marked, strict=True)) == documents
     own = [re.compile(r"Context: (?P<context>.*) \nAnswer", re.DOTALL)]
     assert detect(turns, strict=True, patterns=own).source == "pattern"
+
+
+def test_strict_says_that_the_question_is_missing():
+    with pytest.raises(InvalidInputError, match="there are 2 documents but no question"):
+        detect([system(mark_document(A, {}) + mark_document(B, {}))], strict=True)
 
 
 def test_own_patterns_come_before_the_known_ones():

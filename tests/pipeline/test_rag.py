@@ -141,6 +141,30 @@ def test_system_history_and_instruction_reach_the_model(retriever, engine):
     assert report.prompt_tokens == context.prompt_tokens
 
 
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [
+        ([{"content": "Hi."}], "message 1 of the history must be a mapping with the role"),
+        (["Hi."], "message 1 of the history must be a mapping with the role"),
+        ([{"role": "user"}], "message 1 of the history must be a string, got NoneType"),
+        ([{"role": "system"}], "the system text must be a string, got NoneType"),
+    ],
+)
+def test_malformed_history_is_named(rag, history, reason):
+    with pytest.raises(InvalidInputError, match=reason):
+        rag.answer(QUESTION, history=history)
+
+
+def test_a_retrievers_documents_without_ids_are_called_as_in_the_report(engine):
+    class Unnamed:
+        def retrieve(self, query, *, count_tokens, **options):
+            return [Document("The boat leaks."), Document("No.", metadata={"source": "a.md"})]
+
+    (*_, last) = FinchRAG(Unnamed(), engine, sampling=SAMPLING).stream(QUESTION)
+    ids = [document.id for document in last.answer.documents]
+    assert ids == [share.id for share in last.answer.report.documents] == ["doc-1", "a.md"]
+
+
 def test_a_filter_reaches_the_retriever(rag):
     answer = rag.answer(QUESTION, filter={"kind": "food"})
     assert [document.id for document in answer.documents] == ["c#1"]
