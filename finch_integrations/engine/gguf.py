@@ -7,12 +7,15 @@ import torch
 from gguf import GGUFReader
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import __version__ as transformers_version
 
 from finch_integrations.errors import ModelLoadError
 
 # Pre-tokenizers (as GGUF names them) that take every digit as a token of its own. transformers
 # drops this step when it rebuilds a tokenizer from a GGUF file.
 _SPLITS_DIGITS = {"smollm"}
+# How many words of a vocabulary show whether texts are put together from them.
+_PROBED_WORDS = 200
 
 
 def check_gguf(path: Path) -> None:
@@ -50,13 +53,52 @@ def load_gguf(path: Path, **model_kwargs: Any) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(**source, local_files_only=True)
     except Exception as error:
         raise ModelLoadError(f"transformers cannot load {path}: {error}") from error
-    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
-    if field is not None and field.contents() in _SPLITS_DIGITS:
+    reader = GGUFReader(path)
+    facts = {
+        name: field.contents()
+        for name in ("pre", "add_bos_token")
+        if (field := reader.get_field(f"tokenizer.ggml.{name}")) is not None
+    }
+    if not finds_words(tokenizer):
+        raise ModelLoadError(
+            f"transformers {transformers_version} rebuilds the tokenizer of {path} wrongly: words "
+            "of its vocabulary come out in pieces. Update transformers, or load the model from a "
+            "folder or a hub id"
+        )
+    restore_tokenizer(tokenizer, facts)
+    return plain_model(loaded, config), tokenizer
+
+
+def finds_words(tokenizer: Any) -> bool:
+    """Whether words that are one token of the vocabulary are one token in a text.
+
+    Of vocabularies with scores in place of merges (SentencePiece's) transformers before 5.18 makes
+    merges that lead nowhere.
+    """
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    words = {
+        number: piece[1:]
+        for piece, number in vocabulary
+        if piece[0] in "▁Ġ" and len(piece) > 4 and piece[1:].isascii() and piece[1:].isalpha()
+    }
+    probed = list(words.items())[:_PROBED_WORDS]
+    whole = [
+        tokenizer(f"a {word}", add_special_tokens=False).input_ids[-1] == number
+        for number, word in probed
+    ]
+    return sum(whole) >= len(whole) / 2
+
+
+def restore_tokenizer(tokenizer: Any, facts: dict[str, Any]) -> None:
+    """Put back what transformers leaves out, by the `tokenizer.ggml` fields of the file."""
+    if facts.get("pre") in _SPLITS_DIGITS:
         backend = tokenizer.backend_tokenizer
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
         )
-    return plain_model(loaded, config), tokenizer
+    # Before 5.23. Without its first token a model such as Gemma understands little.
+    if facts.get("add_bos_token") and tokenizer("a").input_ids[0] != tokenizer.bos_token_id:
+        tokenizer.add_bos_token = True
 
 
 def plain_model(loaded: Any, config: Any) -> Any:

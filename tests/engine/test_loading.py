@@ -1,11 +1,14 @@
 """Finding, sharing and freeing models."""
 
 import gc
+import json
 import threading
 import weakref
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from finch_integrations import (
     ConfigurationError,
@@ -213,6 +216,31 @@ def test_corrupt_gguf_files_are_named(tmp_path, content, reason):
     path.write_bytes(content)
     with pytest.raises(ModelLoadError, match=reason):
         FinchEngine.from_pretrained(path, device="cpu")
+
+
+def test_a_vocabulary_whose_merges_lead_nowhere_is_noticed():
+    words = ("capital", "question", "weather")
+    whole = [(word[:end], word[end]) for word in words for end in range(1, len(word))]
+    whole += [("Ġ", word) for word in words]
+    assert gguf.finds_words(make_tokenizer(merges=whole))
+    # The same pieces, put together from others that no text leads to.
+    tokenizer = make_tokenizer(merges=whole)
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["model"]["merges"] = [["Ġ", word] for word in words]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(backend)))
+    assert not gguf.finds_words(tokenizer)
+
+
+def test_what_transformers_leaves_out_of_a_gguf_tokenizer_is_put_back():
+    tokenizer = make_tokenizer(merges=[("1", "2"), ("a", "b")])
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    before = tokenizer("ab 12").input_ids
+    gguf.restore_tokenizer(tokenizer, {})
+    gguf.restore_tokenizer(tokenizer, {"pre": "default", "add_bos_token": False})
+    assert tokenizer("ab 12").input_ids == before
+    gguf.restore_tokenizer(tokenizer, {"pre": "smollm", "add_bos_token": True})
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("ab 12").input_ids)
+    assert pieces == ["<s>", "ab", "Ġ", "1", "2"]
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
