@@ -43,7 +43,8 @@ bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from 
 	$(BIN)/python -m benchmarks.prefill
 
 bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=folder of task files
-	$(BIN)/finch fetch
+	$(if $(DATA),,$(error say where the task files are: make bench-quality DATA=FOLDER))
+	$(BIN)/finch fetch all
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)"
 	$(BIN)/python -m benchmarks.quality_results --out .benchmarks/quality.json
 	$(BIN)/python -m benchmarks.quality_report --results .benchmarks/quality.json

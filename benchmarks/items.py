@@ -7,8 +7,6 @@ from pathlib import Path
 from finch_integrations.documents import prepare_documents
 from finch_integrations.types import Document
 
-TASKS = ("squad_long", "nq_multidoc", "science_long", "multihop", "kv_lookup", "needle")
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -23,12 +21,17 @@ class Item:
     gold: frozenset[str]
 
 
+def tasks_of(folder: Path) -> list[str]:
+    """The tasks that a folder has files of."""
+    return sorted(path.stem for path in folder.glob("*.jsonl"))
+
+
 def load_items(folder: Path, task: str, bucket: str) -> list[Item]:
-    """Read all items of a task and bucket."""
+    """Read all items of a task and bucket; lines without a bucket are none."""
     items = []
     with (folder / f"{task}.jsonl").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
-            if row["bucket"] == bucket:
+            if row.get("bucket") == bucket:
                 documents = [
                     {key: d[key] for key in ("id", "title", "text") if d.get(key)}
                     for d in row["documents"]

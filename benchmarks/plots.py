@@ -415,7 +415,7 @@ def retrieval_figure(result: Mapping[str, Any]) -> Figure:
         count = result.get("questions", {}).get(name)
         axes.set_title(_TASKS.get(name, name) + (f" (n = {count})" if count else ""))
         axes.set_xticks(range(len(cuts)), [str(cut) for cut in cuts])
-        axes.set_xlabel("chunks found")
+        axes.set_xlabel("documents found")
         axes.grid(axis="x", visible=False)
     panels[0, 0].set_ylabel("recall of the right documents, %")
     _legend(figure, panels.flat)

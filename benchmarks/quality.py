@@ -34,7 +34,7 @@ from torch import Tensor
 
 from benchmarks.answers import score_answer
 from benchmarks.baselines import RETRIEVAL, Perplexity, rank_by_retrieval
-from benchmarks.items import TASKS, Item, load_items
+from benchmarks.items import Item, load_items, tasks_of
 from finch_integrations import FinchEngine, SamplingParams, __version__
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
@@ -305,7 +305,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    parser.add_argument("--tasks", nargs="+", help="those of all files unless named")
     parser.add_argument("--buckets", nargs="+", default=["2k"])
     parser.add_argument("--items", type=int, default=10, help="per task and bucket")
     parser.add_argument("--skip", type=int, default=0, help="items to leave out before them")
@@ -322,9 +322,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RAW)
     options = parser.parse_args()
 
+    known_tasks = tasks_of(options.data)
+    tasks = options.tasks or known_tasks
+    if not tasks or (unknown := set(tasks) - set(known_tasks)):
+        missing = ", ".join(sorted(unknown)) if tasks else "TASK"
+        parser.error(f"there is no {missing}.jsonl in {options.data}")
     chosen = slice(options.skip, options.skip + options.items)
     found = {
-        bucket: [load_items(options.data, task, bucket)[chosen] for task in options.tasks]
+        bucket: [load_items(options.data, task, bucket)[chosen] for task in tasks]
         for bucket in options.buckets
     }
     for bucket, by_task in found.items():

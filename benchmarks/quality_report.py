@@ -6,7 +6,8 @@ recovered = (NLL_none - NLL_method) / (NLL_none - NLL_full), of the means over t
 """
 
 import argparse
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,36 @@ def tables(rows: Rows, bucket: str, method: str = "likelihood") -> str:
                     f"- {name}: {paired.mean():+.2f} [{low:+.2f}, {high:+.2f}] "
                     f"over {len(paired)} items"
                 )
+    return "\n".join(lines)
+
+
+def pooled(by_bucket: Mapping[str, Rows], method: str = "likelihood") -> str:
+    """How far others are from `method` over all lengths and budgets, in Markdown.
+
+    A question comes at several lengths and budgets, so questions are drawn for the interval.
+    """
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for bucket, rows in by_bucket.items():
+        for task, budget in sorted({(t, b) for t, m, b in rows if m == method}):
+            own = rows[task, method, budget]
+            for name in METHODS:
+                other = measured(rows, task, name, budget)
+                for item in set(own) & set(other):
+                    question = item.replace(f"-{bucket}-", "-", 1)
+                    found[name][question].append(other[item]["nll"] - own[item]["nll"])
+    lines = []
+    for name in (name for name in METHODS if name != method and name in found):
+        sums, counts = (
+            np.array([f(differences) for _, differences in sorted(found[name].items())])
+            for f in (sum, len)
+        )
+        drawn = np.random.default_rng(0).integers(0, len(sums), (10_000, len(sums)))
+        means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        lines.append(
+            f"- {name}: {sums.sum() / counts.sum():+.2f} [{low:+.2f}, {high:+.2f}] "
+            f"over {len(sums)} questions, {counts.sum()} measurements"
+        )
     return "\n".join(lines)
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.retrieval --questions corpus_qa.jsonl --documents corpus_qa.docs.jsonl
 
-Documents are lines of JSON with `id`, `title` and `text`; questions have `subtask`, `question` and
-`gold_doc_ids`. recall@k is the mean share of a question's gold documents among the first k,
-all-gold@10 the share of questions whose gold documents are all among the first 10.
+Documents are lines of JSON with `id`, `title` and `text`; questions have `qid`, `subtask`,
+`question` and `gold_doc_ids`. recall@k is the mean share of a question's gold documents among the
+first k, all-gold@10 the share of questions whose gold documents are all among the first 10.
 
 Defaults are chosen on the questions whose id hashes to an even number (and on other data), so that
 the others can tell whether the choice holds: `halves`. `margins` says how far the hybrid ranking is

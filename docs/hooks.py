@@ -143,11 +143,20 @@ def prefill() -> str:
 def quality() -> str:
     """The tables of `benchmarks.quality_report`, for every length and model that was measured."""
     # They take seconds to import, which pages without them need not wait for.
-    from benchmarks.quality_report import tables
+    from benchmarks.quality_report import pooled, tables
     from benchmarks.quality_results import read_all
 
+    results = read_all()
     parts = []
-    for (model, bucket), rows in read_all().items():
+    for model in sorted({model for model, _ in results}):
+        of_model = {bucket: rows for (name, bucket), rows in results.items() if name == model}
+        parts += [
+            f"Model `{model}`, all lengths ({', '.join(of_model)}) and budgets together: NLL of "
+            "other methods minus likelihood's, 95 % interval. A question counts at every length and "
+            "budget that it was measured at.",
+            pooled(of_model),
+        ]
+    for (model, bucket), rows in results.items():
         where = {
             f"{row['machine']}, {row['dtype']}, torch {row['torch']}, "
             f"transformers {row['transformers']}, commit {row['commit']}"

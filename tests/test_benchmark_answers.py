@@ -1,12 +1,14 @@
 """The benchmark's scores of answers, and its baselines on a tiny model."""
 
+import json
+
 import pytest
 import torch
 
+from benchmarks import quality
 from benchmarks.answers import normalize, score_answer
 from benchmarks.baselines import Perplexity
-from benchmarks.items import TASKS
-from benchmarks.make_tasks import TASKS as MADE
+from benchmarks.items import load_items, tasks_of
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.prompt import build_prompt
 
@@ -30,8 +32,29 @@ def test_case_articles_and_punctuation_do_not_count():
     assert normalize(" A door,  the  CODE! ") == "door code"
 
 
-def test_every_task_can_be_made_of_public_data():
-    assert set(TASKS) == set(MADE)
+def test_tasks_are_the_files_of_a_folder(tmp_path, monkeypatch, capsys):
+    item = {
+        "id": "mine-2k-1",
+        "bucket": "2k",
+        "question": "Which?",
+        "documents": [{"id": "d", "title": "T", "text": "This one."}],
+        "answers": ["This"],
+        "gold_doc_ids": ["d"],
+    }
+    lines = [item, item | {"bucket": "4k"}, {"id": "no question", "text": "but a document"}]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert tasks_of(tmp_path) == ["mine"]
+    (loaded,) = load_items(tmp_path, "mine", "2k")
+    assert (loaded.task, loaded.question, loaded.answers) == ("mine", "Which?", ("This",))
+    for tasks, folder, message in (
+        (["--tasks", "mine", "other"], tmp_path, f"there is no other.jsonl in {tmp_path}"),
+        ([], tmp_path / "nowhere", f"there is no TASK.jsonl in {tmp_path / 'nowhere'}"),
+        (["--buckets", "8k"], tmp_path, "no such items of the length '8k'"),
+    ):
+        monkeypatch.setattr("sys.argv", ["quality", "--data", str(folder), *tasks])
+        with pytest.raises(SystemExit):
+            quality.main()
+        assert message in capsys.readouterr().err
 
 
 def test_perplexity_keeps_the_tokens_that_the_question_changes_most(engine):

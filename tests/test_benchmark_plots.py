@@ -89,6 +89,25 @@ def test_the_interval_holds_the_mean_and_is_the_same_every_time():
     assert quality_report.paired_interval(np.full(4, 0.25)) == (0.25, 0.25)
 
 
+def test_lengths_and_budgets_are_pooled_by_question():
+    def of(bucket, budget, differences):
+        rows = {}
+        for method, sign in (("likelihood", 0), ("finch", 1)):
+            rows["needle", method, budget] = {
+                f"x-{bucket}-{question}": {"nll": 2 + sign * difference}
+                for question, difference in differences.items()
+            }
+        return rows
+
+    by_bucket = {"2k": of("2k", 8, {"a": 1, "b": 3}), "4k": of("4k", 4, {"a": 2, "c": 0})}
+    # Three questions, four measurements; no draw has a mean outside of theirs.
+    (line,) = quality_report.pooled(by_bucket).splitlines()
+    assert line == "- finch: +1.50 [+0.00, +3.00] over 3 questions, 4 measurements"
+    by_bucket = {"2k": of("2k", 8, {"a": 1}), "4k": of("4k", 4, {"a": 2})}
+    (line,) = quality_report.pooled(by_bucket).splitlines()
+    assert line == "- finch: +1.50 [+1.50, +1.50] over 1 questions, 2 measurements"
+
+
 def test_the_tables_say_what_was_recovered(results, monkeypatch, capsys):
     argv = ["quality_report", "--results", str(results), "--bucket", "4k"]
     monkeypatch.setattr("sys.argv", argv)
