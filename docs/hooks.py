@@ -152,8 +152,8 @@ def quality() -> str:
         of_model = {bucket: rows for (name, bucket), rows in results.items() if name == model}
         parts += [
             f"Model `{model}`, all lengths ({', '.join(of_model)}) and budgets together: NLL of "
-            "other methods minus likelihood's, 95 % interval. A question counts at every length and "
-            "budget that it was measured at.",
+            "other methods minus likelihood's, 95 % interval. A question counts at every length "
+            "and budget that it was measured at.",
             pooled(of_model),
         ]
     for (model, bucket), rows in results.items():
