@@ -19,8 +19,8 @@ test: $(INSTALLED)  ## the whole test suite, real model included
 
 test-lowest:  ## the same on the lowest declared framework versions, in .venv-lowest; the walk has its own
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch
-	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[all,dev,docs]'
+	.venv-lowest/bin/python -m pip install --quiet --no-compile --constraint constraints-lowest.txt torch
+	.venv-lowest/bin/python -m pip install --quiet --no-compile --constraint constraints-lowest.txt --editable '.[all,dev,docs]'
 	.venv-lowest/bin/finch fetch all
 	.venv-lowest/bin/python -m pytest --ignore tests/test_walk.py
 
@@ -51,11 +51,12 @@ bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=fol
 
 install: $(INSTALLED)
 
-# torch comes first and alone, so that no other package pulls in a CUDA build of it.
+# torch comes first and alone, so that no other package pulls in a CUDA build of it. What is imported
+# is compiled then: half as many files as pip would leave, in less time.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,dev,docs]'
 	touch $(INSTALLED)
 
 clean:

@@ -46,7 +46,7 @@ def workplace(tmp_path, monkeypatch):
     """A folder with short documents where the pages have long ones."""
     folder = tmp_path / "examples" / "station-handbook"
     folder.mkdir(parents=True)
-    (folder / "lab.md").write_text(
+    (folder / "04-laboratory.md").write_text(
         "# Stores\nThe chemical store has a lock. The door code of the chemical store is 7316.\n"
     )
     (folder / "food.md").write_text("# Kitchen\nDinner is at seven. The kitchen closes at nine.\n")
