@@ -122,7 +122,8 @@ def test_without_changes_nothing_is_read_encoded_or_written(index):
     encoder = HashEncoder()
     report, read = build(index, TEXTS, encoder)
     assert read == []
-    assert encoder.encoded == ["The quick brown fox jumps over the lazy dog."]  # by the search
+    probe = "The quick brown fox jumps over the lazy dog."
+    assert encoder.encoded == [probe, probe]  # by the build and by the search
     assert (report.unchanged, report.encoded) == (3, 0)
     assert contents(index) == before
 
@@ -169,16 +170,31 @@ def test_other_settings_rebuild_everything_and_say_so(index, options):
     assert "built with other settings" in report.rebuilt
 
 
-def test_another_model_under_the_same_name_encodes_everything_again(index):
-    class Shifted(HashEncoder):
-        def encode_query(self, query):
-            return np.roll(super().encode_query(query), 1)
+class Shifted(HashEncoder):
+    """Gives other vectors, of another length if that is wanted, under the same name."""
 
-    texts = {**TEXTS, "new": "A ladder."}
-    report = build_index(index, Reader().sources(texts), encoder=Shifted(), chunk_size=40)
+    def __init__(self, dimension=64):
+        super().__init__(dimension)
+        self.name = HashEncoder().name
+
+    def encode_query(self, query):
+        return np.roll(super().encode_query(query), 1)
+
+
+@pytest.mark.parametrize("dimension", [64, 32])
+@pytest.mark.parametrize("more", [{}, {"new": "A ladder."}])
+def test_another_model_under_the_same_name_encodes_everything_again(index, dimension, more):
+    encoder = Shifted(dimension)
+    reader = Reader()
+    sources = reader.sources({**TEXTS, **more})
+    report = build_index(index, sources, encoder=encoder, chunk_size=40)
     assert report.encoded == report.chunks
+    assert reader.read == list(more)
+    assert HybridRetriever.load(index, encoder=encoder).retrieve("boat", bm25_weight=0)
     with pytest.raises(InvalidInputError, match="other vectors than the ones in this index"):
         HybridRetriever.load(index, encoder=HashEncoder()).retrieve("boat")
+    again = build_index(index, sources, encoder=encoder, chunk_size=40)
+    assert again.encoded == 0
 
 
 @pytest.mark.parametrize("step", ["read", "words", "encode"])
