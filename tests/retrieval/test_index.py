@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from finch_integrations import ConfigurationError, Document, InvalidInputError
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.retrieval import HybridRetriever, IndexProgress, Source, build_index
 from finch_integrations.retrieval.store import read_index
 from tests.encoders import HashEncoder, save_bert
@@ -314,6 +315,16 @@ def test_an_open_index_can_be_read_while_it_is_replaced(index):
     expected = HybridRetriever.load(index, encoder=HashEncoder()).retrieve(QUERY)
     build(index, {"only": "A ladder."})
     assert search.retrieve(QUERY) == expected
+
+
+def test_an_index_that_is_replaced_while_it_is_opened_is_opened_anew(index, monkeypatch):
+    def replace_first(folder):
+        monkeypatch.undo()
+        build_index(index, Reader().sources({"only": "A ladder."}))
+        return BM25Index.load(folder)
+
+    monkeypatch.setattr(BM25Index, "load", replace_first)
+    assert HybridRetriever.load(index).retrieve("ladder")[0].text == "A ladder."
 
 
 def test_progress_counts_up_to_the_end(tmp_path):
