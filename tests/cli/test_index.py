@@ -178,6 +178,8 @@ def test_ask_shows_file_section_and_place_of_what_the_answer_cites(
         (["search", "door", "--index", "IDX", "--bm25-weight", "0"], "only the leg bm25"),
         (["ask", "door?"], "give files or folders to read, or --index"),
         (["ask", "door?", "files", "--index", "IDX"], "one of the two"),
+        (["ask", "door?", "files", "--top-k", "20"], "--top-k needs --index"),
+        (["ask", "door?", "files", "--max-document-tokens", "5"], "--max-document-tokens needs"),
         (["ask", "door?", "--index", "nowhere"], "there is no index at nowhere"),
         (["ask", "door?", "--index", "IDX", "--top-k", "0"], "top_k must be"),
     ],
