@@ -1,6 +1,7 @@
 """Documents and the chunks that they are searched by."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -60,22 +61,34 @@ class Collection:
 
         Its metadata is its document's and `document_id`, `section` (the heading it stands
         under), `start_index` and `end_index` (its place in the document's text, in characters).
+        A document that is a chunk already keeps what it has of these: it may know its place in
+        a text that is not here.
         """
         number, start, end = (int(value) for value in self.spans[row])
         document = self.documents[number]
+        place = {
+            "document_id": document.id,
+            "section": self._section(number, start),
+            "start_index": start,
+            "end_index": end,
+        }
+        if self.chunk_size is None:
+            own = document.metadata.get("start_index")
+            if isinstance(own, int):
+                place["end_index"] = own + end
+            return replace(document, metadata={**place, **document.metadata})
         first = int(np.searchsorted(self.spans[:, 0], number))
         return Document(
             document.text[start:end],
-            id=document.id if self.chunk_size is None else f"{document.id}#{row - first + 1}",
+            id=f"{document.id}#{row - first + 1}",
             title=document.title,
-            metadata={
-                **document.metadata,
-                "document_id": document.id,
-                "section": self._section(number, start),
-                "start_index": start,
-                "end_index": end,
-            },
+            metadata={**document.metadata, **place},
         )
+
+    def document_id(self, result: Document) -> str:
+        """Id of the document that a chunk stands in, or of the document that a result is."""
+        whole = self.chunk_size is None  # then its metadata is its owner's
+        return str(result.id if whole else result.metadata.get("document_id"))
 
     def chunk_texts(self) -> Iterator[str]:
         """What the chunks are searched by, in order: title, heading and text."""

@@ -256,6 +256,27 @@ def test_a_document_beyond_the_budget_is_represented_by_its_chunks():
     assert "4711" in results[0].text
 
 
+@pytest.mark.parametrize("return_parents", [False, True])
+def test_documents_that_are_chunks_already_keep_their_own_place(return_parents):
+    own = {"document_id": "book", "section": "Intro", "start_index": 500, "source": "book.md"}
+    text = "The door code is 4711."
+    chunks = [
+        Document("A door. " * 9, id="book"),  # another document than the chunks' one
+        Document(text, id="c1", metadata=own),
+        Document(text, id="c2", metadata={"start_index": "page 3", "end_index": None}),
+    ]
+    search = HybridRetriever.from_documents(chunks, chunk_size=None)
+    results = search.retrieve("door code", return_parents=return_parents)
+    found = {result.id: result.metadata for result in results}
+    assert {name: found["c1"][name] for name in own} == own
+    assert found["c1"]["end_index"] == 500 + len(text)
+    assert (found["c2"]["start_index"], found["c2"]["end_index"]) == ("page 3", None)
+    place = [found["book"][name] for name in ("document_id", "start_index", "end_index")]
+    assert place == ["book", 0, 72]
+    if return_parents:
+        assert ids(results) == ["book", "c1", "c2"]
+
+
 def test_nothing_found_is_an_empty_list():
     assert HybridRetriever.from_documents(DOCUMENTS).retrieve("zebra") == []
     assert HybridRetriever.from_documents(DOCUMENTS).retrieve("zebra", max_tokens=1) == []
