@@ -288,18 +288,22 @@ def read_index(path: Path) -> StoredIndex:
 
 def _read_data(settings: IndexSettings, data: Path) -> StoredIndex:
     content = json.loads((data / "sources.json").read_text(encoding="utf-8"))
-    collection = _read_collection(data, settings.chunk_size)
+    sources = Sources(digests=content["digests"], skipped=content["skipped"])
+    ids = [id for id in sources.digests if id not in sources.skipped]
+    collection = _read_collection(data, settings.chunk_size, ids)
     bm25 = BM25Index.load(data / "bm25")
     vectors = probe = None
     if settings.encoder is not None:
         vectors = np.load(data / "vectors.npy", mmap_mode="r", allow_pickle=False)
         probe = np.load(data / "probe.npy", allow_pickle=False)
+    if len(ids) != len(collection.documents):
+        raise ValueError(f"it has {len(collection.documents)} documents of {len(ids)} sources")
     lengths = {len(collection), len(bm25), len(collection if vectors is None else vectors)}
     if len(lengths) > 1:
         raise ValueError(f"its parts have different lengths: {sorted(lengths)}")
     return StoredIndex(
         settings=settings,
-        sources=Sources(digests=content["digests"], skipped=content["skipped"]),
+        sources=sources,
         collection=collection,
         bm25=bm25,
         vectors=vectors,
@@ -311,9 +315,11 @@ def _damaged(path: Path, error: Exception) -> InvalidInputError:
     return InvalidInputError(f"the index {path} is damaged ({error}). Delete it and build it again")
 
 
-def _read_collection(folder: Path, chunk_size: int | None) -> Collection:
+def _read_collection(
+    folder: Path, chunk_size: int | None, ids: Sequence[str] | None = None
+) -> Collection:
     spans = np.load(folder / "spans.npy", mmap_mode="r", allow_pickle=False)
-    return Collection(StoredDocuments(folder), spans, chunk_size)
+    return Collection(StoredDocuments(folder), spans, chunk_size, ids)
 
 
 def _read_manifest(path: Path) -> tuple[IndexSettings, Path]:

@@ -256,6 +256,24 @@ def test_a_document_beyond_the_budget_is_represented_by_its_chunks():
     assert "4711" in results[0].text
 
 
+def test_a_chunk_is_never_called_like_a_document(tmp_path):
+    # The second chunk of `a` is found first; `a` does not fit, the other documents do.
+    long = "alpha beta beta beta. " * 5 + "gamma delta gamma delta. " * 5
+    documents = [
+        Document(long, id="a"),
+        Document("gamma one", id="a#2"),
+        Document("gamma two", id="a#2#"),
+    ]
+    search = HybridRetriever.from_documents(documents, chunk_size=130)
+    assert {"a#1", "a#2##", "a#2#1", "a#2##1"} == set(ids(search.retrieve("gamma alpha")))
+    results = search.retrieve("gamma delta", return_parents=True, max_tokens=40)
+    assert ids(results) == ["a#2##", "a#2", "a#2#"]
+    assert [result.text for result in results[1:]] == ["gamma one", "gamma two"]
+    search.save(tmp_path / "index")
+    loaded = HybridRetriever.load(tmp_path / "index")
+    assert loaded.retrieve("gamma delta", return_parents=True, max_tokens=40) == results
+
+
 @pytest.mark.parametrize("return_parents", [False, True])
 def test_documents_that_are_chunks_already_keep_their_own_place(return_parents):
     own = {"document_id": "book", "section": "Intro", "start_index": 500, "source": "book.md"}

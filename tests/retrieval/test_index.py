@@ -163,6 +163,16 @@ def test_a_source_that_cannot_be_read_is_reported_every_time_and_read_once(index
     assert (report.skipped, read) == ({}, ["bad"])
 
 
+def test_documents_are_found_by_their_ids_beside_sources_that_were_skipped(index):
+    texts = {"bad": "broken", **TEXTS, "boats#2": "A red ladder."}
+    build(index, texts)
+    search = HybridRetriever.load(index, encoder=HashEncoder())
+    assert search.collection.document("bad") is None
+    for id in texts.keys() - {"bad"}:
+        assert search.collection.document(id).id == id
+    assert {hit.id for hit in search.retrieve("red boat")} >= {"boats#1", "boats#2#", "boats#2#1"}
+
+
 @pytest.mark.parametrize("options", [{"chunk_size": 30}, {"encoder": HashEncoder(dimension=32)}])
 def test_other_settings_rebuild_everything_and_say_so(index, options):
     report, read = build(index, TEXTS, **options)
