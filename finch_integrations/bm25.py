@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import threading
 from array import array
 from collections.abc import Iterable
 from importlib import import_module
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from finch_integrations.words import words
 
 _WORDLESS = "wordless.json"
+_importing = threading.Lock()
 
 
 class BM25Index:
@@ -109,18 +111,20 @@ def _import_bm25s() -> Any:
     """Import bm25s when it is first needed: that takes a fifth of a second.
 
     JAX is hidden from it meanwhile. Where it finds JAX it runs it once, and on a GPU that reserves
-    three quarters of the memory that the model needs.
+    three quarters of the memory that the model needs. One thread at a time: another would get the
+    module half made, or restore JAX to what it is hidden by.
     """
-    if "bm25s" in sys.modules:
-        return sys.modules["bm25s"]
-    absent = object()
-    hidden = {name: sys.modules.get(name, absent) for name in ("jax", "jax.lax")}
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not importable
-    try:
-        return import_module("bm25s")
-    finally:
-        for name, module in hidden.items():
-            if module is absent:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module  # type: ignore[assignment]
+    with _importing:
+        if "bm25s" in sys.modules:
+            return import_module("bm25s")  # waits where somebody else is importing it
+        absent = object()
+        hidden = {name: sys.modules.get(name, absent) for name in ("jax", "jax.lax")}
+        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not importable
+        try:
+            return import_module("bm25s")
+        finally:
+            for name, module in hidden.items():
+                if module is absent:
+                    del sys.modules[name]
+                else:
+                    sys.modules[name] = module  # type: ignore[assignment]

@@ -17,7 +17,7 @@ _TEXT_SUFFIXES = (".md", ".txt")
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
-    """A file that gave no document, and why."""
+    """A file that gave no document, or a folder that was not entered, and why."""
 
     path: str
     reason: str
@@ -30,7 +30,7 @@ class ReadResult:
     Attributes:
         documents: One per readable file; the id is the file's path as reached from the caller's
             argument.
-        skipped: Every other file.
+        skipped: Every other file, and folders that were not entered.
     """
 
     documents: tuple[Document, ...]
@@ -40,7 +40,8 @@ class ReadResult:
 def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
     """Read files, and folders with all that is below them, in the order of their names.
 
-    Hidden files and folders inside a folder are passed over. A file named twice is read once.
+    Hidden files and folders inside a folder are passed over, links to folders are not followed. A
+    file named twice is read once.
 
     Raises:
         InvalidInputError: A path does not exist, or not one file could be read.
@@ -66,14 +67,15 @@ def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
 def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Find files, and all below folders, in the order of their names; each once.
 
-    Hidden files and folders inside a folder are passed over.
+    Hidden files and folders inside a folder are passed over. Folders that are not entered, because
+    they are links or cannot be opened, are found like files; reading them tells why.
 
     Raises:
         InvalidInputError: A path does not exist.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in _files([Path(path) for path in paths]):
-        found.setdefault(path.resolve(), path)
+        found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 
@@ -87,6 +89,8 @@ def make_reader() -> Callable[[Path], Document]:
 
     def read(path: Path) -> Document:
         try:
+            if path.is_dir():
+                _refuse_folder(path)
             return _read(converter, path)
         except OSError as error:
             raise InvalidInputError(f"cannot be opened ({error.strerror})") from error
@@ -97,18 +101,29 @@ def make_reader() -> Callable[[Path], Document]:
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            for folder, subfolders, names in os.walk(path):
-                subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-                yield from (
-                    Path(folder, name) for name in sorted(names) if not name.startswith(".")
-                )
+            yield from _below(path)
         elif path.exists():
             yield path
         else:
             raise InvalidInputError(f"there is no file or folder {path}. Check the path")
 
 
+def _below(path: Path) -> Iterator[Path]:
+    unopened: list[OSError] = []
+    for folder, subfolders, names in os.walk(path, onerror=unopened.append):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
+        files = sorted(name for name in names if not name.startswith("."))
+        yield from (Path(folder, name) for name in files + links)
+    yield from (Path(error.filename) for error in unopened)
+
+
 def _read(converter: Any, path: Path) -> Document:
+    try:
+        id = path.as_posix()
+        id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError("has a name that is not UTF-8. Rename file or folder") from error
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InvalidInputError(f"files of type {suffix or '(none)'} are not read")
@@ -123,7 +138,17 @@ def _read(converter: Any, path: Path) -> Document:
     if not text.strip():
         hint = "; a scanned PDF needs text recognition first" if suffix == ".pdf" else ""
         raise InvalidInputError(f"holds no text{hint}")
-    return Document(check_text("its text", text), id=path.as_posix(), title=title)
+    return Document(check_text("its text", text), id=id, title=title)
+
+
+def _refuse_folder(path: Path) -> None:
+    """Tell why a folder was not entered."""
+    if path.is_symlink():
+        raise InvalidInputError(
+            "is a link to a folder, and these are not followed: they may lead in circles. "
+            "Give it as a path of its own to have it read"
+        )
+    os.listdir(path)  # raises what kept the folder from being opened
 
 
 def _decode(content: bytes) -> str:

@@ -138,3 +138,29 @@ print(jax.lax.top_k.__module__)
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["0", "jax.lax"]
+
+
+def test_threads_that_need_bm25s_at_once_all_get_it_whole(tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("")
+    script = f"""
+import sys, threading, time
+sys.path.insert(0, {str(tmp_path)!r})
+from finch_integrations.bm25 import BM25Index
+
+def search(seconds):
+    time.sleep(seconds)
+    found.append(BM25Index.build(["the door", "a boat"]).scores("door").argmax())
+
+found = []
+# The first ones begin together, the others while these import.
+threads = [threading.Thread(target=search, args=(s,)) for s in (0, 0, 0, 0.02, 0.04, 0.08, 0.12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+import jax
+print(*found)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.stdout.split(), run.stderr) == (["0"] * 7, "")

@@ -1,10 +1,14 @@
 """Files and folders become documents; what cannot be read is named."""
 
+import os
+import shutil
+import sys
 import zipfile
 
 import pytest
 
 from finch_integrations import InvalidInputError
+from finch_integrations.documents import prepare_documents
 from finch_integrations.reading import read_documents
 
 DOCX = """<?xml version="1.0" encoding="UTF-8"?>
@@ -110,6 +114,53 @@ def test_unreadable_files_are_named_with_the_reason(folder):
     assert "NUL" in reasons["files/binary.txt"]
     assert "not UTF-8 text" in reasons["files/latin.txt"]
     assert "No such file" in reasons["files/gone.txt"]
+
+
+def test_linked_folders_are_named_and_not_entered(folder):
+    (folder / "loop").symlink_to(folder)
+    (folder / "itself.txt").symlink_to("itself.txt")
+    (folder / "other").symlink_to(folder.parent / "elsewhere")
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere" / "far.txt").write_text("far")
+    (folder / ".dots").symlink_to(folder.parent / "elsewhere")
+    result = read_documents(["files"])
+    assert len(result.documents) == 6
+    reasons = {file.path: file.reason for file in result.skipped}
+    assert reasons.keys() == {"files/itself.txt", "files/loop", "files/other"}
+    assert "is a link to a folder, and these are not followed" in reasons["files/other"]
+    assert [d.id for d in read_documents(["files/other"]).documents] == ["files/other/far.txt"]
+
+
+def test_folders_that_cannot_be_opened_are_named(folder):
+    """A path that is too long cannot be opened by anybody; a lack of rights stops all but root."""
+    name = "d" * 200
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        for _ in range(25):
+            os.mkdir(name)
+            os.chdir(name)
+    finally:
+        os.chdir(here)
+    result = read_documents(["files"])
+    shutil.rmtree(folder / name)
+    assert len(result.documents) == 6
+    (skipped,) = result.skipped
+    assert skipped.path.startswith(f"files/{name}/{name}")
+    assert skipped.reason == "cannot be opened (File name too long)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_files_whose_names_are_not_text_are_named(folder):
+    (folder / os.fsdecode(b"caf\xe9")).mkdir()
+    for name in (b"n\xe4me.txt", b"caf\xe9/a.html"):
+        (folder / os.fsdecode(name)).write_text("text")
+    result = read_documents(["files"])
+    assert len(prepare_documents(result.documents)) == 6
+    assert {file.path: file.reason for file in result.skipped} == dict.fromkeys(
+        [os.fsdecode(b"files/n\xe4me.txt"), os.fsdecode(b"files/caf\xe9/a.html")],
+        "has a name that is not UTF-8. Rename file or folder",
+    )
 
 
 def test_nothing_readable_is_an_error_that_lists_the_reasons(tmp_path):

@@ -10,7 +10,7 @@ import typer
 
 from finch_integrations import __version__
 from finch_integrations.cli import console
-from finch_integrations.errors import FinchError
+from finch_integrations.errors import FinchError, InvalidInputError
 
 app = typer.Typer(
     name="finch",
@@ -52,6 +52,7 @@ def _main(
 
 @app.command()
 def ask(
+    context: typer.Context,
     question: Annotated[str, typer.Argument(help="The question.")],
     paths: Annotated[
         list[Path] | None,
@@ -102,6 +103,8 @@ def ask(
     from finch_integrations.cli.ask import AskOptions, run_ask
 
     with _reporting_errors():
+        if index is None:
+            _refuse_given(context, "top_k", "max_document_tokens")
         run_ask(
             AskOptions(
                 question=question,
@@ -130,6 +133,17 @@ def ask(
                 as_json=as_json,
             )
         )
+
+
+def _refuse_given(context: typer.Context, *options: str) -> None:
+    """An option that would do nothing is a mistake."""
+    for option in options:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name != "DEFAULT":
+            raise InvalidInputError(
+                f"--{option.replace('_', '-')} needs --index: without it all files are read. "
+                "Leave it out, or make an index of the files with finch index"
+            )
 
 
 @app.command()

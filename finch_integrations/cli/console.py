@@ -128,4 +128,5 @@ class IndexBar:
 
 def write(text: str, *, end: str = "\n") -> None:
     """Write a result to standard output at once."""
-    typer.echo(text + end, nl=False)
+    # A file's name may hold bytes that are not text; JSON reads them back from this.
+    typer.echo(text.encode(errors="backslashreplace").decode() + end, nl=False)

@@ -25,7 +25,7 @@ class Cancelled(BaseException):
     """Ends a generator whose reader has left. A BaseException, as in asyncio."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ended:
     """The last event of a job. The error, if there is one, keeps its traceback."""
 
@@ -138,8 +138,16 @@ def _run_jobs(jobs: "queue.SimpleQueue[_Job | None]") -> None:
 
 
 def _raise(ended: _Ended) -> None:
-    if ended.error is not None:
-        raise ended.error
+    """Raise a job's error, if there is one, and let go of it.
+
+    Its traceback leads to the job's memory, to this frame and to the reader's, which holds `ended`.
+    """
+    error, ended.error = ended.error, None
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error
 
 
 worker = Worker()

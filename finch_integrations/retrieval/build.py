@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finch_integrations.bm25 import BM25Index
 from finch_integrations.errors import InvalidInputError
@@ -89,7 +90,8 @@ def build_index(
     """Build an index, or bring one up to date.
 
     Sources whose digest is the same as in the index at `path` are neither read nor encoded
-    again. If the build fails or is interrupted, that index stays as it is.
+    again; if the encoder gives other vectors than it did, all are encoded. If the build fails or
+    is interrupted, that index stays as it is.
 
     Args:
         path: The index's folder.
@@ -113,10 +115,13 @@ def build_index(
     digests = {source.id: source.digest for source in sources}
     if len(digests) < len(sources):
         raise InvalidInputError("two sources have the same id. Ids must differ")
+    mark = None if model is None else probe(model)
     old, rebuilt = _previous(path, settings)
+    vectors = _usable_vectors(old, mark)
     before = {} if old is None else dict(old.sources.digests)
     same = {id for id, digest in digests.items() if before.get(id) == digest}
-    if old is not None and list(before.items()) == list(digests.items()):
+    encoded_before = model is None or vectors is not None
+    if old is not None and encoded_before and list(before.items()) == list(digests.items()):
         collection, skipped, encoded = old.collection, dict(old.sources.skipped), 0
     else:
         with store.new_index(path, settings) as folder:
@@ -127,8 +132,8 @@ def build_index(
             texts = _counted(collection, "words", progress)
             BM25Index.build(texts).save(folder / "bm25")
             encoded = 0
-            if model is not None:
-                encoded = _write_vectors(folder, collection, rows, old, model, progress)
+            if model is not None and mark is not None:
+                encoded = _write_vectors(folder, collection, rows, vectors, model, mark, progress)
     return IndexReport(
         documents=len(collection.documents),
         chunks=len(collection),
@@ -156,6 +161,15 @@ def _previous(
     if old.settings != settings:
         return None, f"it was built with other settings: {old.settings}"
     return old, None
+
+
+def _usable_vectors(
+    old: store.StoredIndex | None, mark: NDArray[np.float32] | None
+) -> NDArray[Any] | None:
+    """The old index's vectors, if this encoder made them: another may go by the same name."""
+    if old is None or old.probe is None or mark is None or not same_encoder(mark, old.probe):
+        return None
+    return old.vectors
 
 
 def _write_documents(
@@ -200,18 +214,15 @@ def _write_vectors(
     folder: Path,
     collection: Collection,
     rows: Sequence[int],
-    old: store.StoredIndex | None,
+    vectors: NDArray[Any] | None,
     encoder: Encoder,
+    mark: NDArray[np.float32],
     progress: Callable[[IndexProgress], None],
 ) -> int:
-    """Write the vectors of all chunks and return how many had to be encoded."""
+    """Write the vectors of all chunks, old ones if there are, and return how many are new."""
     known = np.array(rows, dtype=np.int64)
-    vectors, mark = (None, None) if old is None else (old.vectors, old.probe)
-    if mark is None or (known < 0).any():
-        now = probe(encoder)
-        if mark is None or not same_encoder(now, mark):
-            known[:] = -1  # another model under the same name
-        mark = now
+    if vectors is None:
+        known[:] = -1
     wanted = known < 0
     target: np.memmap[Any, Any] = np.lib.format.open_memmap(
         folder / "vectors.npy", mode="w+", dtype=DTYPE, shape=(len(known), len(mark))

@@ -1,7 +1,8 @@
 """Documents and the chunks that they are searched by."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,11 @@ class Collection:
     """
 
     def __init__(
-        self, documents: Sequence[Document], spans: NDArray[np.int64], chunk_size: int | None
+        self,
+        documents: Sequence[Document],
+        spans: NDArray[np.int64],
+        chunk_size: int | None,
+        ids: Sequence[str] | None = None,
     ) -> None:
         self.documents = documents
         self.spans = spans
@@ -35,7 +40,7 @@ class Collection:
         self._headings = lru_cache(maxsize=256)(
             lambda number: find_headings(documents[number].text)
         )
-        self._numbers: dict[str, int] = {}
+        self._ids = ids  # given where reading all documents for them would take long
 
     @classmethod
     def build(cls, documents: Sequence[Document], chunk_size: int | None) -> "Collection":
@@ -60,22 +65,34 @@ class Collection:
 
         Its metadata is its document's and `document_id`, `section` (the heading it stands
         under), `start_index` and `end_index` (its place in the document's text, in characters).
+        A document that is a chunk already keeps what it has of these: it may know its place in
+        a text that is not here.
         """
         number, start, end = (int(value) for value in self.spans[row])
         document = self.documents[number]
+        place = {
+            "document_id": document.id,
+            "section": self._section(number, start),
+            "start_index": start,
+            "end_index": end,
+        }
+        if self.chunk_size is None:
+            own = document.metadata.get("start_index")
+            if isinstance(own, int):
+                place["end_index"] = own + end
+            return replace(document, metadata={**place, **document.metadata})
         first = int(np.searchsorted(self.spans[:, 0], number))
         return Document(
             document.text[start:end],
-            id=document.id if self.chunk_size is None else f"{document.id}#{row - first + 1}",
+            id=self._chunk_id(document, row - first + 1),
             title=document.title,
-            metadata={
-                **document.metadata,
-                "document_id": document.id,
-                "section": self._section(number, start),
-                "start_index": start,
-                "end_index": end,
-            },
+            metadata={**document.metadata, **place},
         )
+
+    def document_id(self, result: Document) -> str:
+        """Id of the document that a chunk stands in, or of the document that a result is."""
+        whole = self.chunk_size is None  # then its metadata is its owner's
+        return str(result.id if whole else result.metadata.get("document_id"))
 
     def chunk_texts(self) -> Iterator[str]:
         """What the chunks are searched by, in order: title, heading and text."""
@@ -89,14 +106,11 @@ class Collection:
 
     def document(self, id: str) -> Document | None:
         """The whole document with this id."""
-        if not self._numbers:
-            self._numbers = {str(doc.id): n for n, doc in enumerate(self.documents)}
         number = self._numbers.get(id)
         return None if number is None else self.documents[number]
 
     def find(self, id: str) -> tuple[Document, int, list[tuple[int, int]]]:
         """A document that is there, the row of its first chunk, and its chunks' places."""
-        self.document(id)
         number = self._numbers[id]
         first, last = np.searchsorted(self.spans[:, 0], [number, number + 1]).tolist()
         spans = [(start, end) for _, start, end in self.spans[first:last].tolist()]
@@ -104,13 +118,11 @@ class Collection:
 
     def row(self, id: str) -> int | None:
         """The row of the first chunk of the document with this id."""
-        self.document(id)
         number = self._numbers.get(id)
         return None if number is None else int(np.searchsorted(self.spans[:, 0], number))
 
     def position(self, id: str) -> int:
         """Where a document stands in the collection; behind all others if it is not in it."""
-        self.document(id)
         return self._numbers.get(id, len(self._numbers))
 
     def mask(self, filter: MetadataFilter | None) -> NDArray[np.bool_] | None:
@@ -121,6 +133,19 @@ class Collection:
         kept = np.fromiter((matches(doc.metadata) for doc in self.documents), dtype=np.bool_)
         mask: NDArray[np.bool_] = kept[self.spans[:, 0]]
         return mask
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """Every document's number by its id."""
+        ids = (str(document.id) for document in self.documents) if self._ids is None else self._ids
+        return {id: number for number, id in enumerate(ids)}
+
+    def _chunk_id(self, document: Document, number: int) -> str:
+        """The document's id and the chunk's number; never the id of a document."""
+        id = f"{document.id}#{number}"
+        while id in self._numbers:
+            id += "#"
+        return id
 
     def _section(self, number: int, start: int) -> str | None:
         return heading_at(self._headings(number), start)

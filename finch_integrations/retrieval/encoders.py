@@ -63,7 +63,7 @@ class SentenceTransformerEncoder:
 
 
 class _Adapter:
-    """Another library's embedding model."""
+    """Another library's embedding model, or one without a name."""
 
     def __init__(
         self,
@@ -87,7 +87,8 @@ def as_encoder(model: Any) -> Encoder:
 
     Args:
         model: An `Encoder`; the name of a sentence-transformers model, or such a model; or an
-            embedding model of LangChain or LlamaIndex.
+            embedding model of LangChain or LlamaIndex. One without a `name` is called by its type
+            and, where it tells, its model.
 
     Raises:
         ConfigurationError: It is none of these.
@@ -95,6 +96,8 @@ def as_encoder(model: Any) -> Encoder:
     if isinstance(model, str):
         return SentenceTransformerEncoder(model)
     if hasattr(model, "encode_documents") and hasattr(model, "encode_query"):
+        if not isinstance(getattr(model, "name", None), str):
+            return _Adapter(model, model.encode_documents, model.encode_query)
         encoder: Encoder = model
         return encoder
     if hasattr(model, "encode_document") and hasattr(model, "encode_query"):

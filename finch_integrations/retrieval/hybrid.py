@@ -107,7 +107,7 @@ class HybridRetriever:
                 name of a sentence-transformers model (`embedded`: all-MiniLM-L6-v2). None: search
                 by words only.
             chunk_size: Upper limit of a chunk's characters; None: the documents are chunks
-                already.
+                already, and what their metadata says of their place is kept.
             reranker: As for the constructor.
             config: Defaults for `retrieve`.
             count_tokens: As for the constructor.

@@ -50,8 +50,9 @@ def select_parents(
     """
 
     def place(result: Document) -> tuple[int, int]:
-        position = collection.position(str(result.metadata.get("document_id")))
-        return position, int(result.metadata.get("start_index", 0))
+        start = result.metadata.get("start_index")
+        position = collection.position(collection.document_id(result))
+        return position, start if isinstance(start, int) else 0
 
     choices = ((*_parent(hit, collection), hit) for hit in hits)
     return sorted(_within(choices, max_tokens, count_tokens), key=place)
@@ -63,9 +64,12 @@ def with_metadata(document: Document, metadata: Mapping[str, Any]) -> Document:
 
 
 def _parent(hit: Document, collection: Collection) -> Iterator[Document]:
-    """The document a hit stands in, with the hit's scores; none if only a wrapped store has it."""
-    parent = collection.document(str(hit.metadata.get("document_id")))
-    if parent is not None:
+    """The document a hit stands in, with the hit's scores.
+
+    None if the hit is a document itself, or if only a wrapped store has its document.
+    """
+    parent = collection.document(collection.document_id(hit))
+    if parent is not None and collection.chunk_size is not None:
         scores = {name: hit.metadata[name] for name in SCORES if name in hit.metadata}
         yield with_metadata(parent, {"document_id": parent.id, **scores})
 

@@ -276,23 +276,31 @@ def read_index(path: Path) -> StoredIndex:
     Raises:
         InvalidInputError: There is none, it is damaged, or of another version.
     """
-    settings, data = _read_manifest(path)
-    try:
-        content = json.loads((data / "sources.json").read_text(encoding="utf-8"))
-        collection = _read_collection(data, settings.chunk_size)
-        bm25 = BM25Index.load(data / "bm25")
-        vectors = probe = None
-        if settings.encoder is not None:
-            vectors = np.load(data / "vectors.npy", mmap_mode="r", allow_pickle=False)
-            probe = np.load(data / "probe.npy", allow_pickle=False)
-        lengths = {len(collection), len(bm25), len(collection if vectors is None else vectors)}
-        if len(lengths) > 1:
-            raise ValueError(f"its parts have different lengths: {sorted(lengths)}")
-        sources = Sources(digests=content["digests"], skipped=content["skipped"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise InvalidInputError(
-            f"the index {path} is damaged ({error}). Delete it and build it again"
-        ) from error
+    manifest = _read_manifest(path)
+    while True:
+        try:
+            return _read_data(*manifest)
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            before, manifest = manifest, _read_manifest(path)
+            if manifest == before:  # else a builder has put a new index in this one's place
+                raise _damaged(path, error) from error
+
+
+def _read_data(settings: IndexSettings, data: Path) -> StoredIndex:
+    content = json.loads((data / "sources.json").read_text(encoding="utf-8"))
+    sources = Sources(digests=content["digests"], skipped=content["skipped"])
+    ids = [id for id in sources.digests if id not in sources.skipped]
+    collection = _read_collection(data, settings.chunk_size, ids)
+    bm25 = BM25Index.load(data / "bm25")
+    vectors = probe = None
+    if settings.encoder is not None:
+        vectors = np.load(data / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        probe = np.load(data / "probe.npy", allow_pickle=False)
+    if len(ids) != len(collection.documents):
+        raise ValueError(f"it has {len(collection.documents)} documents of {len(ids)} sources")
+    lengths = {len(collection), len(bm25), len(collection if vectors is None else vectors)}
+    if len(lengths) > 1:
+        raise ValueError(f"its parts have different lengths: {sorted(lengths)}")
     return StoredIndex(
         settings=settings,
         sources=sources,
@@ -303,9 +311,15 @@ def read_index(path: Path) -> StoredIndex:
     )
 
 
-def _read_collection(folder: Path, chunk_size: int | None) -> Collection:
+def _damaged(path: Path, error: Exception) -> InvalidInputError:
+    return InvalidInputError(f"the index {path} is damaged ({error}). Delete it and build it again")
+
+
+def _read_collection(
+    folder: Path, chunk_size: int | None, ids: Sequence[str] | None = None
+) -> Collection:
     spans = np.load(folder / "spans.npy", mmap_mode="r", allow_pickle=False)
-    return Collection(StoredDocuments(folder), spans, chunk_size)
+    return Collection(StoredDocuments(folder), spans, chunk_size, ids)
 
 
 def _read_manifest(path: Path) -> tuple[IndexSettings, Path]:
@@ -319,9 +333,7 @@ def _read_manifest(path: Path) -> tuple[IndexSettings, Path]:
             f"there is no index at {path}. Build one: finch index FOLDER --out {path}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(
-            f"the index {path} is damaged ({error}). Delete it and build it again"
-        ) from error
+        raise _damaged(path, error) from error
     raise InvalidInputError(
         f"the index {path} was built by another version of this package (format {version}, "
         f"this one reads {FORMAT}). Delete it and build it again"

@@ -1,6 +1,8 @@
 """`finch index`, `finch search` and `finch ask --index`, in process on tiny models."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,18 @@ def test_index_json_and_other_settings(files, bert):
     result = index("--encoder", bert, "--chunk-size", "30")
     assert "built anew: it was built with other settings" in result.stderr
     assert "3 chunks encoded" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_index_names_what_it_cannot_enter_or_call(files):
+    (files / "link").symlink_to(files)
+    (files / os.fsdecode(b"n\xe4me.txt")).write_text("A boat.")
+    for _ in range(2):
+        skipped = json.loads(index("--encoder", "none", "--json").stdout)["skipped"]
+        assert "not followed" in skipped["files/link"]
+        assert "name that is not UTF-8" in skipped[os.fsdecode(b"files/n\xe4me.txt")]
+    result = index("--encoder", "none")
+    assert "skipped files/n\\udce4me.txt: has a name that is not UTF-8" in result.stderr
 
 
 def test_an_index_inside_the_indexed_folder_is_not_indexed(files):
@@ -178,6 +192,8 @@ def test_ask_shows_file_section_and_place_of_what_the_answer_cites(
         (["search", "door", "--index", "IDX", "--bm25-weight", "0"], "only the leg bm25"),
         (["ask", "door?"], "give files or folders to read, or --index"),
         (["ask", "door?", "files", "--index", "IDX"], "one of the two"),
+        (["ask", "door?", "files", "--top-k", "20"], "--top-k needs --index"),
+        (["ask", "door?", "files", "--max-document-tokens", "5"], "--max-document-tokens needs"),
         (["ask", "door?", "--index", "nowhere"], "there is no index at nowhere"),
         (["ask", "door?", "--index", "IDX", "--top-k", "0"], "top_k must be"),
     ],

@@ -216,3 +216,12 @@ def test_a_chunk_inside_a_section_is_cited_under_the_heading_above_it():
     (citation,) = piece_of("The oars are in the shed.", [chunk]).answer.citations
     assert citation.section == "Boats"
     assert text[citation.source_start : citation.source_end] == "The oars are in the shed"
+
+
+def test_a_chunk_that_knows_its_place_in_a_book_is_cited_there():
+    own = {"source": "book.md", "document_id": "book", "section": "Boats", "start_index": 500}
+    chunks = [Document("The oars are in the shed.", metadata=own)]
+    found = HybridRetriever.from_documents(chunks, chunk_size=None).retrieve("oars")
+    (citation,) = piece_of("The oars are in the shed.", found).answer.citations
+    assert (citation.document_id, citation.source) == ("book", "book.md")
+    assert (citation.section, citation.source_start) == ("Boats", 500)

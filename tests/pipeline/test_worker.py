@@ -1,6 +1,7 @@
 """The worker thread: order, cancelling, errors, event loops."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
@@ -236,6 +237,41 @@ def test_an_idle_worker_keeps_nothing_alive(worker):
         gc.collect()
         time.sleep(0.01)
     assert watch() is None
+
+
+@pytest.mark.parametrize("how", ["stream", "astream"])
+def test_a_failed_job_is_let_go_with_its_error(worker, how):
+    """A job's memory, caches of gigabytes, must not wait for the garbage collector."""
+
+    class Cache:
+        pass
+
+    watches = []
+
+    def work(check):
+        cache = Cache()
+        watches.append(weakref.ref(cache))
+        yield 1
+        raise MemoryError
+
+    async def read():
+        with contextlib.suppress(MemoryError):  # asyncio.run would keep it
+            await collect(worker.astream(work))
+
+    gc.collect()
+    gc.disable()
+    try:
+        if how == "astream":
+            asyncio.run(read())
+        else:
+            with contextlib.suppress(MemoryError):
+                list(worker.stream(work))
+        deadline = time.monotonic() + 5
+        while watches[0]() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)  # the worker lets go of it a moment later
+        assert watches[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -37,12 +37,22 @@ class LlamaIndexLike:
         return HashEncoder().encode_query(text).tolist()
 
 
+class Nameless:
+    """Has the two methods that are asked for, and no more."""
+
+    def encode_documents(self, texts):
+        return HashEncoder().encode_documents(texts)
+
+    def encode_query(self, query):
+        return HashEncoder().encode_query(query)
+
+
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     return save_bert(tmp_path_factory.mktemp("bert"))
 
 
-@pytest.mark.parametrize("make", [HashEncoder, LangChainLike, LlamaIndexLike])
+@pytest.mark.parametrize("make", [HashEncoder, LangChainLike, LlamaIndexLike, Nameless])
 def test_embedding_models_of_every_make_give_the_same(make):
     search = HybridRetriever.from_documents(TEXTS, encoder=make())
     reference = HybridRetriever.from_documents(TEXTS, encoder=HashEncoder())
@@ -53,6 +63,8 @@ def test_names_tell_encoders_apart():
     assert as_encoder(LangChainLike()).name == "LangChainLike tiny"
     assert as_encoder(LlamaIndexLike()).name == "LlamaIndexLike"
     assert as_encoder("embedded").name == "embedded"
+    assert as_encoder(Nameless()).name == "Nameless"
+    assert as_encoder(HashEncoder()).name == "hash-64"
 
 
 def test_sentence_transformers_by_folder_and_ready_made_give_the_same(bert):

@@ -256,6 +256,45 @@ def test_a_document_beyond_the_budget_is_represented_by_its_chunks():
     assert "4711" in results[0].text
 
 
+def test_a_chunk_is_never_called_like_a_document(tmp_path):
+    # The second chunk of `a` is found first; `a` does not fit, the other documents do.
+    long = "alpha beta beta beta. " * 5 + "gamma delta gamma delta. " * 5
+    documents = [
+        Document(long, id="a"),
+        Document("gamma one", id="a#2"),
+        Document("gamma two", id="a#2#"),
+    ]
+    search = HybridRetriever.from_documents(documents, chunk_size=130)
+    assert {"a#1", "a#2##", "a#2#1", "a#2##1"} == set(ids(search.retrieve("gamma alpha")))
+    results = search.retrieve("gamma delta", return_parents=True, max_tokens=40)
+    assert ids(results) == ["a#2##", "a#2", "a#2#"]
+    assert [result.text for result in results[1:]] == ["gamma one", "gamma two"]
+    search.save(tmp_path / "index")
+    loaded = HybridRetriever.load(tmp_path / "index")
+    assert loaded.retrieve("gamma delta", return_parents=True, max_tokens=40) == results
+
+
+@pytest.mark.parametrize("return_parents", [False, True])
+def test_documents_that_are_chunks_already_keep_their_own_place(return_parents):
+    own = {"document_id": "book", "section": "Intro", "start_index": 500, "source": "book.md"}
+    text = "The door code is 4711."
+    chunks = [
+        Document("A door. " * 9, id="book"),  # another document than the chunks' one
+        Document(text, id="c1", metadata=own),
+        Document(text, id="c2", metadata={"start_index": "page 3", "end_index": None}),
+    ]
+    search = HybridRetriever.from_documents(chunks, chunk_size=None)
+    results = search.retrieve("door code", return_parents=return_parents)
+    found = {result.id: result.metadata for result in results}
+    assert {name: found["c1"][name] for name in own} == own
+    assert found["c1"]["end_index"] == 500 + len(text)
+    assert (found["c2"]["start_index"], found["c2"]["end_index"]) == ("page 3", None)
+    place = [found["book"][name] for name in ("document_id", "start_index", "end_index")]
+    assert place == ["book", 0, 72]
+    if return_parents:
+        assert ids(results) == ["book", "c1", "c2"]
+
+
 def test_nothing_found_is_an_empty_list():
     assert HybridRetriever.from_documents(DOCUMENTS).retrieve("zebra") == []
     assert HybridRetriever.from_documents(DOCUMENTS).retrieve("zebra", max_tokens=1) == []

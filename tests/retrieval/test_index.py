@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from finch_integrations import ConfigurationError, Document, InvalidInputError
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.retrieval import HybridRetriever, IndexProgress, Source, build_index
 from finch_integrations.retrieval.store import read_index
 from tests.encoders import HashEncoder, save_bert
@@ -122,7 +123,8 @@ def test_without_changes_nothing_is_read_encoded_or_written(index):
     encoder = HashEncoder()
     report, read = build(index, TEXTS, encoder)
     assert read == []
-    assert encoder.encoded == ["The quick brown fox jumps over the lazy dog."]  # by the search
+    probe = "The quick brown fox jumps over the lazy dog."
+    assert encoder.encoded == [probe, probe]  # by the build and by the search
     assert (report.unchanged, report.encoded) == (3, 0)
     assert contents(index) == before
 
@@ -161,6 +163,16 @@ def test_a_source_that_cannot_be_read_is_reported_every_time_and_read_once(index
     assert (report.skipped, read) == ({}, ["bad"])
 
 
+def test_documents_are_found_by_their_ids_beside_sources_that_were_skipped(index):
+    texts = {"bad": "broken", **TEXTS, "boats#2": "A red ladder."}
+    build(index, texts)
+    search = HybridRetriever.load(index, encoder=HashEncoder())
+    assert search.collection.document("bad") is None
+    for id in texts.keys() - {"bad"}:
+        assert search.collection.document(id).id == id
+    assert {hit.id for hit in search.retrieve("red boat")} >= {"boats#1", "boats#2#", "boats#2#1"}
+
+
 @pytest.mark.parametrize("options", [{"chunk_size": 30}, {"encoder": HashEncoder(dimension=32)}])
 def test_other_settings_rebuild_everything_and_say_so(index, options):
     report, read = build(index, TEXTS, **options)
@@ -169,16 +181,31 @@ def test_other_settings_rebuild_everything_and_say_so(index, options):
     assert "built with other settings" in report.rebuilt
 
 
-def test_another_model_under_the_same_name_encodes_everything_again(index):
-    class Shifted(HashEncoder):
-        def encode_query(self, query):
-            return np.roll(super().encode_query(query), 1)
+class Shifted(HashEncoder):
+    """Gives other vectors, of another length if that is wanted, under the same name."""
 
-    texts = {**TEXTS, "new": "A ladder."}
-    report = build_index(index, Reader().sources(texts), encoder=Shifted(), chunk_size=40)
+    def __init__(self, dimension=64):
+        super().__init__(dimension)
+        self.name = HashEncoder().name
+
+    def encode_query(self, query):
+        return np.roll(super().encode_query(query), 1)
+
+
+@pytest.mark.parametrize("dimension", [64, 32])
+@pytest.mark.parametrize("more", [{}, {"new": "A ladder."}])
+def test_another_model_under_the_same_name_encodes_everything_again(index, dimension, more):
+    encoder = Shifted(dimension)
+    reader = Reader()
+    sources = reader.sources({**TEXTS, **more})
+    report = build_index(index, sources, encoder=encoder, chunk_size=40)
     assert report.encoded == report.chunks
+    assert reader.read == list(more)
+    assert HybridRetriever.load(index, encoder=encoder).retrieve("boat", bm25_weight=0)
     with pytest.raises(InvalidInputError, match="other vectors than the ones in this index"):
         HybridRetriever.load(index, encoder=HashEncoder()).retrieve("boat")
+    again = build_index(index, sources, encoder=encoder, chunk_size=40)
+    assert again.encoded == 0
 
 
 @pytest.mark.parametrize("step", ["read", "words", "encode"])
@@ -298,6 +325,16 @@ def test_an_open_index_can_be_read_while_it_is_replaced(index):
     expected = HybridRetriever.load(index, encoder=HashEncoder()).retrieve(QUERY)
     build(index, {"only": "A ladder."})
     assert search.retrieve(QUERY) == expected
+
+
+def test_an_index_that_is_replaced_while_it_is_opened_is_opened_anew(index, monkeypatch):
+    def replace_first(folder):
+        monkeypatch.undo()
+        build_index(index, Reader().sources({"only": "A ladder."}))
+        return BM25Index.load(folder)
+
+    monkeypatch.setattr(BM25Index, "load", replace_first)
+    assert HybridRetriever.load(index).retrieve("ladder")[0].text == "A ladder."
 
 
 def test_progress_counts_up_to_the_end(tmp_path):
