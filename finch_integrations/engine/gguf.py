@@ -82,7 +82,7 @@ def finds_words(tokenizer: Any) -> bool:
         if piece[0] in "▁Ġ" and len(piece) > 4 and piece[1:].isascii() and piece[1:].isalpha()
     }
     probed = list(words.items())[:_PROBED_WORDS]
-    whole = [
+    whole: list[bool] = [
         tokenizer(f"a {word}", add_special_tokens=False).input_ids[-1] == number
         for number, word in probed
     ]
