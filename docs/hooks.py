@@ -275,10 +275,10 @@ def _names(option: Any) -> str:
 
 
 def _split_default(option: Any) -> list[str]:
-    """Text and default; help may bring one that the option cannot have: 'Tokens.  [default: 9]'."""
-    text, _, default = (option.help or "").partition("  [default: ")
+    """Text and default; help may bring one that the option cannot have: 'Tokens (default: 9).'."""
+    text, _, default = (option.help or "").partition(" (default: ")
     if default:
-        return [text, default.rstrip("]")]
+        return [f"{text}.", default.removesuffix(").")]
     if option.required:
         return [text, "required"]
     none = option.default is None or option.is_flag

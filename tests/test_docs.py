@@ -216,7 +216,7 @@ def test_every_option_of_the_command_line_is_in_its_reference(hooks):
         for parameter in command.params:
             options = parameter.opts if parameter.param_type_name == "option" else ()
             assert all(f"`{option}`" in section for option in options if option != "--help")
-            assert parameter.help.split("  [default")[0] in section, (name, parameter.name)
+            assert parameter.help.split(" (default")[0] in section, (name, parameter.name)
     assert "\nfinch ask QUESTION [PATH]... [OPTIONS]\n" in reference
     assert "\nfinch index PATH... [OPTIONS]\n" in reference
     assert "| `--target-size` | Document tokens to keep. | 2048 |" in reference

@@ -73,7 +73,7 @@ def ask(
         typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
     ] = "embedded",
     target_size: Annotated[
-        int | None, typer.Option(help="Document tokens to keep.  [default: 2048]")
+        int | None, typer.Option(help="Document tokens to keep (default: 2048).")
     ] = None,
     compression_ratio: Annotated[
         float | None, typer.Option(help="Instead: fraction of the document tokens to remove.")
@@ -86,7 +86,7 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps, …  [default: the accelerator, else cpu]")
+        str | None, typer.Option(help="cpu, cuda, mps, … (default: the accelerator, else cpu).")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
     report: Annotated[

@@ -40,11 +40,11 @@ def index_files(
         ModelLoadError: The encoder cannot be loaded.
     """
     read = make_reader()
-    index = Path(out).resolve()
+    index = os.path.realpath(out)
     sources = [
         Source(path.as_posix(), _digest(path), partial(_read, read, path))
         for path in find_files(paths)
-        if not path.resolve().is_relative_to(index)
+        if not Path(os.path.realpath(path)).is_relative_to(index)
     ]
     return build_index(
         Path(out), sources, encoder=encoder, chunk_size=chunk_size, progress=progress

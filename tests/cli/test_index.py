@@ -81,10 +81,12 @@ def test_index_json_and_other_settings(files, bert):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_index_names_what_it_cannot_enter_or_call(files):
     (files / "link").symlink_to(files)
+    (files / "loop.md").symlink_to(files / "loop.md")
     (files / os.fsdecode(b"n\xe4me.txt")).write_text("A boat.")
     for _ in range(2):
         skipped = json.loads(index("--encoder", "none", "--json").stdout)["skipped"]
         assert "not followed" in skipped["files/link"]
+        assert "cannot be opened" in skipped["files/loop.md"]
         assert "name that is not UTF-8" in skipped[os.fsdecode(b"files/n\xe4me.txt")]
     result = index("--encoder", "none")
     assert "skipped files/n\\udce4me.txt: has a name that is not UTF-8" in result.stderr
