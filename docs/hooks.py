@@ -165,7 +165,7 @@ def quality() -> str:
         }
         parts += [
             f"Model `{model}`, documents of about {bucket} tokens; {'; '.join(sorted(where))}.",
-            re.sub("^## ", "### ", tables(rows, bucket), flags=re.M),
+            re.sub("^## ", f"### {model}, ", tables(rows, bucket), flags=re.M),
         ]
     return "\n\n".join(parts)
 

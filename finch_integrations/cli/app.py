@@ -86,7 +86,7 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps, … (default: the accelerator, else cpu).")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
     report: Annotated[
