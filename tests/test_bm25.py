@@ -146,13 +146,19 @@ def test_threads_that_need_bm25s_at_once_all_get_it_whole(tmp_path):
     script = f"""
 import sys, threading, time
 sys.path.insert(0, {str(tmp_path)!r})
+from finch_integrations import bm25
 from finch_integrations.bm25 import BM25Index
+
+def slowly(name, load=bm25.import_module):
+    time.sleep(0.1)
+    return load(name)
 
 def search(seconds):
     time.sleep(seconds)
     found.append(BM25Index.build(["the door", "a boat"]).scores("door").argmax())
 
 found = []
+bm25.import_module = slowly  # so that others surely come while JAX is hidden
 # The first ones begin together, the others while these import.
 threads = [threading.Thread(target=search, args=(s,)) for s in (0, 0, 0, 0.02, 0.04, 0.08, 0.12)]
 for thread in threads:
