@@ -156,8 +156,13 @@ def _draw_gains(
 
 
 def gains_of(rows: Rows, tasks: Sequence[str], method: str, budget: int | None) -> np.ndarray:
-    """NLL without documents minus NLL of a method, item by item, over some tasks."""
+    """NLL without documents minus NLL of a method, item by item, over some tasks.
+
+    Empty where the method was not measured on all of them: beside others it would mislead.
+    """
     cells = [make_cell(rows, task, method, budget) for task in tasks]
+    if not all(cells):
+        return np.empty(0)
     return np.concatenate([np.empty(0), *(cell.none - cell.nll for cell in cells if cell)])
 
 
@@ -240,8 +245,9 @@ def rag_figure(rows: Rows, bucket: str) -> Figure:
     for (left, right), budget in zip(panels, budgets, strict=False):
         shown, count = [], 0
         for method in rivals:
-            paired = np.concatenate([differences(rows, t, method, OWN, budget) for t in tasks])
-            if paired.size:
+            by_task = [differences(rows, task, method, OWN, budget) for task in tasks]
+            paired = np.concatenate(by_task)
+            if all(part.size for part in by_task):
                 _draw_bar(left, len(shown), method, paired.mean(), *paired_interval(paired))
                 shown.append(method)
                 count = max(count, len(paired))
@@ -286,13 +292,14 @@ def _name_rows(axes: Axes, methods: Sequence[str]) -> None:
 
 @rc_context(_RC)
 def ablation_figure(rows: Rows, bucket: str) -> Figure:
-    """What a choice within a method does to the gain, over all tasks; a panel per budget.
+    """What a choice within a method does to the gain, over the tasks that have it; per budget.
 
     Conditioning on another question than the one asked, the chunk length of `finch`, and the
     length of the segments of `likelihood`.
     """
     tasks, budgets = _tasks(rows), _budgets(rows)
     varied = [m for m in ABLATIONS if any(method == m for _, method, _ in rows)]
+    tasks = [t for t in tasks if any((t, m, b) in rows for m in varied for b in budgets)]
     budgets = [b for b in budgets if any((t, m, b) in rows for t in tasks for m in varied)]
     figure = _figure(4.6 * max(1, len(budgets)) + 1.6, 0.34 * max(1, len(varied)) + 1.6)
     panels = figure.subplots(1, max(1, len(budgets)), squeeze=False, sharex=True)

@@ -140,6 +140,22 @@ def test_the_quality_figure_draws_gains_in_a_panel_per_task(rows):
     assert np.divide(share.get_ylim(), axes.get_ylim()) == pytest.approx([40, 40])
 
 
+def test_a_method_that_was_not_measured_on_all_tasks_is_not_drawn_over_all(tmp_path):
+    rows = [
+        row(f"{task} {item}", method, nll, task=task)
+        for task in ("squad_long", "needle")
+        for item, scores in NLL.items()
+        for method, nll in scores.items()
+        if (task, method) != ("needle", "finch")
+    ]
+    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    assert plots.gains_of(read, ["squad_long"], "finch", 8).tolist() == [1, 0]
+    assert plots.gains_of(read, ["needle", "squad_long"], "finch", 8).size == 0
+    assert plots.gains_of(read, ["needle", "squad_long"], "likelihood", 8).size == 6
+    labels = [tick.get_text() for tick in plots.rag_figure(read, "4k").axes[0].get_yticklabels()]
+    assert labels == ["all documents"]
+
+
 def test_no_shares_are_given_where_documents_hardly_help(tmp_path):
     rows = [row(str(n), "none", 3.0) for n in range(4)]
     rows += [row(str(n), "full", 3.0 + (-1) ** n) for n in range(4)]
@@ -178,7 +194,7 @@ def test_missing_cells_new_methods_tasks_and_buckets_are_drawn(tmp_path):
     assert list(drawn) == ["quality-2k", "rag-2k", "quality-16k", "rag-16k", "quality-length"]
     assert legend(drawn["quality-2k"]) == ["likelihood (default)", "new", "all documents"]
     titles = [axes.get_title() for axes in drawn["quality-2k"].axes if axes.axison]
-    assert titles == ["one article (n = 3)", "poems ", "all of them (n = 3)"]
+    assert titles == ["one article (n = 3)", "poems ", "all of them "]
     ticks = [label.get_text() for label in drawn["quality-length"].axes[0].get_xticklabels()]
     assert ticks == ["2k", "16k"]
     for figure in drawn.values():
