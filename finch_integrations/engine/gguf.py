@@ -44,29 +44,32 @@ def load_gguf(path: Path, **model_kwargs: Any) -> tuple[Any, Any]:
         ModelLoadError: The file cannot be used.
     """
     check_gguf(path)
-    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    try:
-        config = AutoConfig.from_pretrained(**source, local_files_only=True)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            **source, local_files_only=True, **model_kwargs
-        )
-        tokenizer = AutoTokenizer.from_pretrained(**source, local_files_only=True)
-    except Exception as error:
-        raise ModelLoadError(f"transformers cannot load {path}: {error}") from error
-    reader = GGUFReader(path)
-    facts = {
-        name: field.contents()
-        for name in ("pre", "add_bos_token")
-        if (field := reader.get_field(f"tokenizer.ggml.{name}")) is not None
-    }
+    tokenizer = _load(AutoTokenizer, path)
     if not finds_words(tokenizer):
         raise ModelLoadError(
             f"transformers {transformers_version} rebuilds the tokenizer of {path} wrongly: words "
             "of its vocabulary come out in pieces. Update transformers, or load the model from a "
             "folder or a hub id"
         )
+    config = _load(AutoConfig, path)
+    loaded = _load(AutoModelForCausalLM, path, **model_kwargs)
+    reader = GGUFReader(path)
+    facts = {
+        name: field.contents()
+        for name in ("pre", "add_bos_token")
+        if (field := reader.get_field(f"tokenizer.ggml.{name}")) is not None
+    }
     restore_tokenizer(tokenizer, facts)
     return plain_model(loaded, config), tokenizer
+
+
+def _load(kind: Any, path: Path, **kwargs: Any) -> Any:
+    try:
+        return kind.from_pretrained(
+            str(path.parent), gguf_file=path.name, local_files_only=True, **kwargs
+        )
+    except Exception as error:
+        raise ModelLoadError(f"transformers cannot load {path}: {error}") from error
 
 
 def finds_words(tokenizer: Any) -> bool:
@@ -76,15 +79,14 @@ def finds_words(tokenizer: Any) -> bool:
     merges that lead nowhere.
     """
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    words = {
-        number: piece[1:]
+    words = [
+        (piece[1:], number)
         for piece, number in vocabulary
         if piece[0] in "▁Ġ" and len(piece) > 4 and piece[1:].isascii() and piece[1:].isalpha()
-    }
-    probed = list(words.items())[:_PROBED_WORDS]
+    ]
     whole: list[bool] = [
         tokenizer(f"a {word}", add_special_tokens=False).input_ids[-1] == number
-        for number, word in probed
+        for word, number in words[:_PROBED_WORDS]
     ]
     return sum(whole) >= len(whole) / 2
 

@@ -23,7 +23,7 @@ from finch_integrations.langchain.call import Call, handed_over, make_call
 from finch_integrations.langchain.citations import PROVIDER
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.pipeline.detection import ContextDetection, detect
-from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
+from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
 from finch_integrations.pipeline.options import (
     Options,
     check_call,
@@ -134,13 +134,7 @@ class ChatFinch(BaseChatModel):
     @property
     def _handle(self) -> EngineHandle:
         """Of the fields as they are now: copies and assignments may have changed them."""
-        settings = {
-            "revision": self.revision,
-            "device": self.device,
-            "dtype": self.dtype,
-            "model_kwargs": self.model_kwargs,
-        }
-        return make_handle(self.model, self.engine, settings)
+        return handle_of(self)
 
     # What LangChain asks about the model
 

@@ -9,9 +9,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.langchain.documents import from_langchain
-from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
+from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
 from finch_integrations.pipeline.options import make_compression, refuse_unknown
 from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
+from finch_integrations.types import Document as EngineDocument
 
 
 class FinchCompressor(BaseDocumentCompressor):
@@ -69,8 +70,7 @@ class FinchCompressor(BaseDocumentCompressor):
     @property
     def _handle(self) -> EngineHandle:
         """Of the fields as they are now: copies and assignments may have changed them."""
-        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
-        return make_handle(self.model, self.engine, settings)
+        return handle_of(self)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -80,20 +80,18 @@ class FinchCompressor(BaseDocumentCompressor):
         Raises:
             FinchError: As `FinchEngine.extract` raises it.
         """
-        written = _written(documents)
+        written, prepared = _prepare(documents)
         if not written:
             return []
-        prepared = with_unique_ids([from_langchain(document) for document in written])
         return _to_langchain(written, self._handle.shorten(prepared, query, self._compression()))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """Shorten documents without blocking the event loop; arguments as above."""
-        written = _written(documents)
+        written, prepared = _prepare(documents)
         if not written:
             return []
-        prepared = with_unique_ids([from_langchain(document) for document in written])
         return _to_langchain(
             written, await self._handle.ashorten(prepared, query, self._compression())
         )
@@ -106,9 +104,10 @@ class FinchCompressor(BaseDocumentCompressor):
         )
 
 
-def _written(documents: Sequence[Document]) -> list[Document]:
-    """The documents that are not blank, as scanned pages are."""
-    return [document for document in documents if document.page_content.strip()]
+def _prepare(documents: Sequence[Document]) -> tuple[list[Document], tuple[EngineDocument, ...]]:
+    """The documents that are not blank, as scanned pages are, and the same for the engine."""
+    written = [document for document in documents if document.page_content.strip()]
+    return written, with_unique_ids([from_langchain(document) for document in written])
 
 
 def _to_langchain(

@@ -32,7 +32,7 @@ from finch_integrations.llama_index.fields import ByName, ModelKwargs
 from finch_integrations.llama_index.structured import FinchStructuredLLM
 from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
 from finch_integrations.pipeline.detection import ContextDetection
-from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
+from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
 from finch_integrations.pipeline.options import (
     Options,
     check_call,
@@ -164,13 +164,7 @@ class FinchLLM(LLM):
     @property
     def _handle(self) -> EngineHandle:
         """Of the fields as they are now: copies and assignments may have changed them."""
-        settings = {
-            "revision": self.revision,
-            "device": self.device,
-            "dtype": self.dtype,
-            "model_kwargs": self.model_kwargs,
-        }
-        return make_handle(self.model, self.engine, settings)
+        return handle_of(self)
 
     # What LlamaIndex asks about the model
 

@@ -10,7 +10,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.llama_index.fields import ByName, ModelKwargs
-from finch_integrations.pipeline.handle import EngineHandle, make_handle, resolve_model
+from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
 from finch_integrations.pipeline.options import make_compression, refuse_unknown
 from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
 from finch_integrations.types import Document
@@ -69,8 +69,7 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
     @property
     def _handle(self) -> EngineHandle:
         """Of the fields as they are now: copies and assignments may have changed them."""
-        settings = {"device": self.device, "dtype": self.dtype, "model_kwargs": self.model_kwargs}
-        return make_handle(self.model, self.engine, settings)
+        return handle_of(self)
 
     @classmethod
     def class_name(cls) -> str:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, ask
@@ -258,25 +258,40 @@ def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineH
     return engine.name, engine
 
 
-def make_handle(
-    name: str, engine: EngineHandle | None, settings: Mapping[str, Any]
-) -> EngineHandle:
-    """Take the handle that a constructor was given, or make one of the model's name.
+class NamesModel(Protocol):
+    """An adapter's fields: the model's name, a handle or None, and how to load the model.
+
+    A `revision` is optional.
+    """
+
+    model: str
+    engine: EngineHandle | None
+    device: Any
+    dtype: Any
+    model_kwargs: dict[str, Any]
+
+
+def handle_of(adapter: NamesModel) -> EngineHandle:
+    """Take the handle that an adapter was given, or make one of its model's name.
 
     Args:
-        name: The model's name.
-        engine: As returned by `resolve_model`.
-        settings: Keyword arguments of `EngineHandle`, for a model that is yet to be loaded.
+        adapter: Its `engine` is as `resolve_model` returned it.
 
     Raises:
         ConfigurationError: Settings, or the name of another model, are given together with a
             handle.
     """
-    if engine is None:
-        return EngineHandle(name, **settings)
+    settings = {
+        "revision": getattr(adapter, "revision", None),
+        "device": adapter.device,
+        "dtype": adapter.dtype,
+        "model_kwargs": adapter.model_kwargs,
+    }
+    if adapter.engine is None:
+        return EngineHandle(adapter.model, **settings)
     _refuse_settings(settings)
-    _refuse_two_models(name, engine)
-    return engine
+    _refuse_two_models(adapter.model, adapter.engine)
+    return adapter.engine
 
 
 def _refuse_settings(settings: Mapping[str, Any]) -> None:

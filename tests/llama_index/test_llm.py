@@ -335,21 +335,25 @@ def test_citable_blocks_are_documents(llm, answer):
     assert ids == ["s0", "s1"]
 
 
-def test_what_an_answer_quotes_is_reported():
-    document = Document("The boat leaves at nine! Be early.", id="boat")
-    said = "They say the boat leaves at nine."
+def citations_of(said, document):
+    """What `raw` cites of a document in an answer."""
     report = AnswerReport(
         finish_reason="stop",
         prompt_tokens=20,
         generation_tokens=9,
         generation_seconds=0.1,
         compression=None,
-        documents=(DocumentShare(id="boat", title=None, tokens=10, kept_tokens=5.0),),
+        documents=(DocumentShare(id=document.id, title=None, tokens=10, kept_tokens=5.0),),
         quotes=find_quotes(said, [document]),
     )
     call = Call(EngineHandle("x"), AskRequest(messages=(), documents=(document,)), "kwarg")
-    response = call.respond(said, AnswerPiece(text="nine.", report=report))
-    assert response.raw["citations"] == [
+    return call.respond(said, AnswerPiece(text=said, report=report)).raw["citations"]
+
+
+def test_what_an_answer_quotes_is_reported():
+    document = Document("The boat leaves at nine! Be early.", id="boat")
+    said = "They say the boat leaves at nine."
+    assert citations_of(said, document) == [
         {
             "text": "the boat leaves at nine",
             "start": 9,
@@ -377,18 +381,8 @@ CONTENT_FIRST = {"text_template": "{content}\n{metadata_str}", "metadata": {"pag
 )
 def test_quotes_of_nodes_have_their_place_in_the_nodes_text(node, said, cited):
     node = TextNode(text="  The boat leaves at nine! Be early. ", id_="n", **node)
-    documents = as_documents([node], "documents")
-    report = AnswerReport(
-        finish_reason="stop",
-        prompt_tokens=20,
-        generation_tokens=9,
-        generation_seconds=0.1,
-        compression=None,
-        documents=(DocumentShare(id="n", title=None, tokens=10, kept_tokens=5.0),),
-        quotes=find_quotes(said, documents),
-    )
-    call = Call(EngineHandle("x"), AskRequest(messages=(), documents=documents), "kwarg")
-    (citation,) = call.respond(said, AnswerPiece(text=said, report=report)).raw["citations"]
+    (document,) = as_documents([node], "documents")
+    (citation,) = citations_of(said, document)
     if cited is None:
         assert (citation["source_start"], citation["source_end"]) == (None, None)
     else:
