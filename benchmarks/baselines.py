@@ -16,7 +16,7 @@ from finch_integrations.engine.methods.passages import (
     take_best,
     texts_of,
 )
-from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
@@ -37,16 +37,17 @@ _PASSAGE = (160, 320)
 
 
 def rank_by_retrieval(
-    name: str, prompt: Prompt, encoder: SentenceTransformerEncoder
+    name: str, inputs: ModelInput, encoder: SentenceTransformerEncoder
 ) -> tuple[list[Segment], Tensor]:
     """Cut the documents and score the pieces by BM25, for `rag-hybrid` also by embeddings."""
     shortest, longest = RETRIEVAL[name]
-    segments = split_segments(prompt, shortest=shortest, longest=longest)
+    documents, question = inputs.tokens, inputs.frame.question
+    segments = split_segments(documents, shortest=shortest, longest=longest)
     alone, _ = groups_of(segments)
-    scores = match_words(prompt, segments, alone)
+    scores = match_words(documents, question, segments, alone)
     if name == "rag-hybrid":
-        vectors = torch.as_tensor(encoder.encode_documents(texts_of(prompt, segments, alone)))
-        similarities = vectors @ torch.as_tensor(encoder.encode_query(prompt.question))
+        vectors = torch.as_tensor(encoder.encode_documents(texts_of(documents, segments, alone)))
+        similarities = vectors @ torch.as_tensor(encoder.encode_query(question))
         scores += standardize(similarities)
     return segments, scores
 
@@ -61,21 +62,21 @@ class Perplexity:
     out: nothing is changed in the answers here.
     """
 
-    def __init__(self, backbone: Backbone, prompt: Prompt, chunk_length: int) -> None:
+    def __init__(self, backbone: Backbone, inputs: ModelInput, chunk_length: int) -> None:
         self._backbone = backbone
-        self._prompt = prompt
+        self._inputs = inputs
         shortest, longest = _PASSAGE
-        self._segments = split_segments(prompt, shortest=shortest, longest=longest)
+        self._segments = split_segments(inputs.tokens, shortest=shortest, longest=longest)
         # A token's likelihood needs one before it: the prefix's last one is fed with each text.
-        self._before = prompt.prefix[-1:]
-        self._cache = backbone.encode(prompt.prefix[:-1], chunk_length)
+        self._before = inputs.frame.prefix[-1:]
+        self._cache = backbone.encode(inputs.frame.prefix[:-1], chunk_length)
         self._scores = self._rate_passages()
         self._changes: dict[Segment, Tensor] = {}
 
     def keep(self, budget: int) -> list[int]:
         """Token positions, exactly `budget` of them."""
         passages = take_best(
-            self._segments, self._scores, min(_COARSE * budget, len(self._prompt.documents))
+            self._segments, self._scores, min(_COARSE * budget, len(self._inputs.tokens))
         )
         share = budget / sum(map(len, passages))
         urgency: dict[int, float] = {}
@@ -89,11 +90,11 @@ class Perplexity:
         return [i for i in ordered if i in kept]
 
     def _rate_passages(self) -> Tensor:
-        tokenizer, guide = self._backbone.tokenizer, self._prompt.guide
+        tokenizer, window = self._backbone.tokenizer, self._inputs.frame.window
         restriction = tokenizer(_RESTRICTION, add_special_tokens=False).input_ids
-        rows = guide.rows + len(restriction)
+        rows = window.length + len(restriction)
         found = [
-            self._likelihoods((*self._text(passage), *guide.ids, *restriction), rows).mean()
+            self._likelihoods((*self._text(passage), *window.ids, *restriction), rows).mean()
             for passage in self._segments
         ]
         return torch.stack(found)
@@ -101,7 +102,7 @@ class Perplexity:
     def _change(self, passage: Segment) -> Tensor:
         """How much likelier the question makes each token, [number of tokens]."""
         if passage not in self._changes:
-            text, question = self._text(passage), self._prompt.guide.ids
+            text, question = self._text(passage), self._inputs.frame.window.ids
             asked = self._likelihoods((*question, *text), len(text))
             self._changes[passage] = asked - self._likelihoods(text, len(text))
         return self._changes[passage]
@@ -110,4 +111,4 @@ class Perplexity:
         return self._backbone.log_likelihoods([(*self._before, *ids)], self._cache, rows=rows)[0]
 
     def _text(self, passage: Segment) -> tuple[int, ...]:
-        return tuple(self._prompt.documents[passage.start : passage.end])
+        return tuple(self._inputs.tokens.ids[passage.start : passage.end])

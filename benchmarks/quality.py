@@ -39,10 +39,11 @@ from finch_integrations import FinchEngine, SamplingParams, __version__
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
 from finch_integrations.engine.generate import join_responses, stream_tokens
-from finch_integrations.engine.methods import RATINGS, Rate
-from finch_integrations.engine.methods.likelihood import rate_by_likelihood
-from finch_integrations.engine.methods.passages import choose
-from finch_integrations.engine.prompt import Prompt, build_prompt
+from finch_integrations.engine.methods import SEGMENT_SCORERS, Reading, SegmentScorer
+from finch_integrations.engine.methods.likelihood import score_by_likelihood
+from finch_integrations.engine.methods.passages import choose, positions_of
+from finch_integrations.engine.model_input import ModelInput, make_input
+from finch_integrations.engine.prompt import Prompt
 from finch_integrations.engine.segments import Segment
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
@@ -59,7 +60,7 @@ CACHED: dict[str, dict[str, Any]] = {
     # One pass over everything, every KV head for itself, scores pooled (arXiv 2404.14469).
     "snapkv": {"selection": "kv_head", "pooling": "max", "chunk_length": 2**20},
 }
-METHODS = (*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *RATINGS)
+METHODS = (*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS)
 
 # What is varied to see what it does; not measured unless named.
 BLIND = "Is there anything else to know?"
@@ -69,14 +70,14 @@ CACHED_ABLATIONS: dict[str, dict[str, Any]] = {
     "finch, blind": {},
     **{f"finch, chunk {length}": {"chunk_length": length} for length in CHUNK_LENGTHS},
 }
-RATING_ABLATIONS: dict[str, Rate] = {
+SCORER_ABLATIONS: dict[str, SegmentScorer] = {
     **{
-        f"likelihood, {low}-{high}": partial(rate_by_likelihood, shortest=low, longest=high)
+        f"likelihood, {low}-{high}": partial(score_by_likelihood, shortest=low, longest=high)
         for low, high in LENGTHS
     },
-    "likelihood, blind": rate_by_likelihood,
+    "likelihood, blind": score_by_likelihood,
 }
-ABLATIONS = (*CACHED_ABLATIONS, *RATING_ABLATIONS)
+ABLATIONS = (*CACHED_ABLATIONS, *SCORER_ABLATIONS)
 
 
 class Bench:
@@ -95,7 +96,7 @@ class Bench:
         self.backbone: Backbone = engine.backbone
         self.encoder = encoder
         self.item = item
-        self.prompt: Prompt = build_prompt(self.backbone.tokenizer, item.documents, item.question)
+        self.inputs = self._read_as(item.question)
         self._answer = answer
         self._feed = feed
         self._ranked: dict[str, tuple[Sequence[Segment], Tensor]] = {}
@@ -105,7 +106,7 @@ class Bench:
         if method in CACHED or method in CACHED_ABLATIONS:
             return self._scores(self._compressed(method, budget))
         kept = self._kept(method, budget)
-        ids = [self.prompt.documents[i] for i in kept]
+        ids = [self.inputs.tokens.ids[i] for i in kept]
         text = _squeeze(self.backbone.tokenizer.decode(ids))
         gold = self._gold()
         return {
@@ -116,7 +117,7 @@ class Bench:
 
     def _compressed(self, method: str, budget: int | None) -> KVCache:
         """What a method that leaves no text leaves."""
-        total = len(self.prompt.documents)
+        total = len(self.inputs.tokens)
         options = {"chunk_length": min(CHUNK, max(256, total // 4))}
         options |= (CACHED | CACHED_ABLATIONS)[method]
         options["chunk_length"] = min(options["chunk_length"], total)
@@ -133,25 +134,25 @@ class Bench:
         return BLIND if method.endswith(", blind") else self.item.question
 
     def _encode(self, ids: Sequence[int]) -> KVCache:
-        return self.backbone.encode([*self.prompt.prefix, *ids], self._feed)
+        return self.backbone.encode([*self.inputs.frame.prefix, *ids], self._feed)
 
     @cached_property
     def _everything(self) -> KVCache:
         """The cache of all documents: `full` is measured from it, and others against it."""
-        return self._encode(self.prompt.documents)
+        return self._encode(self.inputs.tokens.ids)
 
     def _gold(self) -> list[int]:
         """Token positions of the gold documents."""
         return [
             i
-            for document, span in zip(self.item.documents, self.prompt.spans, strict=True)
+            for document, span in zip(self.item.documents, self.inputs.tokens.spans, strict=True)
             if document.id in self.item.gold
             for i in range(span.start, span.end)
         ]
 
     def _kept(self, method: str, budget: int | None) -> list[int]:
         """Token positions that a text method keeps."""
-        total = len(self.prompt.documents)
+        total = len(self.inputs.tokens)
         if method == "none":
             return []
         if method == "full":
@@ -167,21 +168,30 @@ class Bench:
         if method not in self._ranked:
             self._ranked[method] = self._rank(method)
         # Every method's passages stand in the same order, so that only the choice differs.
-        return choose(*self._ranked[method], budget).kept.tolist()
+        return list(positions_of(choose(*self._ranked[method], budget)))
 
     @cached_property
     def _perplexity(self) -> Perplexity:
-        return Perplexity(self.backbone, self.prompt, self._feed)
+        return Perplexity(self.backbone, self.inputs, self._feed)
 
     def _rank(self, method: str) -> tuple[Sequence[Segment], Tensor]:
         if method in RETRIEVAL:
-            return rank_by_retrieval(method, self.prompt, self.encoder)
-        prompt = build_prompt(self.backbone.tokenizer, self.item.documents, self._question(method))
-        rate = (RATINGS | RATING_ABLATIONS)[method]
-        prefix = self.backbone.encode(prompt.prefix, self._feed)
+            return rank_by_retrieval(method, self.inputs, self.encoder)
+        inputs = self._read_as(self._question(method))
+        score = (SEGMENT_SCORERS | SCORER_ABLATIONS)[method]
+        prefix = self.backbone.encode(inputs.frame.prefix, self._feed)
         # What a segment's contrast is depends on the chunk around it, its likelihood does not.
         chunk_length = CHUNK if method == "contrast" else self._feed
-        return rate(self.backbone, prompt, prefix, chunk_length, lambda seen, kv: None)
+        return score(
+            Reading(
+                self.backbone, inputs.tokens, inputs.frame, prefix, chunk_length, lambda *_: None
+            )
+        )
+
+    def _read_as(self, question: str) -> ModelInput:
+        """The item's documents under a question, in the model's tokens."""
+        tokenizer = self.backbone.tokenizer
+        return make_input(tokenizer, self.item.documents, Prompt(question=question))
 
     def _scores(self, cache: KVCache) -> dict[str, Any]:
         nll, first = self._teacher_force(cache)
@@ -193,8 +203,8 @@ class Bench:
             pieces = stream_tokens(
                 self.backbone,
                 share_cache(cache),
-                self.prompt.suffix,
-                cache_length(cache) + len(self.prompt.suffix),
+                self.inputs.frame.suffix,
+                cache_length(cache) + len(self.inputs.frame.suffix),
                 SamplingParams(max_new_tokens=32),
             )
             scores |= score_answer(join_responses(pieces).text, self.item.answers)
@@ -203,14 +213,14 @@ class Bench:
     @cached_property
     def _full(self) -> Tensor | None:
         """Log-probabilities of the first answer token with all documents; None if too long."""
-        if len(self.prompt) > self.backbone.spec.window:
+        if len(self.inputs) > self.backbone.spec.window:
             return None
         return self._teacher_force(self._everything)[1]
 
     @torch.inference_mode()
     def _teacher_force(self, cache: KVCache) -> tuple[float, Tensor]:
         """NLL per token of the first gold answer; log-probabilities of its first token, [V]."""
-        device, suffix = self.backbone.device, self.prompt.suffix
+        device, suffix = self.backbone.device, self.inputs.frame.suffix
         answer = self.backbone.tokenizer(self.item.answers[0], add_special_tokens=False).input_ids
         ids = torch.tensor([[*suffix, *answer]], device=device)
         start = cache_length(cache)
@@ -285,7 +295,7 @@ def run_all(
             continue
         if bench is None or bench.item is not item:
             bench = make_bench(item)
-        budget = part and max(1, len(bench.prompt.documents) // part)
+        budget = part and max(1, len(bench.inputs.tokens) // part)
         row = {
             "id": item.id,
             "task": item.task,

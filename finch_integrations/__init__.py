@@ -24,11 +24,13 @@ from finch_integrations.types import (
     Excerpt,
     GenerationResponse,
     Message,
+    SelectionStats,
 )
 
 if TYPE_CHECKING:
     from finch_integrations.engine.context import CompressedContext
     from finch_integrations.engine.engine import FinchEngine
+    from finch_integrations.engine.selection import Selection
     from finch_integrations.pipeline.rag import FinchRAG
     from finch_integrations.retrieval.hybrid import HybridRetriever
 
@@ -55,6 +57,8 @@ __all__ = [
     "ModelLoadError",
     "RetrievalConfig",
     "SamplingParams",
+    "Selection",
+    "SelectionStats",
     "UnsupportedModelError",
 ]
 
@@ -62,6 +66,7 @@ _LAZY = {
     "CompressedContext": "finch_integrations.engine.context",
     "FinchEngine": "finch_integrations.engine.engine",
     "FinchRAG": "finch_integrations.pipeline.rag",
+    "Selection": "finch_integrations.engine.selection",
     "HybridRetriever": "finch_integrations.retrieval.hybrid",
 }
 

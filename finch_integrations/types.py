@@ -59,9 +59,9 @@ class Excerpt:
     """A passage, a sentence or a few, that was kept word for word.
 
     Attributes:
-        document_id: The document it stands in.
+        document_id: The document it is in.
         start: Its first character in the document's text.
-        end: Behind its last character there.
+        end: The character after its last one there.
         text: `document.text[start:end]`.
         score: How much it matters to the question, compared with the other passages of the
             same call: 0 is average.
@@ -75,12 +75,39 @@ class Excerpt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionStats:
+    """What choosing the passages took.
+
+    Attributes:
+        document_tokens: Length of all documents in the tokens of the model they are chosen for.
+        kept_tokens: How many of them were chosen.
+        read_tokens: Document tokens that a model read to choose, in its own tokens.
+        peak_kv_tokens: The most tokens the KV cache held meanwhile, those of all texts that are
+            read side by side; 0 where another model read.
+        seconds: Wall-clock time.
+    """
+
+    document_tokens: int
+    kept_tokens: int
+    read_tokens: int
+    peak_kv_tokens: int
+    seconds: float
+
+    @property
+    def compression_ratio(self) -> float:
+        """Removed fraction of the document tokens, between 0 and 1."""
+        return 1 - self.kept_tokens / self.document_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionStats:
     """What one compression did.
 
     Attributes:
         document_tokens: Length of all documents in the model's tokens.
         kept_tokens: Document tokens left in the cache, the same number in every layer.
+        read_tokens: Document tokens that were read to choose, in the tokens of the model that
+            read; 0 where everything was kept.
         prefix_tokens: Tokens before the documents, always kept.
         suffix_tokens: Tokens after the documents (question and generation prompt), fed again
             when an answer is generated.
@@ -92,6 +119,7 @@ class CompressionStats:
 
     document_tokens: int
     kept_tokens: int
+    read_tokens: int
     prefix_tokens: int
     suffix_tokens: int
     peak_kv_tokens: int
@@ -101,8 +129,7 @@ class CompressionStats:
     @property
     def compression_ratio(self) -> float:
         """Removed fraction of the document tokens, between 0 and 1."""
-        # A tiny text can merge with its surroundings: it has no tokens, and none was removed.
-        return 1 - self.kept_tokens / self.document_tokens if self.document_tokens else 0.0
+        return 1 - self.kept_tokens / self.document_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +153,7 @@ class GenerationResponse:
 
     Attributes:
         text: New text (of a piece; often none) or all text (of an answer). Always valid Unicode.
-        tokens: Ids of the generated tokens behind it; a stop token is counted, not shown.
+        tokens: Ids of the generated tokens that make it; a stop token is counted, not shown.
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated so far.
         finish_reason: None until the last piece; then `stop` (stop token or stop string) or

@@ -15,7 +15,7 @@ def reference_finch(
     model,
     prefix,
     documents,
-    guide,
+    window,
     *,
     rows,
     target,
@@ -26,7 +26,7 @@ def reference_finch(
     pooling="none",
     pooling_kernel=5,
 ):
-    """Score by the last `rows` tokens of the guide, which is fed behind every chunk.
+    """Score by the last `rows` tokens of the window, which is fed after every chunk.
 
     Return (kept, keys, values): kept[layer][head] is a list of document positions; keys and
     values are lists over layers of [G, prefix + K, D]."""
@@ -46,7 +46,7 @@ def reference_finch(
     while seen < n:
         chunk = documents[seen : seen + chunk_length]
         held = len(kept[0][0])
-        attentions = feed(model, [*chunk, *guide], cache, start=p + held)
+        attentions = feed(model, [*chunk, *window], cache, start=p + held)
         new_positions = list(range(seen, seen + len(chunk)))
         seen += len(chunk)
         if budget_schedule == "linear":

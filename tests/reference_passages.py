@@ -10,10 +10,11 @@ from finch_integrations.words import words as split_words
 from tests.reference import feed
 
 
-def reference_passages(method, model, prompt, segments, *, target, chunk_length, reach=128):
+def reference_passages(method, model, inputs, segments, *, target, chunk_length, reach=128):
     """Return (kept positions, keys, values); `segments` are (start, end, document)."""
     model = copy.deepcopy(model)
     model.set_attn_implementation("eager")
+    documents, frame = inputs.tokens, inputs.frame
     middle = [(start + end) / 2 for start, end, _ in segments]
     around = [
         [
@@ -29,15 +30,15 @@ def reference_passages(method, model, prompt, segments, *, target, chunk_length,
         for groups in (alone, around)
     ]
     if method == "contrast":
-        asked = reference_attention(model, prompt, prompt.guide, chunk_length)
-        null = reference_attention(model, prompt, prompt.null_guide, chunk_length)
+        asked = reference_attention(model, inputs, frame.window, chunk_length)
+        null = reference_attention(model, inputs, frame.null_window, chunk_length)
         parts = [z_scores(reference_ratios(asked, null, groups)) for groups in tokens]
     else:
-        likelihoods = reference_likelihoods(model, prompt, segments)
+        likelihoods = reference_likelihoods(model, inputs, segments)
         parts = [[2 * z for z in z_scores(likelihoods)]]
     for groups in tokens:
-        texts = ["".join(prompt.text[prompt.offsets[t]] for t in inside) for inside in groups]
-        parts.append(z_scores(reference_bm25(texts, prompt.question)))
+        texts = ["".join(documents.text[documents.offsets[t]] for t in inside) for inside in groups]
+        parts.append(z_scores(reference_bm25(texts, frame.question)))
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
 
     ranked, left = [], target
@@ -51,7 +52,7 @@ def reference_passages(method, model, prompt, segments, *, target, chunk_length,
         last.insert(0, ranked.pop(0))
     kept = [t for part in sorted(ranked) + last for t in part]
     cache = DynamicCache()
-    feed(model, [*prompt.prefix, *(prompt.documents[t] for t in kept)], cache, start=0)
+    feed(model, [*frame.prefix, *(documents.ids[t] for t in kept)], cache, start=0)
     return kept, [x.keys[0] for x in cache.layers], [x.values[0] for x in cache.layers]
 
 
@@ -67,41 +68,43 @@ def reference_ratios(asked, null, groups):
 
 
 @torch.no_grad()
-def reference_likelihoods(model, prompt, segments):
-    """For every segment: how likely the question's tokens are behind it alone."""
+def reference_likelihoods(model, inputs, segments):
+    """For every segment: how likely the question's tokens are after it alone."""
+    documents, frame = inputs.tokens, inputs.frame
     likelihoods = []
     for start, end, document in segments:
-        span = prompt.spans[document]
-        heading = [t for t in range(span.start, start) if prompt.offsets[t] < span.text_start]
-        context = [prompt.documents[t] for t in [*heading[:32], *range(start, end)]]
-        ids = [*prompt.prefix, *context, *prompt.guide.ids]
+        span = documents.spans[document]
+        heading = [t for t in range(span.start, start) if documents.offsets[t] < span.text_start]
+        context = [documents.ids[t] for t in [*heading[:32], *range(start, end)]]
+        ids = [*frame.prefix, *context, *frame.window.ids]
         logits = model(input_ids=torch.tensor([ids])).logits[0].double()
         likelihoods.append(
             mean(
                 float(logits[at - 1].log_softmax(dim=-1)[ids[at]])
-                for at in range(len(ids) - min(128, prompt.guide.rows), len(ids))
+                for at in range(len(ids) - min(128, frame.window.length), len(ids))
             )
         )
     return likelihoods
 
 
-def reference_attention(model, prompt, guide, chunk_length):
+def reference_attention(model, inputs, window, chunk_length):
     """For every head of the upper half of the layers: a number for every document token."""
+    documents, prefix = inputs.tokens.ids, inputs.frame.prefix
     rows = []
-    for start in range(0, len(prompt.documents), chunk_length):
-        chunk = prompt.documents[start : start + chunk_length]
-        ids = [*prompt.prefix, *chunk, *guide.ids]
+    for start in range(0, len(documents), chunk_length):
+        chunk = documents[start : start + chunk_length]
+        ids = [*prefix, *chunk, *window.ids]
         attentions = feed(model, ids, DynamicCache(), start=0)
         upper = attentions[len(attentions) // 2 :]
         heads = [layer[0, h].double() for layer in upper for h in range(layer.shape[1])]
         for number, weights in enumerate(heads):
             if start == 0:
                 rows.append([])
-            for column in range(len(prompt.prefix), len(prompt.prefix) + len(chunk)):
+            for column in range(len(prefix), len(prefix) + len(chunk)):
                 rows[number].append(
                     mean(
                         float(weights[row, column])
-                        for row in range(len(ids) - guide.rows, len(ids))
+                        for row in range(len(ids) - window.length, len(ids))
                     )
                 )
     return rows

@@ -9,8 +9,7 @@ from benchmarks import quality
 from benchmarks.answers import normalize, score_answer
 from benchmarks.baselines import Perplexity
 from benchmarks.items import load_items, tasks_of
-from finch_integrations.documents import prepare_documents
-from finch_integrations.engine.prompt import build_prompt
+from tests.tiny import make_input
 
 
 @pytest.mark.parametrize(
@@ -59,14 +58,14 @@ def test_tasks_are_the_files_of_a_folder(tmp_path, monkeypatch, capsys):
 
 def test_perplexity_keeps_the_tokens_that_the_question_changes_most(engine):
     backbone = engine.backbone
-    documents = prepare_documents([f"Room {n} is {c}. " * 40 for n, c in enumerate("abc")])
-    prompt = build_prompt(backbone.tokenizer, documents, "Which colour is room 2?")
-    method = Perplexity(backbone, prompt, 64)
-    for budget in (1, 100, len(prompt.documents)):
+    documents = [f"Room {n} is {c}. " * 40 for n, c in enumerate("abc")]
+    inputs = make_input(documents, "Which colour is room 2?")
+    method = Perplexity(backbone, inputs, 64)
+    for budget in (1, 100, len(inputs.tokens)):
         kept = method.keep(budget)
         assert len(kept) == len(set(kept)) == budget
     passage = method._segments[0]
-    text = tuple(prompt.documents[passage.start : passage.end])
+    text = tuple(inputs.tokens.ids[passage.start : passage.end])
 
     def log_likelihoods(ids):
         with torch.inference_mode():
@@ -74,8 +73,9 @@ def test_perplexity_keeps_the_tokens_that_the_question_changes_most(engine):
         rows = range(len(ids) - len(text), len(ids))
         return torch.stack([rated[row - 1, ids[row]] for row in rows])
 
-    asked = log_likelihoods([*prompt.prefix, *prompt.guide.ids, *text])
-    change = asked - log_likelihoods([*prompt.prefix, *text])
+    prefix, window = inputs.frame.prefix, inputs.frame.window
+    asked = log_likelihoods([*prefix, *window.ids, *text])
+    change = asked - log_likelihoods([*prefix, *text])
     torch.testing.assert_close(method._change(passage), change, rtol=1e-3, atol=1e-4)
     # Of one passage alone the tokens with the largest change stay.
     method._segments, method._scores = [passage], torch.zeros(1)

@@ -45,7 +45,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("method", ["likelihood", "contrast", "finch"])
 def test_the_page_shows_the_documents_and_marks_what_was_kept(engine, method):
     context = engine.compress(DOCUMENTS, QUESTION, target_size=100, method=method)
-    report = make_report(engine, DOCUMENTS, QUESTION, context, answer="Here <i>.")
+    report = make_report(engine, DOCUMENTS, context, answer="Here <i>.")
     page = Page(report.html)
     for document in DOCUMENTS:
         assert document.text.strip() in page.text
@@ -64,7 +64,7 @@ def test_the_page_shows_the_documents_and_marks_what_was_kept(engine, method):
 
 def test_the_page_says_where_nothing_was_removed(engine):
     whole = engine.compress(DOCUMENTS, QUESTION, target_size=5000)
-    text = Page(make_report(engine, DOCUMENTS, QUESTION, whole).html).text
+    text = Page(make_report(engine, DOCUMENTS, whole).html).text
     assert "document tokens, all kept ·" in " ".join(text.split())
     assert "Everything was kept." in text
     assert "smaller" not in text
@@ -73,11 +73,11 @@ def test_the_page_says_where_nothing_was_removed(engine):
 
 def test_the_layers_are_drawn(engine):
     context = engine.compress(DOCUMENTS, QUESTION, target_size=100, method="finch")
-    page = Page(make_report(engine, DOCUMENTS, QUESTION, context).html)
+    page = Page(make_report(engine, DOCUMENTS, context).html)
     rows = {attributes["y"] for tag, attributes in page.tags if tag == "rect"}
     assert rows == {"0", "2"}
     whole = engine.compress(DOCUMENTS, QUESTION, target_size=5000)
-    page = Page(make_report(engine, DOCUMENTS, QUESTION, whole).html)
+    page = Page(make_report(engine, DOCUMENTS, whole).html)
     bars = [attributes for tag, attributes in page.tags if tag == "rect"]
     assert len(bars) == 2 * 160
     assert all("1.00" in bar["style"] for bar in bars)
@@ -85,15 +85,15 @@ def test_the_layers_are_drawn(engine):
 
 def test_the_shares_are_those_of_the_context(engine):
     context = engine.compress(DOCUMENTS, QUESTION, target_size=100)
-    html = make_report(engine, DOCUMENTS, QUESTION, context).html
-    for share in context.documents:
+    html = make_report(engine, DOCUMENTS, context).html
+    for share in context.document_shares:
         assert f"{share.kept_share * 100:.1f} %" in html
         assert f"{share.kept_tokens:,.0f} of {share.tokens:,}" in html
 
 
 def test_it_is_saved_whole_or_not_at_all(engine, tmp_path, monkeypatch):
     context = engine.compress(DOCUMENTS, QUESTION, target_size=100)
-    report = make_report(engine, DOCUMENTS, QUESTION, context)
+    report = make_report(engine, DOCUMENTS, context)
     report.save(tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text("utf-8") == report.html
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
@@ -104,7 +104,7 @@ def test_it_is_saved_whole_or_not_at_all(engine, tmp_path, monkeypatch):
 
 def test_notebooks_show_it_in_a_frame(engine):
     context = engine.compress(DOCUMENTS, QUESTION, target_size=100)
-    report = make_report(engine, DOCUMENTS, QUESTION, context)
+    report = make_report(engine, DOCUMENTS, context)
     shown = Page(report._repr_html_())
     assert [(tag, a["srcdoc"]) for tag, a in shown.tags] == [("iframe", report.html)]
 
@@ -112,4 +112,4 @@ def test_notebooks_show_it_in_a_frame(engine):
 def test_other_documents_are_refused(engine):
     context = engine.compress(DOCUMENTS, QUESTION, target_size=100)
     with pytest.raises(InvalidInputError, match="other documents"):
-        make_report(engine, DOCUMENTS[:1], QUESTION, context)
+        make_report(engine, DOCUMENTS[:1], context)

@@ -10,10 +10,8 @@ from finch_integrations import (
     FinchEngine,
     InvalidInputError,
 )
-from finch_integrations.documents import prepare_documents
-from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.report import question_attention
-from tests.tiny import make_model
+from tests.tiny import make_input, make_model
 
 DOCUMENTS = [
     Document("Rope one and two. " * 6 + "The lamp oil is here. ", id="a.md"),
@@ -24,19 +22,20 @@ QUESTION = "Where is the lamp oil?"
 
 def eager_attention(engine, chunk_length):
     """All weights from one plain forward per chunk, then the question's rows."""
-    prompt = build_prompt(engine.backbone.tokenizer, prepare_documents(DOCUMENTS), QUESTION)
+    inputs = make_input(DOCUMENTS, QUESTION)
+    prefix, documents, window = inputs.frame.prefix, inputs.tokens.ids, inputs.frame.window
     model = make_model("llama")
     model.set_attn_implementation("eager")
-    first, guide, found = len(prompt.prefix), prompt.guide, []
-    for start in range(0, len(prompt.documents), chunk_length):
-        chunk = prompt.documents[start : start + chunk_length]
+    first, found = len(prefix), []
+    for start in range(0, len(documents), chunk_length):
+        chunk = documents[start : start + chunk_length]
         with torch.inference_mode():
             output = model(
-                input_ids=torch.tensor([[*prompt.prefix, *chunk, *guide.ids]]),
+                input_ids=torch.tensor([[*prefix, *chunk, *window.ids]]),
                 output_attentions=True,
             )
         weights = torch.stack(output.attentions)[:, 0]  # [layers, H, N, N]
-        found.append(weights[:, :, -guide.rows :, first : first + len(chunk)].mean(dim=(1, 2)))
+        found.append(weights[:, :, -window.length :, first : first + len(chunk)].mean(dim=(1, 2)))
     return torch.cat(found, dim=1)
 
 
@@ -52,7 +51,7 @@ def test_it_is_the_models_own_attention(engine, chunk_length):
 def test_its_columns_are_the_document_tokens_of_a_context(engine):
     context = engine.compress(DOCUMENTS, QUESTION, target_size=40)
     attention = question_attention(engine, DOCUMENTS, QUESTION)
-    assert attention.shape == (2, sum(share.tokens for share in context.documents))
+    assert attention.shape == (2, sum(share.tokens for share in context.document_shares))
 
 
 def test_the_engines_own_chunk_length_counts(model, tokenizer, engine):

@@ -16,6 +16,10 @@ from transformers import (
     SmolLM3Config,
 )
 
+from finch_integrations.documents import prepare_documents
+from finch_integrations.engine import model_input as inputs
+from finch_integrations.engine.prompt import Prompt
+
 CONFIGS = {
     "gemma3_text": Gemma3TextConfig,
     "granite": GraniteConfig,
@@ -112,6 +116,15 @@ def make_tokenizer(chat_template=CHATML, *, merges=()):
     tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
     tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def make_input(documents, question="Why?", tokenizer=None, **prompt):
+    """Documents and question in a tokenizer's tokens, as every method reads them."""
+    return inputs.make_input(
+        tokenizer or make_tokenizer(),
+        prepare_documents(documents),
+        Prompt(question=question, **prompt),
+    )
 
 
 def text_of(length, seed=0):

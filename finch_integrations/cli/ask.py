@@ -71,7 +71,6 @@ def run_ask(options: AskOptions) -> None:
             page = make_report(
                 engine,
                 answer.documents,
-                options.question,
                 answer.report.context,
                 answer=answer.text,
             )

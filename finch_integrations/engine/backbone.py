@@ -14,6 +14,7 @@ from torch import Tensor
 
 from finch_integrations.engine.attention import Record, observe_attention
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, repeat_cache
+from finch_integrations.engine.chunks import chunks_of
 from finch_integrations.engine.support import inspect_model
 from finch_integrations.errors import ConfigurationError, UnsupportedModelError
 
@@ -74,11 +75,18 @@ class Backbone:
             digest.update(str(weight.detach().flatten()[:4].float().tolist()).encode())
         return f"{facts['model_type']}-{digest.hexdigest()[:16]}"
 
+    @cached_property
+    def vocabulary(self) -> str:
+        """Identifies the tokenizer: tokens of another one mean something else."""
+        tokens = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        digest = hashlib.sha256(json.dumps(tokens).encode())
+        return digest.hexdigest()[:16]
+
     @torch.inference_mode()
     def forward(
         self, ids: Sequence[int], cache: KVCache, *, rows: int = 0, record: Record | None = None
     ) -> Tensor:
-        """Feed tokens behind the cache, which grows by them.
+        """Feed tokens after the cache, which grows by them.
 
         Args:
             ids: Tokens to feed.
@@ -92,11 +100,8 @@ class Backbone:
         Raises:
             UnsupportedModelError: With `record`: not all layers see all tokens.
         """
-        if record and self.spec.sliding:
-            raise UnsupportedModelError(
-                "attention cannot be observed in this model: some of its layers see a sliding "
-                f"window of {self.spec.sliding} tokens only"
-            )
+        if record and (reason := self.spec.lacks.get("observe_attention")):
+            raise UnsupportedModelError(f"attention cannot be observed in this model: {reason}")
         watching = observe_attention(self.model, rows=rows, record=record) if record else None
         return self._run([ids], cache, rows=1, watching=watching)[0, -1].float()
 
@@ -104,7 +109,7 @@ class Backbone:
     def log_likelihoods(
         self, sequences: Sequence[Sequence[int]], cache: KVCache, *, rows: int
     ) -> Tensor:
-        """How likely the last tokens of each sequence are, all behind the same cache.
+        """How likely the last tokens of each sequence are, all after the same cache.
 
         Args:
             sequences: Tokens of each, more than `rows`; B of them, as one batch.
@@ -116,7 +121,7 @@ class Backbone:
         """
         lengths = [len(ids) for ids in sequences]
         longest = max(lengths)
-        # Causal attention: padding behind a sequence changes nothing before it.
+        # Causal attention: padding after a sequence changes nothing before it.
         padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]
         first_row = min(lengths) - rows - 1
         batch = self._run(padded, repeat_cache(cache, len(sequences)), rows=longest - first_row)
@@ -137,7 +142,7 @@ class Backbone:
         rows: int,
         watching: AbstractContextManager[None] | None = None,
     ) -> Tensor:
-        """Feed B sequences of one length behind a cache of B; return the last rows' logits."""
+        """Feed B sequences of one length after a cache of B; return the last rows' logits."""
         start, device = cache_length(cache), self.device
         positions = torch.arange(start, start + len(batch[0]), device=device)
         # Held for one forward only, so streams over one model take turns token by token.
@@ -161,8 +166,8 @@ class Backbone:
 
     def prefill(self, ids: Sequence[int], cache: KVCache, chunk_length: int) -> Tensor:
         """Feed many tokens in chunks; return the logits after the last one."""
-        for start in range(0, len(ids), chunk_length):
-            logits = self.forward(ids[start : start + chunk_length], cache)
+        for _, chunk in chunks_of(ids, chunk_length):
+            logits = self.forward(chunk, cache)
         return logits
 
 

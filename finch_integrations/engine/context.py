@@ -1,8 +1,7 @@
-"""The compressed context: what a compression returns and an answer starts from."""
+"""The compressed context: what a compression returns and answers start from."""
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,23 +12,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finch_integrations.engine.cache import KVCache, cache_from_tensors, cache_tensors
+from finch_integrations.engine.prompt import Prompt, prompt_from
+from finch_integrations.engine.saving import saving, to_json
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.types import CompressionStats, DocumentShare, Excerpt
 
-_FORMAT = "finch-compressed-context-1"
+_FORMAT = "finch-compressed-context-2"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressedContext:
-    """Documents compressed under one question, ready to be answered from any number of times.
+    """Documents compressed under a question, ready to be asked it, or others, any number of times.
 
     Attributes:
         cache: Prefix and kept document tokens at positions 0, 1, 2, …; never changed.
-        suffix: Token ids of the question and the generation prompt, fed when answering.
-        prompt_tokens: Length of the prompt before compression.
+        prompt: The question they were compressed under and what else is around the documents.
         kept: For every layer, the kept positions in the document tokens, in the cache's order,
             [S, K].
-        documents: Per document, how much of it was kept.
+        document_shares: Per document, how much of it was kept.
         excerpts: The kept passages, in document order. Empty where everything was kept, and for
             methods that keep single tokens.
         stats: What the compression did.
@@ -37,13 +37,22 @@ class CompressedContext:
     """
 
     cache: KVCache
-    suffix: tuple[int, ...]
-    prompt_tokens: int
+    prompt: Prompt
     kept: tuple[Tensor, ...]
-    documents: tuple[DocumentShare, ...]
+    document_shares: tuple[DocumentShare, ...]
     excerpts: tuple[Excerpt, ...]
     stats: CompressionStats
     fingerprint: str
+
+    @property
+    def question(self) -> str:
+        """The question the documents were compressed under."""
+        return self.prompt.question
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt before compression, with the question it was compressed under."""
+        return self.stats.prefix_tokens + self.stats.document_tokens + self.stats.suffix_tokens
 
     @property
     def nbytes(self) -> int:
@@ -57,29 +66,22 @@ class CompressedContext:
         process. Of the documents' texts only the excerpts are stored.
 
         Raises:
-            InvalidInputError: The folder does not exist.
+            InvalidInputError: The folder does not exist, or variables of the chat template cannot
+                be written as JSON.
         """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise InvalidInputError(
-                f"there is no folder {path.parent} to save the context in. Make it first"
-            )
         tensors = cache_tensors(self.cache)
         # Layers may share one tensor, which the format cannot express.
         tensors |= {f"kept.{number}": kept.clone() for number, kept in enumerate(self.kept)}
         facts = {
-            "suffix": self.suffix,
-            "prompt_tokens": self.prompt_tokens,
-            "documents": [asdict(share) for share in self.documents],
+            "prompt": asdict(self.prompt),
+            "document_shares": [asdict(share) for share in self.document_shares],
             "excerpts": [asdict(excerpt) for excerpt in self.excerpts],
             "stats": asdict(self.stats),
             "fingerprint": self.fingerprint,
         }
-        # The temporary file lies beside the target, so that the rename is atomic.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-            draft = Path(folder) / "draft"
-            save_file(tensors, draft, metadata={"format": _FORMAT, "facts": json.dumps(facts)})
-            os.replace(draft, path)
+        metadata = {"format": _FORMAT, "facts": to_json(facts, "the context")}
+        with saving(Path(path), "the context") as draft:
+            save_file(tensors, draft, metadata=metadata)
 
 
 def load_context(
@@ -110,10 +112,9 @@ def load_context(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return CompressedContext(
             cache=cache_from_tensors(tensors, devices),
-            suffix=tuple(facts["suffix"]),
-            prompt_tokens=facts["prompt_tokens"],
+            prompt=prompt_from(facts["prompt"]),
             kept=tuple(tensors[f"kept.{number}"] for number in range(len(devices))),
-            documents=tuple(DocumentShare(**share) for share in facts["documents"]),
+            document_shares=tuple(DocumentShare(**share) for share in facts["document_shares"]),
             excerpts=tuple(Excerpt(**excerpt) for excerpt in facts["excerpts"]),
             stats=CompressionStats(**facts["stats"]),
             fingerprint=facts["fingerprint"],

@@ -1,44 +1,48 @@
 """FinchEngine: the engine's public face."""
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import make_plan, plan_extraction, scoring_chunk_length
-from finch_integrations.engine.cache import cache_bytes, cache_length
+from finch_integrations.engine.budget import check_answer_fits, target_tokens
+from finch_integrations.engine.chat import build_chat
 from finch_integrations.engine.context import CompressedContext
-from finch_integrations.engine.excerpts import find_excerpts
+from finch_integrations.engine.encoding import encode_selection
+from finch_integrations.engine.evicting import evict_tokens
 from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
-from finch_integrations.engine.methods import RATINGS, Rate, get_method, keep_everything
-from finch_integrations.engine.methods.passages import choose, encode_choice
-from finch_integrations.engine.prompt import (
-    INSTRUCTION,
-    DocumentSpan,
-    Prompt,
-    build_chat,
-    build_prompt,
+from finch_integrations.engine.methods import (
+    SEGMENT_SCORERS,
+    Method,
+    PassageMethod,
+    TokenMethod,
+    check_method,
+    get_method,
 )
-from finch_integrations.engine.segments import Segment, translate_segments
+from finch_integrations.engine.model_input import ModelInput, make_input
+from finch_integrations.engine.progress import ProgressTracker
+from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
+from finch_integrations.engine.selecting import select_everything, select_passages
+from finch_integrations.engine.selection import Selection
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
     CompressionProgress,
-    CompressionStats,
     Document,
-    DocumentShare,
     Excerpt,
     GenerationResponse,
     Message,
 )
+
+Documents = Iterable[Document | str | Mapping[str, Any]]
+Progress = Callable[[CompressionProgress], None]
 
 
 class FinchEngine:
@@ -146,29 +150,122 @@ class FinchEngine:
             raise ConfigurationError("this engine has been closed. Make a new one")
         return self._backbone
 
-    def compress(
+    @property
+    def window(self) -> int:
+        """Positions that the model can tell apart, in tokens: prompt and answer together."""
+        return self.backbone.spec.window
+
+    def count_tokens(self, text: str) -> int:
+        """Length of a text in the model's tokens."""
+        tokenizer = self.backbone.tokenizer
+        return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def count_chat_tokens(
         self,
-        documents: Iterable[Document | str | Mapping[str, Any]],
-        query: str,
+        messages: Sequence[Message],
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Length of a chat in the model's tokens; arguments and errors as for `chat`."""
+        tokenizer = self.backbone.tokenizer
+        return len(build_chat(tokenizer, messages, chat_template_kwargs=chat_template_kwargs))
+
+    def select(
+        self,
+        documents: Documents,
+        question: str,
         *,
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
         chat_template_kwargs: Mapping[str, Any] | None = None,
-        progress: Callable[[CompressionProgress], None] | None = None,
+        progress: Progress | None = None,
+        **overrides: Any,
+    ) -> Selection:
+        """Choose the passages that matter to a question, without encoding them.
+
+        A selection is plain data: `encode` makes a cache of it, here or in another process, and
+        its excerpts are text for any other model. The window limits only what is read at a time,
+        not how much is chosen. Documents that fit the budget are kept whole and not read.
+
+        Args:
+            documents: As for `compress`.
+            question: The question.
+            system: As for `compress`.
+            history: As for `compress`.
+            instruction: As for `compress`.
+            chat_template_kwargs: As for `compress`.
+            progress: Called after every chunk.
+            overrides: Fields of `CompressionConfig` to change for this call.
+
+        Raises:
+            InvalidInputError: Documents, question or messages are unusable.
+            ConfigurationError: An option is unknown or wrong, or the method keeps no passages.
+            ContextTooLongError: The question leaves the window no room to read, or a byte budget
+                is too small.
+            UnsupportedModelError: The model lacks what the method needs.
+        """
+        config, method = self._configure(overrides)
+        if not isinstance(method, PassageMethod):
+            raise ConfigurationError(
+                f"the method {config.method!r} keeps single tokens, not passages. "
+                f"Use one of {', '.join(SEGMENT_SCORERS)}"
+            )
+        prompt = _prompt(question, system, history, instruction, chat_template_kwargs)
+        inputs = make_input(self.backbone.tokenizer, prepare_documents(documents), prompt)
+        target = target_tokens(config, self.backbone.spec, inputs.frame, len(inputs.tokens))
+        return self._select(inputs, target, method, config, ProgressTracker(progress))
+
+    def encode(
+        self, selection: Selection, *, progress: Progress | None = None
+    ) -> CompressedContext:
+        """Read a selection into a KV cache.
+
+        Args:
+            selection: From `select`, of this engine or of one with the same tokenizer.
+            progress: Called after every chunk.
+
+        Raises:
+            InvalidInputError: The selection was made with another tokenizer.
+            ContextTooLongError: It does not fit the model's window.
+            UnsupportedModelError: It reaches past the range in which longrope can be used.
+        """
+        backbone = self.backbone
+        if selection.vocabulary != backbone.vocabulary:
+            raise InvalidInputError(
+                "this selection was made with another tokenizer than this engine's. Select again "
+                "with this engine; one with the other model can be its scorer"
+            )
+        frame = build_frame(backbone.tokenizer, selection.prompt)
+        total, target = selection.stats.document_tokens, len(selection.token_ids)
+        check_answer_fits(backbone.spec, frame, total, target)
+        tracker = ProgressTracker(progress)
+        return encode_selection(backbone, selection, frame, self.compression.chunk_length, tracker)
+
+    def compress(
+        self,
+        documents: Documents,
+        question: str,
+        *,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        instruction: str = INSTRUCTION,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
         **overrides: Any,
     ) -> CompressedContext:
         """Compress documents into a KV cache, guided by a question.
 
-        Documents that fit the budget are kept whole. An exception raised by `progress` cancels
-        the compression and reaches the caller.
+        For methods that keep passages this is `encode(select(…))`. Documents that fit the budget
+        are kept whole: the answer is then the plain prompt's. An exception raised by `progress`
+        cancels the compression and reaches the caller.
 
         Args:
             documents: `Document`s, strings, or mappings with the fields of `Document`.
-            query: The question; also the end of the prompt the answer starts from.
+            question: The question; also the end of the prompt the answer starts from.
             system: System text, kept verbatim.
             history: Earlier user and assistant turns, kept verbatim.
-            instruction: Stands between the documents and the question.
+            instruction: Is between the documents and the question.
             chat_template_kwargs: Further variables for the chat template.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -177,111 +274,77 @@ class FinchEngine:
             InvalidInputError: Documents, question or messages are unusable.
             ConfigurationError: An option is unknown or wrong.
             ContextTooLongError: Prompt and budget do not fit the model's window.
-            UnsupportedModelError: They reach past the range in which longrope can be used.
+            UnsupportedModelError: The model lacks what the method needs, or the prompt reaches
+                past the range in which longrope can be used.
         """
         backbone = self.backbone
-        config = with_overrides(self.compression, overrides)
-        method = get_method(config.method, backbone.spec)
-        checked = prepare_documents(documents)
-        started = time.perf_counter()
-        prompt = build_prompt(
-            backbone.tokenizer,
-            checked,
-            query,
-            system=system,
-            history=history,
-            instruction=instruction,
-            chat_template_kwargs=chat_template_kwargs,
-        )
-        plan = make_plan(prompt, backbone.spec, config)
-        rate = RATINGS.get(config.method)
-        if plan.target == len(prompt.documents):
-            method, rate = keep_everything, None
-        watch = _Watch(len(prompt.documents), started, progress)
-        if self.scorer and rate:
-            # The longest cache of this model is the one that comes out.
-            rated = _rate_by(self.scorer.backbone, rate, prompt, checked, config, watch)
-            choice = choose(*rated, plan.target)
-            prefix = backbone.encode(prompt.prefix, plan.chunk_length)
-            compressed = encode_choice(backbone, prompt, plan, prefix, choice)
-        else:
-            compressed = method(backbone, prompt, plan, config, watch.chunk_done)
-        return CompressedContext(
-            cache=compressed.cache,
-            suffix=prompt.suffix,
-            prompt_tokens=len(prompt),
-            kept=compressed.kept,
-            documents=_shares(checked, prompt.spans, compressed.kept),
-            excerpts=find_excerpts(prompt, checked, c) if (c := compressed.choice) else (),
-            stats=CompressionStats(
-                document_tokens=len(prompt.documents),
-                kept_tokens=plan.target,
-                prefix_tokens=len(prompt.prefix),
-                suffix_tokens=len(prompt.suffix),
-                peak_kv_tokens=max(watch.peak, cache_length(compressed.cache)),
-                kv_bytes=cache_bytes(compressed.cache),
-                seconds=time.perf_counter() - started,
-            ),
-            fingerprint=backbone.fingerprint,
-        )
+        config, method = self._configure(overrides)
+        prompt = _prompt(question, system, history, instruction, chat_template_kwargs)
+        inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
+        total = len(inputs.tokens)
+        target = target_tokens(config, backbone.spec, inputs.frame, total)
+        check_answer_fits(backbone.spec, inputs.frame, total, target)
+        tracker = ProgressTracker(progress)
+        if isinstance(method, TokenMethod) and target < total:
+            return evict_tokens(backbone, inputs, target, method, config, tracker)
+        selection = self._select(inputs, target, method, config, tracker)
+        # Where documents were read, that was the long part, and progress is complete.
+        encoding = ProgressTracker(progress if selection.complete else None)
+        return encode_selection(backbone, selection, inputs.frame, config.chunk_length, encoding)
 
-    def extract(
-        self,
-        documents: Iterable[Document | str | Mapping[str, Any]],
-        query: str,
-        *,
-        progress: Callable[[CompressionProgress], None] | None = None,
-        **overrides: Any,
-    ) -> tuple[Excerpt, ...]:
+    def extract(self, documents: Documents, question: str, **options: Any) -> tuple[Excerpt, ...]:
         """Shorten documents to the passages that matter, as text, for any other model.
 
-        The passages that `compress` would keep, in document order. Together they have
-        `target_size` tokens of this engine's model, or the budget given instead.
-
         Args:
-            documents: As for `compress`.
-            query: The question.
-            progress: Called after every chunk.
-            overrides: Fields of `CompressionConfig` to change for this call.
+            documents: As for `select`.
+            question: The question.
+            options: As for `select`, which also says what is raised.
 
-        Raises:
-            InvalidInputError: Documents or question are unusable.
-            ConfigurationError: An option is unknown or wrong, or the method keeps no passages.
-            ContextTooLongError: Question and budget do not fit the model's window.
+        Returns:
+            The excerpts of `select`, in document order.
         """
-        backbone = self.backbone
-        config = with_overrides(self.compression, overrides)
-        get_method(config.method, backbone.spec)
-        rate = RATINGS.get(config.method)
-        if rate is None:
-            raise ConfigurationError(
-                f"the method {config.method!r} keeps single tokens, not passages. "
-                f"Use one of {', '.join(RATINGS)}"
-            )
-        checked = prepare_documents(documents)
-        started = time.perf_counter()
-        prompt = build_prompt(backbone.tokenizer, checked, query)
-        if not prompt.documents:
-            return ()  # a tiny text can merge with its surroundings: nothing to rate
-        plan = plan_extraction(prompt, backbone.spec, config)
-        watch = _Watch(len(prompt.documents), started, progress)
-        if self.scorer:
-            rated = _rate_by(self.scorer.backbone, rate, prompt, checked, config, watch)
-        else:
-            prefix = backbone.encode(prompt.prefix, plan.chunk_length)
-            rated = rate(backbone, prompt, prefix, plan.chunk_length, watch.chunk_done)
-        return find_excerpts(prompt, checked, choose(*rated, plan.target))
+        return self.select(documents, question, **options).excerpts
 
-    def stream(self, context: CompressedContext, **overrides: Any) -> Iterator[GenerationResponse]:
+    def _configure(self, overrides: Mapping[str, Any]) -> tuple[CompressionConfig, Method]:
+        """Look up the method, and make sure that this model has what it needs, if it is to read."""
+        config = with_overrides(self.compression, overrides)
+        method = get_method(config.method)
+        if self.scorer is None or isinstance(method, TokenMethod):
+            check_method(config.method, self.backbone.spec)
+        return config, method
+
+    def _select(
+        self,
+        inputs: ModelInput,
+        target: int,
+        method: Method,
+        config: CompressionConfig,
+        tracker: ProgressTracker,
+    ) -> Selection:
+        if target == len(inputs.tokens):
+            return select_everything(self.backbone, inputs, tracker)
+        assert isinstance(method, PassageMethod), "token methods do not select"
+        scorer = self.scorer.backbone if self.scorer is not None else None
+        if scorer is not None:
+            check_method(config.method, scorer.spec)
+        return select_passages(
+            self.backbone, inputs, target, method, config, tracker, scorer=scorer
+        )
+
+    def stream(
+        self, context: CompressedContext, *, question: str | None = None, **overrides: Any
+    ) -> Iterator[GenerationResponse]:
         """Answer from a compressed context, piece by piece.
 
         Args:
-            context: From `compress` or `load_context`; stays as it is.
+            context: From `compress`, `encode` or `load_context`; stays as it is.
+            question: Another question to ask of the same compressed documents. What it needs may
+                have been left out under the first one. Default: the context's own.
             overrides: Fields of `SamplingParams` to change for this call.
 
         Raises:
             ConfigurationError: An option is unknown or wrong.
-            InvalidInputError: The context belongs to another model.
+            InvalidInputError: The context belongs to another model, or the question is unusable.
             ContextTooLongError: The window has no room for a new token.
         """
         backbone = self.backbone
@@ -291,11 +354,15 @@ class FinchEngine:
                 f"this context was compressed with another model ({context.fingerprint}) than "
                 f"the engine's ({backbone.fingerprint}). Compress again with this engine"
             )
-        return stream_generate(backbone, context, params)
+        prompt = context.prompt if question is None else replace(context.prompt, question=question)
+        suffix = build_frame(backbone.tokenizer, prompt).suffix
+        return stream_generate(backbone, context, suffix, params)
 
-    def generate(self, context: CompressedContext, **overrides: Any) -> GenerationResponse:
+    def generate(
+        self, context: CompressedContext, *, question: str | None = None, **overrides: Any
+    ) -> GenerationResponse:
         """Answer from a compressed context at once; arguments and errors as for `stream`."""
-        return join_responses(self.stream(context, **overrides))
+        return join_responses(self.stream(context, question=question, **overrides))
 
     def chat(
         self,
@@ -346,74 +413,17 @@ class FinchEngine:
         self.close()
 
 
-class _Watch:
-    """Follow a compression: remember the longest cache, report progress."""
-
-    def __init__(
-        self,
-        total: int,
-        started: float,
-        progress: Callable[[CompressionProgress], None] | None,
-    ) -> None:
-        self.total = total
-        self._started = started
-        self._progress = progress
-        self.peak = 0
-
-    def chunk_done(self, seen: int, kv_tokens: int) -> None:
-        self.peak = max(self.peak, kv_tokens)
-        if self._progress is not None:
-            self._progress(
-                CompressionProgress(
-                    tokens=seen,
-                    total_tokens=self.total,
-                    seconds=time.perf_counter() - self._started,
-                )
-            )
-
-
-def _rate_by(
-    scorer: Backbone,
-    rate: Rate,
-    prompt: Prompt,
-    documents: Sequence[Document],
-    config: CompressionConfig,
-    watch: _Watch,
-) -> tuple[list[Segment], Tensor]:
-    """Let another model rate the documents.
-
-    Progress is counted in its tokens; its caches are not watched.
-
-    Returns:
-        The segments, in the tokens of `prompt`, and their scores, [number of segments].
-    """
-    get_method(config.method, scorer.spec)
-    theirs = build_prompt(scorer.tokenizer, documents, prompt.question)
-    length = scoring_chunk_length(theirs, scorer.spec, config)
-    watch.total = len(theirs.documents)
-    prefix = scorer.encode(theirs.prefix, length)
-    segments, scores = rate(
-        scorer, theirs, prefix, length, lambda seen, _: watch.chunk_done(seen, 0)
-    )
-    return translate_segments(segments, theirs, prompt), scores
-
-
-def _shares(
-    documents: Sequence[Document], spans: Sequence[DocumentSpan], kept: Sequence[Tensor]
-) -> tuple[DocumentShare, ...]:
-    """Count each document's kept tokens, averaged over layers and selections."""
-    positions = torch.cat([layer.flatten() for layer in kept])
-    selections = sum(layer.shape[0] for layer in kept)
-    borders = torch.tensor([span.start for span in spans] + [spans[-1].end])
-    # A document's tokens are those that lie behind its start and before the next one's.
-    owner = torch.bucketize(positions, borders[1:], right=True)
-    counts = torch.bincount(owner, minlength=len(documents)) / selections
-    return tuple(
-        DocumentShare(
-            id=str(document.id),
-            title=document.title,
-            tokens=span.end - span.start,
-            kept_tokens=float(count),
-        )
-        for document, span, count in zip(documents, spans, counts.tolist(), strict=True)
+def _prompt(
+    question: str,
+    system: str | None,
+    history: Sequence[Message],
+    instruction: str,
+    chat_template_kwargs: Mapping[str, Any] | None,
+) -> Prompt:
+    return Prompt(
+        question=question,
+        system=system,
+        history=tuple(history),
+        instruction=instruction,
+        chat_template_kwargs=dict(chat_template_kwargs or {}),
     )

@@ -1,29 +1,30 @@
-"""From kept tokens back to passages of the documents' own text."""
+"""From kept segments back to passages of the documents' own text."""
 
 from collections.abc import Sequence
 
-from finch_integrations.engine.methods.base import Choice
-from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.document_tokens import DocumentTokens
+from finch_integrations.engine.segments import Segment
 from finch_integrations.types import Document, Excerpt
 
 
 def find_excerpts(
-    prompt: Prompt, documents: Sequence[Document], choice: Choice
+    documents: Sequence[Document], tokens: DocumentTokens, kept: Sequence[Segment]
 ) -> tuple[Excerpt, ...]:
-    """Return the kept part of every segment, in document order.
+    """Return the text of kept segments, in document order.
 
-    Headings that were put in front of a document's text are not part of it and left out.
+    Headings that were put before a document's text are not part of it and left out.
+
+    Args:
+        documents: With their ids.
+        tokens: Their tokens.
+        kept: What was kept, with its scores.
     """
-    kept = set(choice.kept.tolist())
-    offsets = (*prompt.offsets, len(prompt.text))
     excerpts = []
-    for segment, score in zip(choice.segments, choice.scores.tolist(), strict=True):
-        # Only the end of a segment can be missing.
-        length = sum(token in kept for token in range(segment.start, segment.end))
+    for segment in sorted(kept, key=lambda segment: segment.start):
         document = documents[segment.document]
-        text_start = prompt.spans[segment.document].text_start
+        text_start = tokens.spans[segment.document].text_start
         first, last = (
-            max(0, offsets[token] - text_start) for token in (segment.start, segment.start + length)
+            max(0, tokens.offset(token) - text_start) for token in (segment.start, segment.end)
         )
         text = document.text[first:last].rstrip()
         first += len(text) - len(text.lstrip())
@@ -34,7 +35,7 @@ def find_excerpts(
                     start=first,
                     end=first + len(text),
                     text=text,
-                    score=score,
+                    score=segment.score,
                 )
             )
     return tuple(excerpts)

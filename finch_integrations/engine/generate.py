@@ -18,7 +18,7 @@ _PREFILL_LENGTH = 1024
 def generate_step(
     backbone: Backbone, cache: KVCache, ids: Sequence[int], sampler: Sampler
 ) -> Iterator[int]:
-    """Feed `ids` behind the cache, then yield token after token without end; the cache grows."""
+    """Feed `ids` after the cache, then yield token after token without end; the cache grows."""
     logits = backbone.prefill(ids, cache, _PREFILL_LENGTH)
     while True:
         token = sampler(logits)
@@ -27,23 +27,31 @@ def generate_step(
 
 
 def stream_generate(
-    backbone: Backbone, context: CompressedContext, params: SamplingParams
+    backbone: Backbone, context: CompressedContext, suffix: Sequence[int], params: SamplingParams
 ) -> Iterator[GenerationResponse]:
     """Answer from a compressed context, which stays as it is; pieces as from `stream_tokens`.
+
+    Args:
+        backbone: The model.
+        context: Compressed for it.
+        suffix: Token ids of instruction, question and generation prompt.
+        params: How to decode.
 
     Raises:
         ContextTooLongError: The window has no room for a single new token.
     """
     cache = share_cache(context.cache)
-    room = backbone.spec.window - cache_length(cache) - len(context.suffix)
+    room = backbone.spec.window - cache_length(cache) - len(suffix)
     if room < 1:
         raise window_error(
             backbone.spec,
             f"the compressed context ({cache_length(cache)} tokens) and the question "
-            f"({len(context.suffix)}) fill the model's window of {backbone.spec.window} tokens. "
+            f"({len(suffix)}) fill the model's window of {backbone.spec.window} tokens. "
             "Compress to a smaller target_size",
         )
-    yield from stream_tokens(backbone, cache, context.suffix, context.prompt_tokens, params)
+    stats = context.stats
+    prompt_tokens = stats.prefix_tokens + stats.document_tokens + len(suffix)
+    yield from stream_tokens(backbone, cache, suffix, prompt_tokens, params)
 
 
 def stream_chat(
@@ -71,7 +79,7 @@ def stream_tokens(
     prompt_tokens: int,
     params: SamplingParams,
 ) -> Iterator[GenerationResponse]:
-    """Feed `ids` behind the cache, which grows, and turn what the model says into text.
+    """Feed `ids` after the cache, which grows, and turn what the model says into text.
 
     One piece per token, so that closing the iterator stops the decoding at the next one; its text
     is empty while it could still change. The last piece has a finish reason.

@@ -3,41 +3,49 @@
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.document_tokens import DocumentTokens
 
-# Ends behind the whitespace or line break, so that a segment starts with its first word.
+# Ends after the whitespace or line break, so that a segment starts with its first word.
 _SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])|\n+""")
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of document tokens, [start, end), of the document with the number `document`."""
+    """A run of document tokens.
+
+    Attributes:
+        start: Its first token among the document tokens.
+        end: The one after its last token.
+        document: The number of its document.
+        score: How much it matters to the question, once it has been rated.
+    """
 
     start: int
     end: int
     document: int
+    score: float = field(default=0.0, compare=False)
 
     @property
     def middle(self) -> float:
-        """Where its middle lies among the document tokens."""
+        """Where its middle is among the document tokens."""
         return (self.start + self.end) / 2
 
     def __len__(self) -> int:
         return self.end - self.start
 
 
-def split_segments(prompt: Prompt, *, shortest: int, longest: int) -> list[Segment]:
+def split_segments(documents: DocumentTokens, *, shortest: int, longest: int) -> list[Segment]:
     """Cut the document tokens into segments that follow each other without a gap.
 
     Sentences are put together until they have `shortest` tokens, as long as they stay within
     `longest`; one that is longer is cut into even pieces.
     """
-    cuts = [_token_at(prompt, match.end()) for match in _SENTENCE_END.finditer(prompt.text)]
+    cuts = [documents.token_at(match.end()) for match in _SENTENCE_END.finditer(documents.text)]
     segments: list[Segment] = []
-    for number, span in enumerate(prompt.spans):
+    for number, span in enumerate(documents.spans):
         inside = cuts[bisect_right(cuts, span.start) : bisect_left(cuts, span.end)]
         start = previous = span.start
         for end in (*inside, span.end):
@@ -51,14 +59,6 @@ def split_segments(prompt: Prompt, *, shortest: int, longest: int) -> list[Segme
     return segments
 
 
-def _token_at(prompt: Prompt, character: int) -> int:
-    """The first token that starts at or reaches over a character."""
-    # Several tokens may share one character and then have the same offset.
-    token = bisect_left(prompt.offsets, character)
-    following = prompt.offsets[token] if token < len(prompt.offsets) else len(prompt.text)
-    return token - 1 if token and following > character else token
-
-
 def _even_pieces(segment: Segment, longest: int) -> list[Segment]:
     count = -(-len(segment) // longest)
     borders = [segment.start + len(segment) * i // count for i in range(count + 1)]
@@ -66,19 +66,19 @@ def _even_pieces(segment: Segment, longest: int) -> list[Segment]:
 
 
 def translate_segments(
-    segments: Sequence[Segment], source: Prompt, target: Prompt
+    segments: Sequence[Segment], source: DocumentTokens, target: DocumentTokens
 ) -> list[Segment]:
-    """The same passages in the tokens of another model's prompt over the same documents.
+    """The same passages of the same documents in another tokenizer's tokens.
 
     A passage that begins and ends inside one of its tokens has no token of its own there.
     """
     starts = [
         target.spans[segment.document].start
         if segment.start == source.spans[segment.document].start
-        else _token_at(target, source.offsets[segment.start])
+        else target.token_at(source.offsets[segment.start])
         for segment in segments
     ]
-    ends = [*starts[1:], len(target.documents)]
+    ends = [*starts[1:], len(target)]
     return [
         Segment(start, end, segment.document)
         for segment, start, end in zip(segments, starts, ends, strict=True)
@@ -88,7 +88,7 @@ def translate_segments(
 def neighbourhoods(segments: Sequence[Segment], reach: int) -> list[tuple[int, int]]:
     """For each segment, the segments of its document around it: [first, end).
 
-    Those whose middle lies at most `reach` tokens from its own.
+    Those whose middle is at most `reach` tokens from its own.
     """
     middles = [segment.middle for segment in segments]
     documents = [segment.document for segment in segments]

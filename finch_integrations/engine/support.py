@@ -1,7 +1,8 @@
 """Which models the engine can compress for, and the facts about one that it needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +22,10 @@ ARCHITECTURES = (
 )
 ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
 
+# What a method may need of a model. `observe_attention`: see what the question attends to in every
+# layer. `move_keys`: put cached tokens at other positions.
+Capability = Literal["observe_attention", "move_keys"]
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -33,10 +38,9 @@ class ModelSpec:
             frequencies stay the same.
         rope_type: As transformers calls it.
         kv_bytes_per_token: Size of one token's keys and values over all layers.
-        inv_freq: Inverse rope frequencies, float32, [R/2]; empty with `sliding`.
+        inv_freq: Inverse rope frequencies, float32, [R/2]; empty where keys cannot be moved.
         rope_layers: For every layer, whether its keys are rotated.
-        sliding: Tokens that some layers see at most; 0 where all see everything. Only methods
-            that leave the attention to the model and move no keys can compress then.
+        lacks: The capabilities that it lacks, and why.
     """
 
     num_layers: int
@@ -46,7 +50,7 @@ class ModelSpec:
     kv_bytes_per_token: int
     inv_freq: Tensor
     rope_layers: tuple[bool, ...]
-    sliding: int = 0
+    lacks: Mapping[Capability, str]
 
 
 def inspect_model(model: Any) -> ModelSpec:
@@ -70,7 +74,7 @@ def inspect_model(model: Any) -> ModelSpec:
         kv_bytes_per_token=2 * num_layers * num_kv_heads * head_dim * model.dtype.itemsize,
         inv_freq=torch.empty(0) if sliding else _inverse_frequencies(model, rope["rope_type"]),
         rope_layers=_rope_layers(config, num_layers),
-        sliding=sliding,
+        lacks=_sliding_lacks(sliding) if sliding else {},
     )
 
 
@@ -104,6 +108,11 @@ def _sliding_window(config: Any) -> int:
     # as wide as the model's positions can never hide a key.
     everywhere = not layer_types and not unused and window < config.max_position_embeddings
     return int(window) if "sliding_attention" in layer_types or everywhere else 0
+
+
+def _sliding_lacks(window: int) -> dict[Capability, str]:
+    reason = f"some of its layers see a sliding window of {window} tokens only"
+    return {"observe_attention": reason, "move_keys": reason}
 
 
 def _rope_parameters(config: Any) -> dict[str, Any]:

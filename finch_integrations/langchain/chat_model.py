@@ -196,7 +196,7 @@ class ChatFinch(BaseChatModel):
         """Count the tokens of the model's prompt, documents uncompressed; loads the model."""
         if tools:
             raise NotImplementedError(NO_TOOLS)
-        from finch_integrations.engine.prompt import build_chat
+        from finch_integrations.engine.chat import build_chat
 
         turns = to_turns(messages)
         documents = [*handed_over(messages, None)[0], *(d for turn in turns for d in turn.blocks)]

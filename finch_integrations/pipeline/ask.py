@@ -134,7 +134,7 @@ def ask(
                 generation_tokens=piece.generation_tokens,
                 generation_seconds=time.perf_counter() - started,
                 compression=context.stats if context else None,
-                documents=context.documents if context else (),
+                documents=context.document_shares if context else (),
                 quotes=find_quotes(answer, request.documents),
                 excerpts=context.excerpts if context else (),
                 context=context if request.keep_context else None,

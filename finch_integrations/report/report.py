@@ -2,7 +2,6 @@
 
 import html
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.document_tokens import DocumentTokens, tokenize_documents
 from finch_integrations.engine.engine import FinchEngine
-from finch_integrations.engine.prompt import Prompt, build_prompt
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.storage import atomic_write
 from finch_integrations.types import Document, DocumentShare
 
 # Columns of the per-layer picture.
@@ -39,11 +39,8 @@ class Report:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page, atomically."""
-        path = Path(path)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-            draft = Path(folder) / "draft"
+        with atomic_write(Path(path)) as draft:
             draft.write_text(self.html, encoding="utf-8")
-            os.replace(draft, path)
 
     def _repr_html_(self) -> str:
         # A frame keeps the page's style and the notebook's apart.
@@ -71,7 +68,6 @@ class _Part:
 def make_report(
     engine: FinchEngine,
     documents: Iterable[Document | str | Mapping[str, Any]],
-    query: str,
     context: CompressedContext,
     *,
     answer: str | None = None,
@@ -81,7 +77,6 @@ def make_report(
     Args:
         engine: The engine that made the context.
         documents: As given to `compress`.
-        query: As given to `compress`.
         context: What `compress` returned.
         answer: Shown above, when given.
 
@@ -89,11 +84,11 @@ def make_report(
         InvalidInputError: The context belongs to other documents.
     """
     checked = prepare_documents(documents)
-    prompt = build_prompt(engine.backbone.tokenizer, checked, query)
+    tokens = tokenize_documents(engine.backbone.tokenizer, checked)
     ids = [document.id for document in checked]
     if (
-        len(prompt.documents) != context.stats.document_tokens
-        or [share.id for share in context.documents] != ids
+        len(tokens) != context.stats.document_tokens
+        or [share.id for share in context.document_shares] != ids
     ):
         raise InvalidInputError(
             "the context was made from other documents. Give those that were compressed"
@@ -101,8 +96,8 @@ def make_report(
     parts = [
         _Part(share, tuple(runs))
         for share, runs in zip(
-            context.documents,
-            _passages(checked, context) if context.excerpts else _tokens(prompt, context),
+            context.document_shares,
+            _passages(checked, context) if context.excerpts else _tokens(tokens, context),
             strict=True,
         )
     ]
@@ -114,7 +109,7 @@ def make_report(
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template("report.html.jinja").render(
-        question=query,
+        question=context.question,
         answer=answer,
         model=engine.backbone.name,
         stats=context.stats,
@@ -144,20 +139,19 @@ def _passages(documents: Sequence[Document], context: CompressedContext) -> Iter
         yield runs
 
 
-def _tokens(prompt: Prompt, context: CompressedContext) -> Iterator[list[_Run]]:
+def _tokens(tokens: DocumentTokens, context: CompressedContext) -> Iterator[list[_Run]]:
     """Colour every token by the share of layers (and KV heads) that kept it."""
-    total = len(prompt.documents)
+    total = len(tokens)
     selections = sum(len(layer) for layer in context.kept)
     positions = torch.cat([layer.flatten() for layer in context.kept])
     shares = torch.bincount(positions, minlength=total) / selections
     # In tenths, so that neighbours of nearly the same colour are one run.
     tenths = (shares * 10).ceil().int().tolist()
-    offsets = (*prompt.offsets, len(prompt.text))
-    for span in prompt.spans:
+    for span in tokens.spans:
         runs, start = [], span.start
         for token in range(span.start, span.end):
             if token + 1 == span.end or tenths[token + 1] != tenths[token]:
-                text = prompt.text[offsets[start] : offsets[token + 1]]
+                text = tokens.text_between(start, token + 1)
                 hint = f"kept in up to {tenths[token]}0 % of the layers" if tenths[token] else ""
                 runs.append(_Run(text, tenths[token] / 10, hint))
                 start = token + 1

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from finch_integrations import ContextTooLongError, FinchEngine, InvalidInputError
+from finch_integrations.engine.chat import build_chat
 from finch_integrations.engine.generate import join_responses
-from finch_integrations.engine.prompt import build_chat
 from tests.tiny import CHATML, make_model, make_tokenizer, text_of
 
 CHAT = [

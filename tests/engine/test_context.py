@@ -24,7 +24,7 @@ def test_a_loaded_context_answers_the_same(tmp_path, tokenizer, dtype, method):
     again = FinchEngine(make_model(dtype=dtype), tokenizer)  # as after a restart
     loaded = again.load_context(tmp_path / "context.safetensors")
     assert again.generate(loaded, max_new_tokens=20) == engine.generate(context, max_new_tokens=20)
-    assert (loaded.stats, loaded.documents) == (context.stats, context.documents)
+    assert (loaded.stats, loaded.document_shares) == (context.stats, context.document_shares)
     assert all(torch.equal(x, y) for x, y in zip(loaded.kept, context.kept, strict=True))
 
 
@@ -70,7 +70,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, engine, mo
     def disk_full(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("finch_integrations.engine.context.os.replace", disk_full)
+    monkeypatch.setattr("os.replace", disk_full)
     with pytest.raises(OSError, match="No space"):
         context.save(path)
     assert path.read_bytes() == before

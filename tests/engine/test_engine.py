@@ -32,7 +32,7 @@ def test_stats_and_shares_add_up(engine):
     cached = [layer.keys.shape[-2] for layer in context.cache.layers]
     assert cached == [stats.prefix_tokens + 90] * 2
     assert context.nbytes == stats.kv_bytes == 2 * 2 * 2 * cached[0] * 16 * 4
-    a, b = context.documents
+    a, b = context.document_shares
     assert (a.id, a.tokens, b.id, b.tokens) == ("a", 402, "b", 200)  # a's separator is a's
     assert a.kept_tokens + b.kept_tokens == pytest.approx(90)
     by_hand = sum((layer < 402).sum().item() for layer in context.kept) / 2

@@ -12,13 +12,10 @@ from finch_integrations import (
     FinchEngine,
     InvalidInputError,
 )
-from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.excerpts import find_excerpts
-from finch_integrations.engine.methods.base import Choice
 from finch_integrations.engine.methods.passages import take_best
-from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.segments import split_segments
-from tests.tiny import make_model, make_tokenizer
+from tests.tiny import make_input, make_model, make_tokenizer
 
 DOCUMENTS = [
     Document("  One sentence is here. Another one is there. " * 4, id="a", title="A title"),
@@ -27,13 +24,11 @@ DOCUMENTS = [
 
 
 def excerpts_of(documents, scores, budget, *, shortest=1, longest=60):
-    documents = prepare_documents(documents)
-    prompt = build_prompt(make_tokenizer(), documents, "Why?")
-    segments = split_segments(prompt, shortest=shortest, longest=longest)
+    inputs = make_input(documents)
+    segments = split_segments(inputs.tokens, shortest=shortest, longest=longest)
     scores = torch.tensor((scores * len(segments))[: len(segments)], dtype=torch.float)
-    chosen = take_best(segments, scores, min(budget, len(prompt.documents)))
-    kept = torch.tensor([token for s in chosen for token in range(s.start, s.end)])
-    return find_excerpts(prompt, documents, Choice(kept, segments, scores))
+    kept = take_best(segments, scores, min(budget, len(inputs.tokens)))
+    return find_excerpts(inputs.documents, inputs.tokens, kept)
 
 
 def test_passages_are_named_by_their_place_in_the_text():
@@ -85,14 +80,21 @@ def test_a_context_has_the_passages_that_are_in_its_cache(engine):
     assert context.excerpts == engine.extract(DOCUMENTS, "What is said?", target_size=120)
 
 
-@pytest.mark.parametrize("method", ["likelihood", "contrast"])
-def test_a_document_may_have_no_token_of_its_own(method):
-    """Tokenizers merge a full stop with the blank line behind it, which is kept anyway."""
+def test_a_document_has_tokens_of_its_own_whatever_comes_after_it():
+    """Some tokenizers merge a full stop with the blank line after it."""
     tokenizer = make_tokenizer(merges=[("Ċ", "Ċ"), (".", "ĊĊ")])
     engine = FinchEngine(make_model(vocab_size=260), tokenizer)
-    stats = engine.compress(["."], "What?", method=method).stats
-    assert (stats.document_tokens, stats.kept_tokens, stats.compression_ratio) == (0, 0, 0)
-    assert engine.extract(["."], "What?", method=method) == ()
+    assert len(tokenizer(".\n\n").input_ids) == 1
+    stats = engine.compress([".", "."], "What?").stats
+    assert (stats.document_tokens, stats.kept_tokens, stats.compression_ratio) == (3, 3, 0)
+    assert [excerpt.text for excerpt in engine.extract([".", "."], "What?")] == [".", "."]
+
+
+def test_documents_that_fit_are_extracted_whole_without_reading_them(engine):
+    engine.backbone.model.register_forward_pre_hook(lambda *_: pytest.fail("nothing is read"))
+    first, second = engine.extract(DOCUMENTS, "What?", target_size=5000)
+    assert (first.text, first.start) == (DOCUMENTS[0].text.strip(), 2)
+    assert (second.text, second.end) == (DOCUMENTS[1].text.strip(), len(DOCUMENTS[1].text) - 2)
 
 
 def test_the_papers_method_has_no_passages(engine):

@@ -5,40 +5,42 @@ import torch
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import Plan
-from finch_integrations.engine.methods.finch import compress_finch
-from finch_integrations.engine.prompt import DocumentSpan, Guide, Prompt
+from finch_integrations.engine.document_tokens import DocumentSpan, DocumentTokens
+from finch_integrations.engine.methods.finch import evict_by_attention
+from finch_integrations.engine.model_input import ModelInput
+from finch_integrations.engine.prompt import Frame, Prompt, QuestionWindow
 from tests.reference import reference_finch
 from tests.tiny import FULL_ATTENTION, ROPE, make_model
 
-PREFIX, GUIDE, QUESTION, CLOSING = 5, 6, 4, 3  # the question is the guide's end
+PREFIX, WINDOW, QUESTION, CLOSING = 5, 6, 4, 3  # the question is the window's end
 
 
-def random_prompt(documents=60, seed=1):
+def random_input(documents=60, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    size = PREFIX + documents + GUIDE + CLOSING
+    size = PREFIX + documents + WINDOW + CLOSING
     ids = torch.randint(0, 256, (size,), generator=generator).tolist()
-    return Prompt(
+    rest = tuple(ids[PREFIX + documents :])
+    span = DocumentSpan(0, documents, text_start=0)
+    tokens = tuple(ids[PREFIX : PREFIX + documents])
+    frame = Frame(
         prefix=tuple(ids[:PREFIX]),
-        documents=tuple(ids[PREFIX : PREFIX + documents]),
-        suffix=tuple(ids[PREFIX + documents :]),
-        guide=Guide(tuple(ids[PREFIX + documents :][:GUIDE]), rows=QUESTION),
-        null_guide=Guide((), rows=0),
-        spans=(DocumentSpan(0, documents, text_start=0),),
-        text="",
-        offsets=(0,) * documents,
+        suffix=rest,
+        window=QuestionWindow(rest[:WINDOW], length=QUESTION),
+        null_window=QuestionWindow((), length=0),
         question="",
     )
+    prompt = Prompt(question="")
+    return ModelInput([], prompt, DocumentTokens(tokens, (span,), "", (0,) * documents), frame)
 
 
-def run(model, prompt, *, target, chunk_length, **options):
+def run(model, inputs, *, target, chunk_length, **options):
     backbone = Backbone(model, None, "tiny")
     config = CompressionConfig(
         method="finch", target_size=target, chunk_length=chunk_length, **options
     )
     peaks = []
-    compressed = compress_finch(
-        backbone, prompt, Plan(target, chunk_length), config, lambda seen, kv: peaks.append(kv)
+    compressed = evict_by_attention(
+        backbone, inputs, target, chunk_length, config, lambda seen, kv: peaks.append(kv)
     )
     return compressed, peaks
 
@@ -52,10 +54,11 @@ def assert_same(compressed, reference, *, atol=1e-4):
         torch.testing.assert_close(states.values[0], values[layer], atol=atol, rtol=1e-4)
 
 
-def assert_equals_reference(model, prompt, **options):
-    compressed, _ = run(model, prompt, **options)
+def assert_equals_reference(model, inputs, **options):
+    compressed, _ = run(model, inputs, **options)
+    frame = inputs.frame
     reference = reference_finch(
-        model, prompt.prefix, prompt.documents, prompt.guide.ids, rows=QUESTION, **options
+        model, frame.prefix, inputs.tokens.ids, frame.window.ids, rows=QUESTION, **options
     )
     assert_same(compressed, reference)
 
@@ -76,8 +79,8 @@ def assert_equals_reference(model, prompt, **options):
 )
 @pytest.mark.parametrize(("target", "chunk_length"), [(20, 16), (7, 60), (31, 5)])
 def test_every_option_equals_the_reference(options, target, chunk_length):
-    model, prompt = make_model(), random_prompt()
-    assert_equals_reference(model, prompt, target=target, chunk_length=chunk_length, **options)
+    model, inputs = make_model(), random_input()
+    assert_equals_reference(model, inputs, target=target, chunk_length=chunk_length, **options)
 
 
 @pytest.mark.parametrize("kv_heads_of", [(4, 4), (6, 2), (8, 1)], ids=["gqa1", "gqa3", "gqa8"])
@@ -85,31 +88,31 @@ def test_every_option_equals_the_reference(options, target, chunk_length):
 def test_every_architecture_equals_the_reference(architecture, kv_heads_of):
     heads, kv_heads = kv_heads_of
     model = make_model(architecture, heads=heads, kv_heads=kv_heads)
-    prompt = random_prompt(50)
+    inputs = random_input(50)
     for selection in ("layer", "kv_head"):
-        assert_equals_reference(model, prompt, target=17, chunk_length=20, selection=selection)
+        assert_equals_reference(model, inputs, target=17, chunk_length=20, selection=selection)
 
 
 @pytest.mark.parametrize("rope", ROPE)
 def test_every_rope_type_equals_the_reference(rope):
-    model, prompt = make_model(rope=ROPE[rope]), random_prompt()
-    assert_equals_reference(model, prompt, target=20, chunk_length=16)
+    model, inputs = make_model(rope=ROPE[rope]), random_input()
+    assert_equals_reference(model, inputs, target=20, chunk_length=16)
 
 
 def test_partial_rotary_equals_the_reference():
     model = make_model("phi3", rope=ROPE["default"] | {"partial_rotary_factor": 0.5})
     assert Backbone(model, None, "tiny").spec.inv_freq.numel() == 4  # half of 16 dims, in pairs
-    prompt = random_prompt()
-    assert_equals_reference(model, prompt, target=20, chunk_length=16)
+    inputs = random_input()
+    assert_equals_reference(model, inputs, target=20, chunk_length=16)
 
 
 @pytest.mark.parametrize("architecture", FULL_ATTENTION)
 def test_bfloat16_follows_float32(architecture):
     """With the same weights; rounding may swap close calls, so most choices must agree."""
-    prompt = random_prompt(100)
+    inputs = random_input(100)
     model = make_model(architecture, dtype=torch.bfloat16)
-    run16, _ = run(model, prompt, target=40, chunk_length=25)
-    run32, _ = run(model.float(), prompt, target=40, chunk_length=25)
+    run16, _ = run(model, inputs, target=40, chunk_length=25)
+    run32, _ = run(model.float(), inputs, target=40, chunk_length=25)
     for layer, states in enumerate(run16.cache.layers):
         assert states.keys.dtype == torch.bfloat16
         assert states.keys.shape[-2] == states.values.shape[-2] == PREFIX + 40
@@ -120,14 +123,14 @@ def test_bfloat16_follows_float32(architecture):
 
 def test_the_cache_never_exceeds_its_bound_over_200_chunks():
     model = make_model(max_position_embeddings=256)
-    prompt = random_prompt(200 * 16)
+    inputs = random_input(200 * 16)
     target, chunk_length = 64, 16
     for schedule in ("linear", "fill"):
         compressed, peaks = run(
-            model, prompt, target=target, chunk_length=chunk_length, budget_schedule=schedule
+            model, inputs, target=target, chunk_length=chunk_length, budget_schedule=schedule
         )
         assert len(peaks) == 200
-        assert max(peaks) <= PREFIX + target + chunk_length + GUIDE
+        assert max(peaks) <= PREFIX + target + chunk_length + WINDOW
         for layer, states in enumerate(compressed.cache.layers):
             assert states.keys.shape[-2] == PREFIX + target
             kept = compressed.kept[layer]

@@ -4,17 +4,15 @@ import pytest
 import torch
 
 from finch_integrations import ContextTooLongError, FinchEngine, SamplingParams
-from finch_integrations.documents import prepare_documents
-from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.sampling import make_sampler
-from tests.tiny import CONFIGS, make_model, text_of
+from tests.tiny import CONFIGS, make_input, make_model, text_of
 
 DOCUMENTS = [text_of(120, seed=1), text_of(80, seed=2)]
 
 
 def plain_generate(model, tokenizer, documents, question, **kwargs):
-    prompt = build_prompt(tokenizer, prepare_documents(documents), question)
-    ids = torch.tensor([[*prompt.prefix, *prompt.documents, *prompt.suffix]])
+    inputs = make_input(documents, question, tokenizer)
+    ids = torch.tensor([[*inputs.frame.prefix, *inputs.tokens.ids, *inputs.frame.suffix]])
     output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **kwargs)
     return output[0, ids.shape[1] :].tolist()
 

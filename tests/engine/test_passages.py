@@ -10,19 +10,26 @@ from finch_integrations import (
     UnsupportedModelError,
 )
 from finch_integrations.config import CompressionConfig
-from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.cache import new_cache
-from finch_integrations.engine.methods import METHODS, RATINGS
+from finch_integrations.engine.encoding import encode_selection
+from finch_integrations.engine.methods import METHODS, SEGMENT_SCORERS
 from finch_integrations.engine.methods.likelihood import headed_segments
 from finch_integrations.engine.methods.passages import arrange, take_best
-from finch_integrations.engine.prompt import build_prompt
+from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
+from finch_integrations.engine.selecting import select_passages
 from finch_integrations.report import question_attention
 from tests.reference_passages import reference_passages
-from tests.tiny import CONFIGS, FULL_ATTENTION, SLIDING, make_model, make_tokenizer
+from tests.tiny import (
+    CONFIGS,
+    FULL_ATTENTION,
+    SLIDING,
+    make_input,
+    make_model,
+    make_tokenizer,
+)
 
 DOCUMENTS = [
     "The tide turns at nine. Bring the ropes. " * 6
@@ -33,14 +40,17 @@ QUESTION = "Where is the lamp oil?"
 
 
 def compress(method, model, *, target, chunk_length, documents=DOCUMENTS, question=QUESTION):
-    prompt = build_prompt(make_tokenizer(), prepare_documents(documents), question)
+    inputs = make_input(documents, question)
     config = CompressionConfig(target_size=target, chunk_length=chunk_length)
-    backbone = Backbone(model, None, "tiny")
-    steps = []
-    compressed = METHODS[method](
-        backbone, prompt, Plan(target, chunk_length), config, lambda *step: steps.append(step)
+    backbone = Backbone(model, make_tokenizer(), "tiny")
+    tracker, steps = ProgressTracker(None), []
+    chunk_done = tracker.chunk_done
+    tracker.chunk_done = lambda *step: (steps.append(step), chunk_done(*step))
+    selection = select_passages(backbone, inputs, target, METHODS[method], config, tracker)
+    context = encode_selection(
+        backbone, selection, inputs.frame, chunk_length, ProgressTracker(None)
     )
-    return prompt, compressed, steps
+    return inputs, context, steps
 
 
 @pytest.mark.parametrize(
@@ -52,7 +62,7 @@ def test_every_architecture_equals_the_reference(method, architecture):
     assert_equals_reference(method, model, target=200, chunk_length=256)
 
 
-@pytest.mark.parametrize("method", RATINGS)
+@pytest.mark.parametrize("method", SEGMENT_SCORERS)
 @pytest.mark.parametrize(("target", "chunk_length"), [(1, 700), (90, 96), (500, 101)])
 def test_every_budget_and_chunk_length_equals_the_reference(target, chunk_length, method):
     assert_equals_reference(method, make_model(), target=target, chunk_length=chunk_length)
@@ -66,34 +76,33 @@ def test_of_a_long_question_the_last_128_tokens_are_rated():
 
 
 def assert_equals_reference(method, model, question=QUESTION, **sizes):
-    prompt, compressed, _ = compress(method, model, question=question, **sizes)
+    inputs, context, _ = compress(method, model, question=question, **sizes)
     segments = [
-        (s.start, s.end, s.document) for s in split_segments(prompt, shortest=32, longest=96)
+        (s.start, s.end, s.document) for s in split_segments(inputs.tokens, shortest=32, longest=96)
     ]
     assert len(segments) > 10
-    kept, keys, values = reference_passages(method, model, prompt, segments, **sizes)
-    assert compressed.kept[0].tolist() == [kept]
-    for layer, states in enumerate(compressed.cache.layers):
-        assert compressed.kept[layer] is compressed.kept[0]
+    kept, keys, values = reference_passages(method, model, inputs, segments, **sizes)
+    assert context.kept[0].tolist() == [kept]
+    for layer, states in enumerate(context.cache.layers):
+        assert context.kept[layer] is context.kept[0]
         torch.testing.assert_close(states.keys[0], keys[layer], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(states.values[0], values[layer], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", RATINGS)
+@pytest.mark.parametrize("method", SEGMENT_SCORERS)
 def test_memory_does_not_grow_with_the_documents(method):
     model = make_model(max_position_embeddings=256)
     documents = [Document("One more line here. " * 160, title="Lines")]
-    prompt, compressed, steps = compress(
+    inputs, context, steps = compress(
         method, model, target=64, chunk_length=16, documents=documents
     )
-    assert len(steps) >= len(prompt.documents) // 16
+    assert len(steps) >= len(inputs.tokens) // 16
     assert [seen for seen, _ in steps] == sorted({seen for seen, _ in steps})
-    assert steps[-1][0] == len(prompt.documents)
-    guide = max(len(prompt.guide.ids), len(prompt.null_guide.ids))
-    assert max(kv for _, kv in steps) == len(prompt.prefix) + 16 + guide
-    assert {states.keys.shape[-2] for states in compressed.cache.layers} == {
-        len(prompt.prefix) + 64
-    }
+    assert steps[-1][0] == len(inputs.tokens)
+    frame = inputs.frame
+    window = max(len(frame.window.ids), len(frame.null_window.ids))
+    assert max(kv for _, kv in steps) == len(frame.prefix) + 16 + window
+    assert {states.keys.shape[-2] for states in context.cache.layers} == {len(frame.prefix) + 64}
 
 
 @pytest.mark.parametrize("architecture", SLIDING)
@@ -111,29 +120,30 @@ def test_sliding_windows_need_the_method_that_leaves_attention_to_the_model(
 
 
 def test_segments_read_side_by_side_take_no_more_memory_than_a_chunk():
-    prompt, _, steps = compress("likelihood", make_model(), target=64, chunk_length=512)
-    assert len(steps) < len(split_segments(prompt, shortest=32, longest=96))
-    assert max(kv for _, kv in steps) <= len(prompt.prefix) + 512 + len(prompt.guide.ids)
+    inputs, _, steps = compress("likelihood", make_model(), target=64, chunk_length=512)
+    assert len(steps) < len(split_segments(inputs.tokens, shortest=32, longest=96))
+    beside = len(inputs.frame.prefix) + len(inputs.frame.window.ids)
+    assert max(kv for _, kv in steps) <= beside + 512
 
 
 def test_a_segment_is_read_under_the_start_of_its_heading():
     documents = [Document("One more line here. " * 30, title="Lines " * 20)]
-    prompt = build_prompt(make_tokenizer(), prepare_documents(documents), QUESTION)
-    segments = split_segments(prompt, shortest=32, longest=96)
-    contexts = headed_segments(prompt, segments, longest=100)
-    heading = prompt.documents[:32]
+    tokens = make_input(documents).tokens
+    segments = split_segments(tokens, shortest=32, longest=96)
+    contexts = headed_segments(tokens, segments, longest=100)
+    heading = tokens.ids[:32]
     for segment, context in zip(segments[4:], contexts[4:], strict=True):
-        own = prompt.documents[segment.start : segment.end]
+        own = tokens.ids[segment.start : segment.end]
         assert context == (*heading[: 100 - len(own)], *own)
-    assert contexts[0] == prompt.documents[: segments[0].end]
+    assert contexts[0] == tokens.ids[: segments[0].end]
 
 
 def test_log_likelihoods_of_the_last_tokens_are_those_of_each_sequence_alone():
-    model, guide = make_model(), range(40, 240)
+    model, window = make_model(), range(40, 240)
     backbone = Backbone(model, None, "tiny")
-    rated = backbone.log_likelihoods([[*range(20), *guide], [*guide]], new_cache(), rows=128)
+    rated = backbone.log_likelihoods([[*range(20), *window], [*window]], new_cache(), rows=128)
     assert rated.shape == (2, 128)
-    for ids, found in (([*range(20), *guide], rated[0]), ([*guide], rated[1])):
+    for ids, found in (([*range(20), *window], rated[0]), ([*window], rated[1])):
         logits = model(input_ids=torch.tensor([ids])).logits[0]
         own = logits.log_softmax(dim=-1)[:-1].gather(1, torch.tensor(ids)[1:, None])[-128:, 0]
         torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)

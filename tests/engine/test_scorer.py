@@ -6,11 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finch_integrations import Document, FinchEngine
-from finch_integrations.documents import prepare_documents
-from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.segments import split_segments, translate_segments
 from finch_integrations.pipeline.handle import EngineHandle
-from tests.tiny import make_model, make_tokenizer
+from tests.tiny import make_input, make_model, make_tokenizer
 
 DOCUMENTS = [
     Document("The tide turns at nine. Bring the ropes. " * 6 + "The lamp oil is in the shed."),
@@ -100,13 +98,12 @@ def test_what_fits_is_kept_whole_without_asking_the_scorer(tokenizer):
     swapped=st.booleans(),
 )
 def test_translated_segments_cover_every_token_once(texts, swapped):
-    documents = prepare_documents(texts)
     tokenizers = (MERGING, BYTES) if swapped else (BYTES, MERGING)
-    source, target = (build_prompt(tokenizer, documents, "Why?") for tokenizer in tokenizers)
+    source, target = (make_input(texts, tokenizer=tokenizer).tokens for tokenizer in tokenizers)
     segments = split_segments(source, shortest=3, longest=8)
     translated = translate_segments(segments, source, target)
     covered = [i for s in translated for i in range(s.start, s.end)]
-    assert covered == list(range(len(target.documents)))
+    assert covered == list(range(len(target)))
     assert [s.document for s in translated] == [s.document for s in segments]
     for segment, other in zip(segments, translated, strict=True):
         if len(other):  # at most one token reaches over the border

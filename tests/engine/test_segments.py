@@ -4,17 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finch_integrations.documents import prepare_documents
-from finch_integrations.engine.prompt import build_prompt
 from finch_integrations.engine.segments import neighbourhoods, split_segments
-from tests.tiny import make_tokenizer
+from tests.tiny import make_input
 
 
 def segments_of(texts, *, shortest, longest):
     """The tokenizer has one token per byte, so lengths are bytes of ASCII text."""
-    prompt = build_prompt(make_tokenizer(), prepare_documents(texts), "Why?")
-    segments = split_segments(prompt, shortest=shortest, longest=longest)
-    return prompt, segments, [prompt.text[s.start : s.end] for s in segments]
+    tokens = make_input(texts).tokens
+    segments = split_segments(tokens, shortest=shortest, longest=longest)
+    return tokens, segments, [tokens.text[s.start : s.end] for s in segments]
 
 
 def test_sentences_are_cut_where_the_next_one_starts():
@@ -30,8 +28,7 @@ def test_sentences_are_cut_where_the_next_one_starts():
 
 
 def test_sentences_of_scripts_without_spaces_are_cut():
-    prompt = build_prompt(make_tokenizer(), prepare_documents(["你好。再见。"]), "Why?")
-    segments = split_segments(prompt, shortest=1, longest=99)
+    segments = split_segments(make_input(["你好。再见。"]).tokens, shortest=1, longest=99)
     assert [(s.start, s.end) for s in segments] == [(0, 9), (9, 18)]  # three bytes a character
 
 
@@ -66,12 +63,12 @@ def test_segments_do_not_reach_over_documents():
 )
 def test_segments_cover_every_token_once_and_keep_to_the_limit(texts, shortest, extra):
     longest = shortest + extra
-    prompt, segments, _ = segments_of(texts, shortest=shortest, longest=longest)
+    tokens, segments, _ = segments_of(texts, shortest=shortest, longest=longest)
     covered = [i for segment in segments for i in range(segment.start, segment.end)]
-    assert covered == list(range(len(prompt.documents)))
+    assert covered == list(range(len(tokens)))
     for segment in segments:
         assert 1 <= len(segment) <= longest
-        span = prompt.spans[segment.document]
+        span = tokens.spans[segment.document]
         assert span.start <= segment.start < segment.end <= span.end
 
 

@@ -97,7 +97,9 @@ def test_every_supported_architecture_is_accepted(architecture):
 )
 def test_sliding_windows_are_known(config, window):
     model = AutoModelForCausalLM.from_config(config).eval()
-    assert inspect_model(model).sliding == window
+    lacks = inspect_model(model).lacks
+    assert set(lacks) == ({"observe_attention", "move_keys"} if window else set())
+    assert all(f"sliding window of {window} tokens" in reason for reason in lacks.values())
 
 
 def test_a_sliding_window_that_covers_the_whole_window_is_accepted():

@@ -110,7 +110,7 @@ def test_statistics_and_scores_of_documents_are_reported(chat, engine):
     assert statistics["compression_ratio"] == context.stats.compression_ratio
     scores = statistics["document_scores"]
     assert [(s["document_id"], s["title"]) for s in scores] == [("a", "T"), ("doc-2", None)]
-    assert [s["kept_tokens"] for s in scores] == [d.kept_tokens for d in context.documents]
+    assert [s["kept_tokens"] for s in scores] == [d.kept_tokens for d in context.document_shares]
     assert sum(s["kept_tokens"] for s in scores) == pytest.approx(60)
 
 

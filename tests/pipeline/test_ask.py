@@ -77,7 +77,7 @@ def test_an_answer_over_documents_is_the_engines(engine, handle):
     report = pieces[-1].report
     assert report.finish_reason == answer.finish_reason
     assert (report.prompt_tokens, report.generation_tokens) == (context.prompt_tokens, 12)
-    assert report.documents == context.documents
+    assert report.documents == context.document_shares
     assert report.compression.kept_tokens == 60
 
 

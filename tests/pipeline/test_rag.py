@@ -50,7 +50,7 @@ def test_the_answer_is_the_engines_over_what_the_retriever_finds(rag, retriever,
     assert "".join(piece.text for piece in pieces) == answer.text == expected.text
     assert [piece.answer for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     assert list(answer.documents) == documents
-    assert answer.report.documents == context.documents
+    assert answer.report.documents == context.document_shares
     assert answer.report.compression.kept_tokens == context.stats.kept_tokens
 
 

@@ -1,48 +1,71 @@
-"""Compression methods: each decides which document tokens stay in the cache.
+"""Compression methods by name.
 
-A method is a function (backbone, prompt, plan, config, on_chunk) -> Compressed, named in `METHODS`.
-One that keeps whole passages only says how it rates them, and is named in `RATINGS`.
+A `PassageMethod` rates passages and leaves the rest to the engine; a `TokenMethod` compresses in
+its own way. Either says what it needs of a model.
 """
 
-from finch_integrations.engine.methods.base import Compressed, Method, OnChunk
-from finch_integrations.engine.methods.contrast import rate_by_contrast
-from finch_integrations.engine.methods.finch import compress_finch
-from finch_integrations.engine.methods.full import keep_everything
-from finch_integrations.engine.methods.likelihood import rate_by_likelihood
-from finch_integrations.engine.methods.passages import Rate, keep_passages
+from finch_integrations.engine.methods.base import (
+    Evicted,
+    Method,
+    OnChunk,
+    PassageMethod,
+    Reading,
+    SegmentScorer,
+    TokenMethod,
+)
+from finch_integrations.engine.methods.contrast import score_by_contrast
+from finch_integrations.engine.methods.finch import evict_by_attention
+from finch_integrations.engine.methods.likelihood import score_by_likelihood
 from finch_integrations.engine.support import ModelSpec
 from finch_integrations.errors import ConfigurationError, UnsupportedModelError
 
-RATINGS: dict[str, Rate] = {"likelihood": rate_by_likelihood, "contrast": rate_by_contrast}
 METHODS: dict[str, Method] = {
-    **{name: keep_passages(rate) for name, rate in RATINGS.items()},
-    "finch": compress_finch,
+    "likelihood": PassageMethod(score_by_likelihood),
+    "contrast": PassageMethod(score_by_contrast, frozenset({"observe_attention"})),
+    "finch": TokenMethod(evict_by_attention, frozenset({"observe_attention", "move_keys"})),
+}
+SEGMENT_SCORERS: dict[str, SegmentScorer] = {
+    name: method.score for name, method in METHODS.items() if isinstance(method, PassageMethod)
 }
 
 __all__ = [
     "METHODS",
-    "RATINGS",
-    "Compressed",
+    "SEGMENT_SCORERS",
+    "Evicted",
     "Method",
     "OnChunk",
-    "Rate",
+    "PassageMethod",
+    "Reading",
+    "SegmentScorer",
+    "TokenMethod",
+    "check_method",
     "get_method",
-    "keep_everything",
 ]
 
 
-def get_method(name: str, spec: ModelSpec) -> Method:
-    """Look up a method for a model.
+def get_method(name: str) -> Method:
+    """Look up a method.
 
     Raises:
         ConfigurationError: There is no such method.
-        UnsupportedModelError: It cannot compress for this model.
     """
     if name not in METHODS:
         raise ConfigurationError(f"unknown method {name!r}. Known: {', '.join(sorted(METHODS))}")
-    if spec.sliding and name != "likelihood":
-        raise UnsupportedModelError(
-            f"the method {name!r} cannot compress for this model: some of its layers see a "
-            f"sliding window of {spec.sliding} tokens only. Use method='likelihood'"
-        )
     return METHODS[name]
+
+
+def check_method(name: str, spec: ModelSpec) -> None:
+    """Make sure that a model has what a method needs.
+
+    Raises:
+        UnsupportedModelError: It lacks something.
+    """
+    lacking = sorted(METHODS[name].needs & spec.lacks.keys())
+    if lacking:
+        others = [
+            repr(other) for other, method in METHODS.items() if not method.needs & spec.lacks.keys()
+        ]
+        raise UnsupportedModelError(
+            f"the method {name!r} cannot compress for this model: {spec.lacks[lacking[0]]}. "
+            f"Use method={' or '.join(others)}"
+        )

@@ -1,6 +1,6 @@
-"""What every compression method takes and returns."""
+"""What a compression method is: a way to rate passages, or a way to evict single tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,10 +8,12 @@ from torch import Tensor
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.cache import KVCache
-from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.document_tokens import DocumentTokens
+from finch_integrations.engine.model_input import ModelInput
+from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.segments import Segment
+from finch_integrations.engine.support import Capability
 
 # Called after every step with (document tokens read so far, the most tokens that the KV cache held
 # during this step).
@@ -19,46 +21,92 @@ OnChunk = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Tokens chosen passage by passage.
+class Reading:
+    """Documents on their way through the model that rates them.
 
     Attributes:
-        kept: Positions in the document tokens, in the order of their encoding, [K].
-        segments: All segments of the documents, in order.
-        scores: Higher is better, [number of segments].
+        backbone: The model.
+        documents: What it reads, in its tokens.
+        frame: What is around them.
+        prefix: The prefix's cache; stays as it is.
+        chunk_length: Tokens to read per step.
+        on_chunk: Called after every step.
     """
 
-    kept: Tensor
-    segments: Sequence[Segment]
-    scores: Tensor
+    backbone: Backbone
+    documents: DocumentTokens
+    frame: Frame
+    prefix: KVCache
+    chunk_length: int
+    on_chunk: OnChunk
+
+
+class SegmentScorer(Protocol):
+    """Cut the documents into segments and say how much each matters to the question."""
+
+    def __call__(self, reading: Reading) -> tuple[list[Segment], Tensor]:
+        """Rate the documents.
+
+        Returns:
+            The segments, and their scores, [number of segments]; higher is better.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Compressed:
-    """A method's result.
+class Evicted:
+    """What a token method leaves.
 
     Attributes:
         cache: Prefix and kept document tokens at consecutive positions.
         kept: For every layer, the kept positions in the document tokens, in the cache's order,
             [S, K].
-        choice: What was chosen, by methods that choose passages for all layers at once.
     """
 
     cache: KVCache
     kept: tuple[Tensor, ...]
-    choice: Choice | None = None
 
 
-class Method(Protocol):
-    """Compress a prompt's documents to exactly `plan.target` tokens per layer."""
+class TokenEvictor(Protocol):
+    """Read the documents into a cache and drop single tokens of it, layer by layer."""
 
     def __call__(
         self,
         backbone: Backbone,
-        prompt: Prompt,
-        plan: Plan,
+        inputs: ModelInput,
+        target: int,
+        chunk_length: int,
         config: CompressionConfig,
         on_chunk: OnChunk,
-    ) -> Compressed:
-        """Run the method; call `on_chunk` after every chunk."""
+    ) -> Evicted:
+        """Keep exactly `target` document tokens per layer; call `on_chunk` after every chunk."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PassageMethod:
+    """A method whose result is a selection of passages: text, for this model or any other.
+
+    Attributes:
+        score: Rates the passages.
+        needs: What it asks of the model that rates.
+    """
+
+    score: SegmentScorer
+    needs: frozenset[Capability] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMethod:
+    """A method whose result is a cache of single tokens, of use to this model alone.
+
+    Attributes:
+        evict: Compresses.
+        needs: What it asks of the model.
+    """
+
+    evict: TokenEvictor
+    needs: frozenset[Capability] = frozenset()
+
+
+Method = PassageMethod | TokenMethod

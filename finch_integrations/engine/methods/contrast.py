@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
-from finch_integrations.engine.methods.base import OnChunk
+from finch_integrations.engine.chunks import chunks_of
+from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
@@ -22,70 +23,63 @@ from finch_integrations.engine.methods.passages import (
     groups_of,
     match_words,
 )
-from finch_integrations.engine.prompt import Guide, Prompt
+from finch_integrations.engine.prompt import QuestionWindow
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
 
 
-def rate_by_contrast(
-    backbone: Backbone, prompt: Prompt, prefix: KVCache, chunk_length: int, on_chunk: OnChunk
-) -> tuple[list[Segment], Tensor]:
-    """Rate segments, see `passages.Rate`.
+def score_by_contrast(reading: Reading) -> tuple[list[Segment], Tensor]:
+    """Rate segments, see `SegmentScorer`.
 
     A score is the sum of four standardised ones: contrast of attention and BM25, each of the
     segment itself and of its neighbourhood.
     """
-    segments = split_segments(prompt, shortest=SHORTEST, longest=LONGEST)
-    asked, null = _segment_attention(backbone, prompt, segments, prefix, chunk_length, on_chunk)
+    documents, question = reading.documents, reading.frame.question
+    segments = split_segments(documents, shortest=SHORTEST, longest=LONGEST)
+    asked, null = _segment_attention(reading, segments)
     scores = torch.zeros(len(segments))
     for groups in groups_of(segments):
         scores += standardize(contrast_scores(_sum_over(asked, groups), _sum_over(null, groups)))
-        scores += match_words(prompt, segments, groups)
+        scores += match_words(documents, question, segments, groups)
     return segments, scores
 
 
-def _segment_attention(
-    backbone: Backbone,
-    prompt: Prompt,
-    segments: Sequence[Segment],
-    prefix: KVCache,
-    chunk_length: int,
-    on_chunk: OnChunk,
-) -> tuple[Tensor, Tensor]:
+def _segment_attention(reading: Reading, segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
     """Read the documents chunk by chunk and add up each segment's attention.
 
-    Chunks do not see each other: each stands alone behind the prefix.
+    Chunks do not see each other: each is read alone after the prefix.
 
     Returns:
         Under the question and under the content-free one, each [heads of the upper half of the
         layers, number of segments]: the mean over the question's rows.
     """
+    backbone, frame = reading.backbone, reading.frame
     # The lower half looks at neighbours and word forms, whatever is asked.
     layers = range(backbone.spec.num_layers // 2, backbone.spec.num_layers)
     owner = torch.repeat_interleave(torch.tensor([len(s) for s in segments]))  # token -> segment
-    guides = (prompt.guide, prompt.null_guide)
+    windows = (frame.window, frame.null_window)
+    longest_window = max(len(window.ids) for window in windows)
     sums: list[Tensor] = []
-    total, first = len(prompt.documents), cache_length(prefix)
-    for start in range(0, total, chunk_length):
-        chunk = prompt.documents[start : start + chunk_length]
+    first = cache_length(reading.prefix)
+    for start, chunk in chunks_of(reading.documents.ids, reading.chunk_length):
         end, columns = start + len(chunk), slice(first, first + len(chunk))
-        cache = share_cache(prefix)
+        cache = share_cache(reading.prefix)
         backbone.forward(chunk, cache)
         attention = [
-            _attention(backbone, guide, share_cache(cache), columns, layers) for guide in guides
+            _attention(backbone, window, share_cache(cache), columns, layers) for window in windows
         ]
         sums = sums or [part.new_zeros(len(part), len(segments)) for part in attention]
         for total_of, part in zip(sums, attention, strict=True):
             total_of.index_add_(1, owner[start:end], part)
-        on_chunk(end, cache_length(cache) + max(len(guide.ids) for guide in guides))
+        reading.on_chunk(end, cache_length(cache) + longest_window)
     asked, null = sums
     return asked, null
 
 
 def _attention(
-    backbone: Backbone, guide: Guide, cache: KVCache, columns: slice, layers: range
+    backbone: Backbone, window: QuestionWindow, cache: KVCache, columns: slice, layers: range
 ) -> Tensor:
-    """Feed a guide behind the cache, which grows, and see what it attends to.
+    """Feed a question window after the cache, which grows, and see what it attends to.
 
     Returns:
         One row per head of `layers`, the mean over the question's rows: [R, columns].
@@ -96,7 +90,7 @@ def _attention(
         if layer in layers:
             seen[layer] = weights[..., columns].mean(dim=1).cpu()  # [H, columns]
 
-    backbone.forward(guide.ids, cache, rows=guide.rows, record=record)
+    backbone.forward(window.ids, cache, rows=window.length, record=record)
     return torch.cat([seen[layer] for layer in layers])
 
 

@@ -1,6 +1,6 @@
 """The paper's method: read chunk by chunk, let the question choose, keep what it attends to.
 
-Finch (Corallo & Papotti, arXiv 2408.00167, §4). Each step feeds a chunk and the question behind
+Finch (Corallo & Papotti, arXiv 2408.00167, §4). Each step feeds a chunk and the question after
 the cache, scores cached and new tokens by the attention of the question's rows, keeps the best,
 moves their keys together and drops the question's own keys and values again. Of the instruction
 and question that are fed, only the question's rows are scored, as in the authors' code.
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import Plan
 from finch_integrations.engine.cache import PrunableCache, cache_length
-from finch_integrations.engine.methods.base import Compressed, OnChunk
-from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.chunks import chunks_of
+from finch_integrations.engine.methods.base import Evicted, OnChunk
+from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.scoring import (
     budget_after,
     pool_scores,
@@ -23,43 +23,41 @@ from finch_integrations.engine.scoring import (
 )
 
 
-def compress_finch(
+def evict_by_attention(
     backbone: Backbone,
-    prompt: Prompt,
-    plan: Plan,
+    inputs: ModelInput,
+    target: int,
+    chunk_length: int,
     config: CompressionConfig,
     on_chunk: OnChunk,
-) -> Compressed:
+) -> Evicted:
     """Compress iteratively; the cache never exceeds prefix + target + chunk + question."""
     spec = backbone.spec
-    prefix, guide = len(prompt.prefix), prompt.guide
-    total = len(prompt.documents)
+    prefix, window = len(inputs.frame.prefix), inputs.frame.window
+    total = len(inputs.tokens)
     selections = spec.num_kv_heads if config.selection == "kv_head" else 1
 
     prunable = PrunableCache(prefix, spec.inv_freq, spec.rope_layers)
     cache = prunable.cache
-    if prompt.prefix:
-        backbone.prefill(prompt.prefix, cache, plan.chunk_length)
+    if inputs.frame.prefix:
+        backbone.prefill(inputs.frame.prefix, cache, chunk_length)
     kept = [torch.empty(selections, 0, dtype=torch.long)] * spec.num_layers  # [S, K]
     scores: dict[int, Tensor] = {}
 
     def record(layer: int, weights: Tensor) -> None:
         scores[layer] = score_tokens(
             weights,
-            columns=slice(prefix, weights.shape[-1] - len(guide.ids)),
+            columns=slice(prefix, weights.shape[-1] - len(window.ids)),
             num_kv_heads=spec.num_kv_heads,
             selection=config.selection,
             normalize=config.normalize_scores,
         ).cpu()  # [S, cached + chunk]
 
-    for start in range(0, total, plan.chunk_length):
-        chunk = prompt.documents[start : start + plan.chunk_length]
+    for start, chunk in chunks_of(inputs.tokens.ids, chunk_length):
         seen = start + len(chunk)
-        backbone.forward((*chunk, *guide.ids), cache, rows=guide.rows, record=record)
+        backbone.forward((*chunk, *window.ids), cache, rows=window.length, record=record)
         peak = cache_length(cache)
-        budget = budget_after(
-            seen, total=total, target=plan.target, schedule=config.budget_schedule
-        )
+        budget = budget_after(seen, total=total, target=target, schedule=config.budget_schedule)
         new = torch.arange(start, seen).expand(selections, -1)
         for layer in range(spec.num_layers):
             positions = torch.cat((kept[layer], new), dim=-1)  # [S, cached + chunk]
@@ -70,4 +68,4 @@ def compress_finch(
             prunable.prune(layer, keep)
             kept[layer] = positions.gather(-1, keep)
         on_chunk(seen, peak)
-    return Compressed(cache, tuple(kept))
+    return Evicted(cache, tuple(kept))

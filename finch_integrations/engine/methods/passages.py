@@ -1,31 +1,25 @@
-"""Methods that keep whole passages: rate segments, take the best, encode them again as one text.
+"""What the methods that keep passages share: how passages are cut, matched, taken and arranged.
 
 No cached state depends on what was dropped, and what was kept can be shown as text. A method of
-this kind only says how its segments are rated (`Rate`).
+this kind only says how its segments are rated (`SegmentScorer`).
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from finch_integrations.bm25 import BM25Index
-from finch_integrations.config import CompressionConfig
-from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import Plan
-from finch_integrations.engine.cache import KVCache
-from finch_integrations.engine.methods.base import Choice, Compressed, Method, OnChunk
-from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, neighbourhoods
 
 # In tokens. Shorter segments lose their context, longer ones waste budget.
 SHORTEST, LONGEST = 32, 96
-# Small models find what stands at the end of a long context better than what stands amid it.
+# Small models find what is at the end of a long context better than what is in its middle.
 _LAST = 0.25
 # A neighbourhood reaches this far to either side, in tokens: about a passage.
 _REACH = 128
@@ -34,52 +28,15 @@ _REACH = 128
 Groups = Sequence[tuple[int, int]]
 
 
-class Rate(Protocol):
-    """Cut the documents into segments and say how much each matters to the question."""
+def choose(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:
+    """Choose exactly `budget` tokens, in the order in which they are to be encoded.
 
-    def __call__(
-        self,
-        backbone: Backbone,
-        prompt: Prompt,
-        prefix: KVCache,
-        chunk_length: int,
-        on_chunk: OnChunk,
-    ) -> tuple[list[Segment], Tensor]:
-        """Rate the documents; the prefix's cache stays as it is.
-
-        Returns:
-            The segments, and their scores, [number of segments]; higher is better.
-        """
-        ...
-
-
-def keep_passages(rate: Rate) -> Method:
-    """Make the method that rates segments and encodes the best; all layers keep the same tokens."""
-
-    def compress(
-        backbone: Backbone, prompt: Prompt, plan: Plan, config: CompressionConfig, on_chunk: OnChunk
-    ) -> Compressed:
-        prefix = backbone.encode(prompt.prefix, plan.chunk_length)
-        rated = rate(backbone, prompt, prefix, plan.chunk_length, on_chunk)
-        return encode_choice(backbone, prompt, plan, prefix, choose(*rated, plan.target))
-
-    return compress
-
-
-def encode_choice(
-    backbone: Backbone, prompt: Prompt, plan: Plan, prefix: KVCache, choice: Choice
-) -> Compressed:
-    """Feed the chosen tokens behind the prefix's cache, which grows into the result."""
-    chosen = [prompt.documents[position] for position in choice.kept.tolist()]
-    backbone.prefill(chosen, prefix, plan.chunk_length)
-    return Compressed(prefix, (choice.kept[None],) * backbone.spec.num_layers, choice)
-
-
-def choose(segments: Sequence[Segment], scores: Tensor, budget: int) -> Choice:
-    """Choose exactly `budget` tokens."""
-    chosen = arrange(take_best(segments, scores, budget))
-    kept = torch.cat([torch.arange(segment.start, segment.end) for segment in chosen])
-    return Choice(kept, segments, scores)
+    Args:
+        segments: In document order.
+        scores: [number of segments]; equal scores favour earlier segments.
+        budget: Tokens to take, at most all.
+    """
+    return arrange(take_best(segments, scores, budget))
 
 
 def take_best(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:
@@ -91,13 +48,14 @@ def take_best(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[
         budget: Tokens to take, at most all.
 
     Returns:
-        Segments, the best first.
+        Segments with their scores, the best first.
     """
     taken: list[Segment] = []
-    for index in scores.sort(descending=True, stable=True).indices.tolist():
+    ranked, order = scores.sort(descending=True, stable=True)
+    for score, index in zip(ranked.tolist(), order.tolist(), strict=True):
         if budget == 0:
             break
-        segment = segments[index]
+        segment = replace(segments[index], score=score)
         if len(segment) > budget:
             segment = replace(segment, end=segment.start + budget)
         taken.append(segment)
@@ -117,21 +75,27 @@ def arrange(ranked: Sequence[Segment]) -> list[Segment]:
     return [*sorted(ranked[last:], key=lambda segment: segment.start), *reversed(ranked[:last])]
 
 
+def positions_of(segments: Sequence[Segment]) -> tuple[int, ...]:
+    """The document tokens of segments, in the segments' order."""
+    return tuple(token for segment in segments for token in range(segment.start, segment.end))
+
+
 def groups_of(segments: Sequence[Segment]) -> tuple[Groups, Groups]:
     """Every segment alone, and every segment with its neighbourhood."""
     return [(n, n + 1) for n in range(len(segments))], neighbourhoods(segments, _REACH)
 
 
-def match_words(prompt: Prompt, segments: Sequence[Segment], groups: Groups) -> Tensor:
+def match_words(
+    documents: DocumentTokens, question: str, segments: Sequence[Segment], groups: Groups
+) -> Tensor:
     """Standardised BM25 of every group's text for the question, [number of groups]."""
-    index = BM25Index.build(texts_of(prompt, segments, groups))
-    return standardize(torch.from_numpy(index.scores(prompt.question)))
+    index = BM25Index.build(texts_of(documents, segments, groups))
+    return standardize(torch.from_numpy(index.scores(question)))
 
 
-def texts_of(prompt: Prompt, segments: Sequence[Segment], groups: Groups) -> list[str]:
+def texts_of(documents: DocumentTokens, segments: Sequence[Segment], groups: Groups) -> list[str]:
     """Every group's text."""
-    offsets = (*prompt.offsets, len(prompt.text))
     return [
-        prompt.text[offsets[segments[first].start] : offsets[segments[end - 1].end]]
+        documents.text_between(segments[first].start, segments[end - 1].end)
         for first, end in groups
     ]

@@ -1,0 +1,54 @@
+"""Selection → CompressedContext: feed the kept tokens as one text."""
+
+import torch
+
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.cache import cache_bytes, cache_length
+from finch_integrations.engine.chunks import chunks_of
+from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.progress import ProgressTracker
+from finch_integrations.engine.prompt import Frame
+from finch_integrations.engine.selection import Selection
+from finch_integrations.types import CompressionStats
+
+
+def encode_selection(
+    backbone: Backbone,
+    selection: Selection,
+    frame: Frame,
+    chunk_length: int,
+    tracker: ProgressTracker,
+) -> CompressedContext:
+    """Read prefix and kept tokens into a new cache; all layers hold the same tokens.
+
+    Args:
+        backbone: The model; its tokenizer made the selection's ids.
+        selection: What to encode.
+        frame: Made of `selection.prompt` with the model's tokenizer.
+        chunk_length: Tokens to feed per step.
+        tracker: Follows the encoding.
+    """
+    cache = backbone.encode(frame.prefix, chunk_length)
+    tracker.total = len(selection.token_ids)
+    for start, chunk in chunks_of(selection.token_ids, chunk_length):
+        backbone.forward(chunk, cache)
+        tracker.chunk_done(start + len(chunk), cache_length(cache))
+    stats = selection.stats
+    return CompressedContext(
+        cache=cache,
+        prompt=selection.prompt,
+        kept=(torch.tensor(selection.positions)[None],) * backbone.spec.num_layers,
+        document_shares=selection.document_shares,
+        excerpts=() if selection.complete else selection.excerpts,
+        stats=CompressionStats(
+            document_tokens=stats.document_tokens,
+            kept_tokens=stats.kept_tokens,
+            read_tokens=stats.read_tokens,
+            prefix_tokens=len(frame.prefix),
+            suffix_tokens=len(frame.suffix),
+            peak_kv_tokens=max(stats.peak_kv_tokens, cache_length(cache)),
+            kv_bytes=cache_bytes(cache),
+            seconds=stats.seconds + tracker.seconds,
+        ),
+        fingerprint=backbone.fingerprint,
+    )

@@ -1,0 +1,44 @@
+"""Following a compression: how far it is, and the longest cache it needed."""
+
+import time
+from collections.abc import Callable
+
+from finch_integrations.types import CompressionProgress
+
+
+class ProgressTracker:
+    """Reports progress after every chunk.
+
+    Attributes:
+        total: Document tokens to read.
+        peak: The most tokens that the KV cache has held.
+    """
+
+    def __init__(self, report: Callable[[CompressionProgress], None] | None) -> None:
+        """Start the clock.
+
+        Args:
+            report: Called after every chunk; None: nobody wants to know.
+        """
+        self.total = 0
+        self.peak = 0
+        self._report = report
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time since the start."""
+        return time.perf_counter() - self._started
+
+    def chunk_done(self, seen: int, kv_tokens: int) -> None:
+        """Take note of a chunk.
+
+        Args:
+            seen: Document tokens read so far.
+            kv_tokens: The most tokens that the KV cache held during this step.
+        """
+        self.peak = max(self.peak, kv_tokens)
+        if self._report is not None:
+            self._report(
+                CompressionProgress(tokens=seen, total_tokens=self.total, seconds=self.seconds)
+            )

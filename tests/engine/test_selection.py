@@ -1,0 +1,188 @@
+"""Selections: chosen without a cache, kept as plain data, encoded anywhere."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from finch_integrations import (
+    ConfigurationError,
+    ContextTooLongError,
+    Document,
+    FinchEngine,
+    InvalidInputError,
+    Selection,
+)
+from tests.tiny import make_model, make_tokenizer
+
+DOCUMENTS = [
+    Document("  One sentence is here. Another one is there. " * 6, id="a", title="A title"),
+    Document("Something else is said. Nothing more. " * 8 + "\n", id="b"),
+]
+PROMPT = {
+    "system": "Be brief.",
+    "history": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}],
+    "instruction": "Say in one word:",
+}
+
+
+@pytest.fixture
+def selection(engine):
+    return engine.select(DOCUMENTS, "What is said?", target_size=120, **PROMPT)
+
+
+@pytest.mark.parametrize("method", ["likelihood", "contrast"])
+@pytest.mark.parametrize("target_size", [1, 120, 5000])
+def test_compressing_is_encoding_what_was_selected(engine, method, target_size):
+    options = {"method": method, "target_size": target_size, **PROMPT}
+    selection = engine.select(DOCUMENTS, "What is said?", **options)
+    encoded = engine.encode(selection)
+    compressed = engine.compress(DOCUMENTS, "What is said?", **options)
+    assert compressed.kept[0].tolist() == [list(selection.positions)] == encoded.kept[1].tolist()
+    assert compressed.document_shares == selection.document_shares == encoded.document_shares
+    assert compressed.excerpts == encoded.excerpts
+    assert engine.extract(DOCUMENTS, "What is said?", **options) == selection.excerpts
+    for one, other in zip(compressed.cache.layers, encoded.cache.layers, strict=True):
+        assert torch.equal(one.keys, other.keys)
+        assert torch.equal(one.values, other.values)
+    assert selection.complete == (target_size == 5000)
+    assert selection.question == "What is said?"
+
+
+def test_a_selection_says_what_was_kept_and_what_that_took(engine, selection):
+    stats = selection.stats
+    assert stats.kept_tokens == len(selection.token_ids) == len(selection.positions) == 120
+    assert stats.read_tokens == stats.document_tokens > 120
+    assert stats.peak_kv_tokens > 0
+    assert stats.compression_ratio == 1 - 120 / stats.document_tokens
+    assert sum(share.kept_tokens for share in selection.document_shares) == 120
+    text = engine.backbone.tokenizer.decode(selection.token_ids)
+    assert all(excerpt.text in text for excerpt in selection.excerpts)
+    everything = engine.select(DOCUMENTS, "What is said?", target_size=5000)
+    assert everything.stats.read_tokens == 0
+    assert everything.positions == tuple(range(stats.document_tokens))
+
+
+ELSEWHERE = """
+import sys
+from finch_integrations import FinchEngine, Selection
+engine = FinchEngine.from_pretrained(sys.argv[1], device="cpu", dtype="float32")
+context = engine.encode(Selection.load(sys.argv[2]))
+print(engine.generate(context, max_new_tokens=20).tokens)
+"""
+
+
+def test_a_saved_selection_is_encoded_in_another_process_and_answers_the_same(tmp_path, tokenizer):
+    make_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    path = tmp_path / "selection.json"
+    with FinchEngine.from_pretrained(tmp_path / "model", device="cpu", dtype="float32") as engine:
+        selection = engine.select(DOCUMENTS, "What is said?", target_size=120, **PROMPT)
+        selection.save(path)
+        assert Selection.load(path) == selection
+        answer = engine.generate(engine.encode(selection), max_new_tokens=20)
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "model"), str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == str(answer.tokens)
+
+
+@pytest.mark.parametrize("method", ["likelihood", "finch"])
+def test_a_follow_up_equals_a_context_of_the_same_tokens_under_that_question(engine, method):
+    options = {"target_size": 120, "method": method, **PROMPT}
+    context = engine.compress(DOCUMENTS, "What is said?", **options)
+    before = (context.document_shares, context.excerpts, context.stats)
+    follow_up = engine.generate(context, question="And who is there?", max_new_tokens=20)
+    prompt = replace(context.prompt, question="And who is there?")
+    fresh = replace(context, prompt=prompt)
+    if method == "likelihood":
+        selection = engine.select(DOCUMENTS, "What is said?", **options)
+        fresh = engine.encode(replace(selection, prompt=prompt))
+    assert follow_up == engine.generate(fresh, max_new_tokens=20)
+    assert follow_up.tokens != engine.generate(context, max_new_tokens=20).tokens
+    assert (context.document_shares, context.excerpts, context.stats) == before
+    with pytest.raises(InvalidInputError, match="the question is empty"):
+        engine.generate(context, question=" ")
+
+
+def test_the_scorer_reads_under_the_same_system_text_history_and_instruction(tokenizer):
+    small = FinchEngine(make_model(), tokenizer)
+    guided = FinchEngine(make_model(), tokenizer, scorer=small)
+    alone = small.select(DOCUMENTS, "What is said?", target_size=120, **PROMPT)
+    assert guided.select(DOCUMENTS, "What is said?", target_size=120, **PROMPT).excerpts == (
+        alone.excerpts
+    )
+    bare = guided.select(DOCUMENTS, "What is said?", target_size=120)
+    assert [e.score for e in bare.excerpts] != [e.score for e in alone.excerpts]
+
+
+def test_more_can_be_selected_than_the_window_holds_but_not_encoded(tokenizer):
+    engine = FinchEngine(make_model(max_position_embeddings=256), tokenizer)
+    selection = engine.select(DOCUMENTS, "What?", target_size=400)
+    assert len(selection.token_ids) == 400
+    with pytest.raises(ContextTooLongError, match="keeping 400 of .* Keep at most"):
+        engine.encode(selection)
+
+
+def test_a_selection_of_another_tokenizer_is_refused(selection):
+    other = FinchEngine(make_model(vocab_size=280), make_tokenizer(merges=[("t", "h")]))
+    with pytest.raises(InvalidInputError, match="another tokenizer .* can be its scorer"):
+        other.encode(selection)
+
+
+def test_single_tokens_cannot_be_selected(engine):
+    with pytest.raises(ConfigurationError, match="'finch' keeps single tokens, not passages"):
+        engine.select(DOCUMENTS, "What?", target_size=50, method="finch")
+
+
+@pytest.mark.parametrize("missing", ["prompt", "token_ids", "excerpts", "stats", "vocabulary"])
+def test_a_file_without_something_is_refused(tmp_path, selection, missing):
+    path = tmp_path / "selection.json"
+    selection.save(path)
+    facts = json.loads(path.read_text())
+    del facts[missing]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(InvalidInputError, match=f"damaged.*{missing}.*Select again"):
+        Selection.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "cannot read"),
+        ("[1", "cannot read"),
+        ("3", "not a selection of this version"),
+        ('{"format": "finch-selection-0"}', "not a selection of this version"),
+    ],
+)
+def test_files_of_another_kind_are_refused(tmp_path, text, reason):
+    path = tmp_path / "selection.json"
+    with pytest.raises(InvalidInputError, match="cannot read"):
+        Selection.load(path)
+    path.write_text(text)
+    with pytest.raises(InvalidInputError, match=reason):
+        Selection.load(path)
+
+
+def test_ids_that_are_not_ids_are_refused(tmp_path, selection):
+    path = tmp_path / "selection.json"
+    selection.save(path)
+    facts = json.loads(path.read_text())
+    for wrong in ([*facts["token_ids"][:-1], -1], facts["token_ids"][:-1], ["a"] * 120):
+        path.write_text(json.dumps({**facts, "token_ids": wrong}))
+        with pytest.raises(InvalidInputError, match="do not belong together"):
+            Selection.load(path)
+
+
+def test_what_cannot_be_saved_is_named(tmp_path, engine, selection):
+    odd = engine.select(DOCUMENTS, "What?", target_size=50, chat_template_kwargs={"f": object()})
+    for thing in (odd, engine.encode(odd)):
+        with pytest.raises(InvalidInputError, match="chat_template_kwargs must be plain data"):
+            thing.save(tmp_path / "file")
+    with pytest.raises(InvalidInputError, match="is a folder"):
+        selection.save(tmp_path)
+    with pytest.raises(InvalidInputError, match="there is no folder"):
+        selection.save(tmp_path / "nowhere" / "file")
+    assert list(tmp_path.iterdir()) == []
