@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.storage import replaced, sync
 
 # Counts up when the files, the chunking or the words change, so that older indexes are refused.
 FORMAT = 2
@@ -202,13 +203,12 @@ def _only_builder(path: Path) -> Iterator[None]:
 def _publish(path: Path, data: Path, description: Mapping[str, Any]) -> None:
     """Replace the manifest in one step: from here on the new data is the index."""
     manifest = {"made_by": _MAKER, "format": FORMAT, "data": data.name, **description}
-    draft = data / MANIFEST  # in the data's folder it is known as ours if this is cut off
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file)
-        file.flush()
-        os.fsync(file.fileno())
-    _check_manifest(path)  # a build takes long enough for somebody to put another file there
-    os.replace(draft, path / MANIFEST)
+    for file in [*data.rglob("*"), data]:
+        sync(file)
+    # In the data's folder a draft is known as ours if a kill leaves it.
+    with replaced(path / MANIFEST, draft=data / MANIFEST) as draft:
+        draft.write_text(json.dumps(manifest), encoding="utf-8")
+        _check_manifest(path)  # a build takes long enough for somebody to put another there
 
 
 def _leftovers(path: Path) -> list[Path]:
