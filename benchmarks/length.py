@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from benchmarks.quality import RESULTS, machine_name
 from finch_integrations import FinchEngine
-from finch_integrations.engine.embedded import embedded_path
+from finch_integrations.engine import embedded
 from finch_integrations.engine.loading import resolve_device
 
 LENGTHS = (8, 16, 32, 64, 128)  # thousands of 1,024 tokens
@@ -34,7 +34,7 @@ QUESTION = "What is the door code of the chemical store?"
 
 def make_engine(device: torch.device) -> FinchEngine:
     """Build the model on the device; bfloat16 on a GPU, float32 elsewhere."""
-    tokenizer = AutoTokenizer.from_pretrained(embedded_path(), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(embedded.MODEL.path(), local_files_only=True)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=2048,

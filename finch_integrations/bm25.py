@@ -16,6 +16,16 @@ from numpy.typing import NDArray
 from finch_integrations.words import words
 
 _WORDLESS = "wordless.json"
+# What a saved index may consist of.
+FILES = (
+    _WORDLESS,
+    "data.csc.index.npy",
+    "indices.csc.index.npy",
+    "indptr.csc.index.npy",
+    "nonoccurrence_array.index.npy",
+    "params.index.json",
+    "vocab.index.json",
+)
 _importing = threading.Lock()
 
 

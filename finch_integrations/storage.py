@@ -1,9 +1,9 @@
-"""Where this package keeps files of its own."""
+"""Where this package keeps files of its own, and how files are written whole or not at all."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -16,10 +16,50 @@ def models_folder() -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a draft; it takes the place of `path` when the block ends without an error."""
-    # In the same folder, so that the rename is atomic.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        draft = Path(folder) / "draft"
+def replaced(path: Path, draft: Path | None = None) -> Iterator[Path]:
+    """Write a file so that readers find the old content or the new, also after a power failure.
+
+    A link is followed, as it is where a file is opened.
+
+    Args:
+        path: The file; its folder exists.
+        draft: What to write first, on the same file system. By default a hidden file beside
+            `path`; only a kill leaves that behind.
+
+    Yields:
+        The draft's path. It takes the file's place when the block ends without an error.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    draft = draft or path.with_name(f".finch-{secrets.token_hex(8)}")
+    try:
         yield draft
+        sync(draft)
         os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to the disk.
+
+    Raises:
+        OSError: The file cannot be written. Of folders nothing is raised: not all systems can.
+    """
+    if path.is_dir():
+        with suppress(OSError):
+            _sync(path, os.O_RDONLY)
+    else:
+        _sync(path, os.O_RDWR)  # Windows syncs only what may be written
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

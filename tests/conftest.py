@@ -31,10 +31,10 @@ def engine(model, tokenizer):
 @pytest.fixture(scope="session")
 def embedded_model():
     """Where the embedded model's real weights are; tests of it carry the marker `model`."""
-    from finch_integrations.engine.embedded import embedded_path
+    from finch_integrations.engine import embedded
 
     try:
-        return embedded_path()
+        return embedded.MODEL.path()
     except ModelLoadError as error:
         pytest.fail(f"{error} (make test does that)")
 
@@ -49,11 +49,11 @@ def embedded_engine(embedded_model):
 @pytest.fixture(scope="session")
 def embedded_encoder():
     """The embedded embedding model's real weights; marker `model` as above."""
-    from finch_integrations.retrieval.embedder import embedder_path
+    from finch_integrations.retrieval import embedder
     from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
     try:
-        embedder_path()
+        embedder.MODEL.path()
     except ModelLoadError as error:
         pytest.fail(f"{error} (make test does that)")
     return SentenceTransformerEncoder(device="cpu")

@@ -9,12 +9,14 @@ from finch_integrations.cli import console
 
 def run_models(*, as_json: bool) -> None:
     """List this package's models and those in the Hugging Face cache."""
-    from finch_integrations.engine.embedded import stored_models
-    from finch_integrations.retrieval.embedder import stored_embedders
+    from finch_integrations.engine import embedded
+    from finch_integrations.retrieval import embedder
 
+    stored = (embedded.MODEL.stored(), embedder.MODEL.stored())
     rows: list[dict[str, Any]] = [
         {"model": model.name, "path": str(model.path), "bytes": model.nbytes}
-        for model in [*stored_models(), *stored_embedders()]
+        for model in stored
+        if model
     ]
     rows += _hub_models()
     if as_json:
@@ -32,15 +34,15 @@ def run_fetch(*, model: bool, embedder: bool) -> None:
         with console.busy("Fetching and converting the embedded model"):
             from transformers.utils import logging
 
-            from finch_integrations.engine.embedded import fetch_embedded
+            from finch_integrations.engine.embedded import MODEL
 
             logging.disable_progress_bar()
-            fetched.append(fetch_embedded())
+            fetched.append(MODEL.fetch())
     if embedder:
         with console.busy("Fetching the embedding model"):
-            from finch_integrations.retrieval.embedder import fetch_embedder
+            from finch_integrations.retrieval.embedder import MODEL as EMBEDDER
 
-            fetched.append(fetch_embedder())
+            fetched.append(EMBEDDER.fetch())
     for stored in fetched:
         console.write(f"{stored.name}  {stored.nbytes / 1e6:,.0f} MB  {stored.path}")
 

@@ -158,7 +158,7 @@ def _load(
     dtype: str | torch.dtype,
     model_kwargs: dict[str, Any],
 ) -> Backbone:
-    source = str(embedded.embedded_path()) if name == embedded.NAME else name
+    source = str(embedded.MODEL.path()) if name == embedded.NAME else name
     path = Path(source)
     if path.suffix == ".gguf":
         model, tokenizer = load_gguf(path, dtype=dtype, **model_kwargs)

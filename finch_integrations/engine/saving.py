@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.storage import atomic_write
+from finch_integrations.storage import replaced
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def saving(path: Path, name: str) -> Iterator[Path]:
         )
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder. Give a file to save {name} to")
-    with atomic_write(path) as draft:
+    with replaced(path) as draft:
         yield draft
 
 

@@ -16,7 +16,7 @@ from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.document_tokens import DocumentTokens, tokenize_documents
 from finch_integrations.engine.engine import FinchEngine
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.storage import atomic_write
+from finch_integrations.storage import replaced
 from finch_integrations.types import Document, DocumentShare
 
 # Columns of the per-layer picture.
@@ -39,7 +39,7 @@ class Report:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page, atomically."""
-        with atomic_write(Path(path)) as draft:
+        with replaced(Path(path)) as draft:
             draft.write_text(self.html, encoding="utf-8")
 
     def _repr_html_(self) -> str:

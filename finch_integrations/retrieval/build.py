@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finch_integrations.bm25 import BM25Index
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.retrieval import store
+from finch_integrations.retrieval import folder, store
 from finch_integrations.retrieval.chunking import split_text
 from finch_integrations.retrieval.collection import Collection
 from finch_integrations.retrieval.dense import DTYPE, encode, probe, same_encoder
@@ -111,7 +111,7 @@ def build_index(
     check_chunk_size(chunk_size)
     model = None if encoder is None else as_encoder(encoder)
     settings = store.make_settings(model, chunk_size)
-    store.check_target(path)
+    folder.check_target(path)
     digests = {source.id: source.digest for source in sources}
     if len(digests) < len(sources):
         raise InvalidInputError("two sources have the same id. Ids must differ")
@@ -123,17 +123,18 @@ def build_index(
     encoded_before = model is None or vectors is not None
     if old is not None and encoded_before and list(before.items()) == list(digests.items()):
         collection, skipped, encoded = old.collection, dict(old.sources.skipped), 0
+        folder.tidy(path)
     else:
-        with store.new_index(path, settings) as folder:
+        with store.new_index(path, settings) as data:
             collection, skipped, rows = _write_documents(
-                folder, sources, same, old, chunk_size, progress
+                data, sources, same, old, chunk_size, progress
             )
-            store.write_sources(folder, store.Sources(digests=digests, skipped=skipped))
+            store.write_sources(data, store.Sources(digests=digests, skipped=skipped))
             texts = _counted(collection, "words", progress)
-            BM25Index.build(texts).save(folder / "bm25")
+            BM25Index.build(texts).save(data / "bm25")
             encoded = 0
             if model is not None and mark is not None:
-                encoded = _write_vectors(folder, collection, rows, vectors, model, mark, progress)
+                encoded = _write_vectors(data, collection, rows, vectors, model, mark, progress)
     return IndexReport(
         documents=len(collection.documents),
         chunks=len(collection),
@@ -173,7 +174,7 @@ def _usable_vectors(
 
 
 def _write_documents(
-    folder: Path,
+    data: Path,
     sources: Sequence[Source],
     same: set[str],
     old: store.StoredIndex | None,
@@ -181,7 +182,7 @@ def _write_documents(
     progress: Callable[[IndexProgress], None],
 ) -> tuple[Collection, dict[str, str], list[int]]:
     """Write all documents; also returns per chunk its row in the old index, -1 if it is new."""
-    writer = store.DocumentWriter(folder, chunk_size)
+    writer = store.DocumentWriter(data, chunk_size)
     skipped: dict[str, str] = {}
     rows: list[int] = []
     try:
@@ -211,7 +212,7 @@ def _write_documents(
 
 
 def _write_vectors(
-    folder: Path,
+    data: Path,
     collection: Collection,
     rows: Sequence[int],
     vectors: NDArray[Any] | None,
@@ -225,7 +226,7 @@ def _write_vectors(
         known[:] = -1
     wanted = known < 0
     target: np.memmap[Any, Any] = np.lib.format.open_memmap(
-        folder / "vectors.npy", mode="w+", dtype=DTYPE, shape=(len(known), len(mark))
+        data / "vectors.npy", mode="w+", dtype=DTYPE, shape=(len(known), len(mark))
     )
     if vectors is not None:
         target[~wanted] = vectors[known[~wanted]]
@@ -237,7 +238,7 @@ def _write_vectors(
         done += len(batch)
         progress(IndexProgress("encode", done, len(texts)))
     target.flush()
-    np.save(folder / "probe.npy", mark)
+    np.save(data / "probe.npy", mark)
     return done
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finch_integrations.errors import ConfigurationError, MissingExtraError, ModelLoadError
-from finch_integrations.retrieval.embedder import NAME as EMBEDDED
-from finch_integrations.retrieval.embedder import embedder_path
+from finch_integrations.retrieval import embedder
 
 
 class Encoder(Protocol):
@@ -32,7 +31,7 @@ class Encoder(Protocol):
 class SentenceTransformerEncoder:
     """A sentence-transformers model, loaded when it is first used."""
 
-    def __init__(self, model: str = EMBEDDED, *, device: str | None = None) -> None:
+    def __init__(self, model: str = embedder.NAME, *, device: str | None = None) -> None:
         """Name a model.
 
         Args:
@@ -135,7 +134,7 @@ def unit_vectors(vectors: Any, count: int, encoder: str) -> NDArray[np.float32]:
 
 
 def _load(name: str, device: str | None) -> Any:
-    source = str(embedder_path()) if name == EMBEDDED else name
+    source = str(embedder.MODEL.path()) if name == embedder.NAME else name
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
@@ -144,7 +143,7 @@ def _load(name: str, device: str | None) -> Any:
             "Or search by words alone, with encoder=None"
         ) from error
     try:
-        return SentenceTransformer(source, device=device, local_files_only=name == EMBEDDED)
+        return SentenceTransformer(source, device=device, local_files_only=name == embedder.NAME)
     except Exception as error:  # fails in many ways: no such model, no connection, damaged files
         raise ModelLoadError(
             f"the embedding model {name!r} cannot be loaded ({error}). "

@@ -1,6 +1,4 @@
-"""An index's files: written whole or not at all, memory-mapped when read.
-
-The file `index.json` holds the settings and names the folder with the data:
+"""An index's data: written once, memory-mapped when read.
 
 - documents.jsonl: one document per line
 - offsets.npy: where each line starts, and the file's end; [documents + 1]
@@ -10,15 +8,12 @@ The file `index.json` holds the settings and names the folder with the data:
 - vectors.npy: unit vectors, float16; [C, D]
 - probe.npy: the encoder's vector of a fixed sentence; [D]
 
-The file `.lock` is locked while somebody builds; readers pay no attention to it.
+`folder.py` knows where they are and how they take the place of older ones.
 """
 
 import hashlib
 import json
 import mmap
-import os
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,21 +22,25 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from finch_integrations.bm25 import FILES as BM25_FILES
 from finch_integrations.bm25 import BM25Index
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.retrieval.collection import Collection
 from finch_integrations.retrieval.encoders import Encoder, SentenceTransformerEncoder
+from finch_integrations.retrieval.folder import damaged, new_data, read_manifest
 from finch_integrations.types import Document
 
-# Counts up when the files, the chunking or the words change, so that older indexes are refused.
-FORMAT = 1
-_MANIFEST = "index.json"
-_DATA = "data-"
-_DRAFT = ".build-"
-_LOCK = ".lock"
+_FILES = (
+    "documents.jsonl",
+    "offsets.npy",
+    "spans.npy",
+    "sources.json",
+    *(f"bm25/{name}" for name in BM25_FILES),
+    "vectors.npy",
+    "probe.npy",
+)
 # Documents kept in memory while results are made; each may be a whole book.
 _RECENT = 32
 
@@ -173,10 +172,7 @@ class DocumentWriter:
 
 @contextmanager
 def new_index(path: Path, settings: IndexSettings) -> Iterator[Path]:
-    """Make an index, or replace one, when the block ends without an error.
-
-    Until then, and if it fails or is killed, the old index stays as it is; whoever has it open
-    can go on reading it.
+    """Make an index, or replace one, when the block ends without an error: see `new_data`.
 
     Args:
         path: The index's folder; it and its parents are made.
@@ -188,42 +184,8 @@ def new_index(path: Path, settings: IndexSettings) -> Iterator[Path]:
     Raises:
         InvalidInputError: The folder holds other files, or another build of the index is running.
     """
-    existed = path.is_dir()
-    check_target(path)
-    path.mkdir(parents=True, exist_ok=True)
-    with _only_builder(path):
-        draft = path / f"{_DRAFT}{secrets.token_hex(4)}"
-        draft.mkdir()
-        try:
-            yield draft
-            data = path / (_DATA + draft.name.removeprefix(_DRAFT))
-            os.rename(draft, data)
-            _publish(path, {"format": FORMAT, "data": data.name, "settings": asdict(settings)})
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            if not existed:
-                shutil.rmtree(path, ignore_errors=True)
-            raise
-        for old in path.iterdir():
-            if old.name.startswith((_DATA, _DRAFT)) and old != data:
-                shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _only_builder(path: Path) -> Iterator[None]:
-    """Keep other builders out; the system lets go of the lock of a process that dies."""
-    lock = FileLock(path / _LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InvalidInputError(
-            f"another process builds the index {path} at this moment. Wait until it is done, or "
-            "give another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    with new_data(path, _FILES, {"settings": asdict(settings)}) as data:
+        yield data
 
 
 def make_settings(encoder: Encoder | None, chunk_size: int | None) -> IndexSettings:
@@ -239,23 +201,6 @@ def digest_of(document: Document) -> str:
     """Hash a document's content."""
     content = [document.text, document.title, dict(document.metadata)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def check_target(path: Path) -> None:
-    """Make sure that an index may be written there.
-
-    Raises:
-        InvalidInputError: It is a file, or a folder with other files.
-    """
-    if path.is_dir():
-        names = (_MANIFEST, _DATA, _DRAFT, _LOCK)
-        foreign = [file.name for file in path.iterdir() if not file.name.startswith(names)]
-        if foreign:
-            raise InvalidInputError(
-                f"{path} is not an index: it holds {foreign[0]}. Give a new folder for the index"
-            )
-    elif path.exists():
-        raise InvalidInputError(f"{path} is a file. Give a folder for the index")
 
 
 def write_sources(folder: Path, sources: Sources) -> None:
@@ -276,17 +221,18 @@ def read_index(path: Path) -> StoredIndex:
     Raises:
         InvalidInputError: There is none, it is damaged, or of another version.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     while True:
         try:
             return _read_data(*manifest)
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            before, manifest = manifest, _read_manifest(path)
+            before, manifest = manifest, read_manifest(path)
             if manifest == before:  # else a builder has put a new index in this one's place
-                raise _damaged(path, error) from error
+                raise damaged(path, error) from error
 
 
-def _read_data(settings: IndexSettings, data: Path) -> StoredIndex:
+def _read_data(data: Path, manifest: Mapping[str, Any]) -> StoredIndex:
+    settings = IndexSettings(**manifest["settings"])
     content = json.loads((data / "sources.json").read_text(encoding="utf-8"))
     sources = Sources(digests=content["digests"], skipped=content["skipped"])
     ids = [id for id in sources.digests if id not in sources.skipped]
@@ -311,40 +257,8 @@ def _read_data(settings: IndexSettings, data: Path) -> StoredIndex:
     )
 
 
-def _damaged(path: Path, error: Exception) -> InvalidInputError:
-    return InvalidInputError(f"the index {path} is damaged ({error}). Delete it and build it again")
-
-
 def _read_collection(
     folder: Path, chunk_size: int | None, ids: Sequence[str] | None = None
 ) -> Collection:
     spans = np.load(folder / "spans.npy", mmap_mode="r", allow_pickle=False)
     return Collection(StoredDocuments(folder), spans, chunk_size, ids)
-
-
-def _read_manifest(path: Path) -> tuple[IndexSettings, Path]:
-    try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] == FORMAT:
-            return IndexSettings(**manifest["settings"]), path / manifest["data"]
-        version = manifest["format"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise InvalidInputError(
-            f"there is no index at {path}. Build one: finch index FOLDER --out {path}"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
-    raise InvalidInputError(
-        f"the index {path} was built by another version of this package (format {version}, "
-        f"this one reads {FORMAT}). Delete it and build it again"
-    )
-
-
-def _publish(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Replace the manifest in one step: from here on the new data is the index."""
-    draft = path / f"{_MANIFEST}.new"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path / _MANIFEST)

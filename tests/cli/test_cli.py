@@ -154,7 +154,7 @@ def test_models_lists_what_is_cached(tmp_path, monkeypatch):
 
     from finch_integrations.engine import embedded
 
-    folder = embedded._folder()
+    folder = embedded.MODEL.folder
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"x" * 2_000_000)
     result = run(app, ["models"])

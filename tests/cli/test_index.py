@@ -233,7 +233,7 @@ def test_fetch_gets_what_is_named(monkeypatch, tmp_path):
 
     monkeypatch.setenv("FINCH_CACHE", str(tmp_path))
     lines = []
-    for folder, name in ((embedded._folder(), "embedded"), (embedder._folder(), "embedder")):
+    for folder, name in ((embedded.MODEL.folder, "embedded"), (embedder.MODEL.folder, "embedder")):
         folder.mkdir(parents=True)  # both are there: nothing is downloaded
         (folder / "model.safetensors").write_bytes(b"x" * 1_000_000)
         lines.append(f"{name}  1 MB  {folder}\n")

