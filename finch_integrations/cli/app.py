@@ -202,6 +202,21 @@ def models(
         run_models(as_json=as_json)
 
 
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete the passages.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="The passages' folder (default: in the user's cache).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Show what is kept on disk of documents that a model has read, or delete it."""
+    from finch_integrations.cli.cache import run_cache
+
+    with _reporting_errors():
+        run_cache(folder, empty=clear, as_json=as_json)
+
+
 class Fetchable(StrEnum):
     """What `finch fetch` gets."""
 
