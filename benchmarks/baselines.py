@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.cache import cache_length, share_cache
 from finch_integrations.engine.methods.passages import (
     arrange,
     groups_of,
@@ -108,7 +109,9 @@ class Perplexity:
         return self._changes[passage]
 
     def _likelihoods(self, ids: Sequence[int], rows: int) -> Tensor:
-        return self._backbone.log_likelihoods([(*self._before, *ids)], self._cache, rows=rows)[0]
+        lengths = torch.tensor([cache_length(self._cache)])
+        fed = (*self._before, *ids)
+        return self._backbone.log_likelihoods(fed, share_cache(self._cache), lengths, rows=rows)[0]
 
     def _text(self, passage: Segment) -> tuple[int, ...]:
         return tuple(self._inputs.tokens.ids[passage.start : passage.end])

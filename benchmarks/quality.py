@@ -43,6 +43,7 @@ from finch_integrations.engine.methods import SEGMENT_SCORERS, Reading, SegmentS
 from finch_integrations.engine.methods.likelihood import score_by_likelihood
 from finch_integrations.engine.methods.passages import choose, positions_of
 from finch_integrations.engine.model_input import ModelInput, make_input
+from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import Prompt
 from finch_integrations.engine.segments import Segment
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
@@ -182,11 +183,17 @@ class Bench:
         prefix = self.backbone.encode(inputs.frame.prefix, self._feed)
         # What a segment's contrast is depends on the chunk around it, its likelihood does not.
         chunk_length = CHUNK if method == "contrast" else self._feed
-        return score(
-            Reading(
-                self.backbone, inputs.tokens, inputs.frame, prefix, chunk_length, lambda *_: None
-            )
+        reading = Reading(
+            backbone=self.backbone,
+            documents=inputs.tokens,
+            frames=[inputs.frame],
+            prefix=prefix,
+            chunk_length=chunk_length,
+            store=None,
+            tracker=ProgressTracker(None),
         )
+        segments, scores = score(reading)
+        return segments, scores[0]
 
     def _read_as(self, question: str) -> ModelInput:
         """The item's documents under a question, in the model's tokens."""

@@ -81,14 +81,17 @@ class SelectionStats:
     Attributes:
         document_tokens: Length of all documents in the tokens of the model they are chosen for.
         kept_tokens: How many of them were chosen.
-        read_tokens: Document tokens that a model read to choose, in its own tokens.
+        rated_tokens: Document tokens that a model rated to choose, in its own tokens.
+        read_tokens: Those of them that it read now, for this question or for others that were
+            asked with it; the rest had been read before and was kept.
         peak_kv_tokens: The most tokens the KV cache held meanwhile, those of all texts that are
             read side by side; 0 where another model read.
-        seconds: Wall-clock time.
+        seconds: Wall-clock time; of several questions asked at once an equal share.
     """
 
     document_tokens: int
     kept_tokens: int
+    rated_tokens: int
     read_tokens: int
     peak_kv_tokens: int
     seconds: float
@@ -106,8 +109,9 @@ class CompressionStats:
     Attributes:
         document_tokens: Length of all documents in the model's tokens.
         kept_tokens: Document tokens left in the cache, the same number in every layer.
-        read_tokens: Document tokens that were read to choose, in the tokens of the model that
+        rated_tokens: Document tokens that were rated to choose, in the tokens of the model that
             read; 0 where everything was kept.
+        read_tokens: Those of them that were read now; the rest had been read before and was kept.
         prefix_tokens: Tokens before the documents, always kept.
         suffix_tokens: Tokens after the documents (question and generation prompt), fed again
             when an answer is generated.
@@ -119,6 +123,7 @@ class CompressionStats:
 
     document_tokens: int
     kept_tokens: int
+    rated_tokens: int
     read_tokens: int
     prefix_tokens: int
     suffix_tokens: int

@@ -103,53 +103,91 @@ class Backbone:
         if record and (reason := self.spec.lacks.get("observe_attention")):
             raise UnsupportedModelError(f"attention cannot be observed in this model: {reason}")
         watching = observe_attention(self.model, rows=rows, record=record) if record else None
-        return self._run([ids], cache, rows=1, watching=watching)[0, -1].float()
+        positions = torch.arange(len(ids))[None] + cache_length(cache)
+        return self._run([ids], positions, cache, rows=1, watching=watching)[0, -1].float()
+
+    @torch.inference_mode()
+    def read_side_by_side(self, sequences: Sequence[Sequence[int]], cache: KVCache) -> KVCache:
+        """Feed several texts, each alone after the same cache.
+
+        Args:
+            sequences: Tokens of each; B of them, as one batch.
+            cache: Stays as it is.
+
+        Returns:
+            A cache of B; shorter texts are padded at their end.
+        """
+        longest = max(map(len, sequences))
+        # Causal attention: padding after a text changes nothing before it.
+        padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]
+        grown = repeat_cache(cache, len(sequences))
+        if longest:
+            positions = torch.arange(longest)[None] + cache_length(cache)
+            self._run(padded, positions, grown, rows=1)
+        return grown
 
     @torch.inference_mode()
     def log_likelihoods(
-        self, sequences: Sequence[Sequence[int]], cache: KVCache, *, rows: int
+        self, ids: Sequence[int], cache: KVCache, lengths: Tensor, *, rows: int
     ) -> Tensor:
-        """How likely the last tokens of each sequence are, all after the same cache.
+        """How likely a text's last tokens are after each of several others.
 
         Args:
-            sequences: Tokens of each, more than `rows`; B of them, as one batch.
-            cache: Stays as it is.
+            ids: The text, more than `rows` tokens.
+            cache: Of B texts, padded at their start; grows.
+            lengths: How many tokens each of them has, padding not counted, [B].
             rows: How many last tokens to rate.
 
         Returns:
             log p of each of these tokens given all before it, float32, [B, rows].
         """
-        lengths = [len(ids) for ids in sequences]
-        longest = max(lengths)
-        # Causal attention: padding after a sequence changes nothing before it.
-        padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]
-        first_row = min(lengths) - rows - 1
-        batch = self._run(padded, repeat_cache(cache, len(sequences)), rows=longest - first_row)
-        found = []
-        for logits, ids in zip(batch, sequences, strict=True):
-            # A row's logits are for the token after it.
-            at = len(ids) - rows - 1 - first_row
-            rated = logits[at : at + rows].float().log_softmax(dim=-1)
-            wanted = torch.tensor(ids[-rows:], device=rated.device)
-            found.append(rated.gather(1, wanted[:, None])[:, 0].cpu())
-        return torch.stack(found)
+        fed, total = ids[:-1], cache_length(cache)
+        padding = total - lengths
+        seen = torch.arange(total + len(fed))[None] >= padding[:, None]
+        positions = lengths[:, None] + torch.arange(len(fed))
+        batch = self._run(
+            [fed] * len(lengths),
+            positions,
+            cache,
+            rows=rows,
+            seen=None if not padding.any() else seen,
+        )
+        wanted = torch.tensor(ids[-rows:], device=batch.device)[:, None]
+        # One after the other: in float32 the logits of all would fill memory.
+        return torch.stack(
+            [
+                (logits.gather(1, wanted)[:, 0].float() - logits.float().logsumexp(dim=-1)).cpu()
+                for logits in batch
+            ]
+        )
 
     def _run(
         self,
         batch: Sequence[Sequence[int]],
+        positions: Tensor,
         cache: KVCache,
         *,
         rows: int,
+        seen: Tensor | None = None,
         watching: AbstractContextManager[None] | None = None,
     ) -> Tensor:
-        """Feed B sequences of one length after a cache of B; return the last rows' logits."""
-        start, device = cache_length(cache), self.device
-        positions = torch.arange(start, start + len(batch[0]), device=device)
+        """Feed B sequences of one length after a cache of B; return the last rows' logits.
+
+        Args:
+            batch: Token ids, [B, Q].
+            positions: Their positions, [B or 1, Q].
+            cache: Grows.
+            rows: How many.
+            seen: Which tokens of the cache and of the batch there are, [B, N + Q]; None: all.
+            watching: Entered while the model runs.
+        """
+        device = self.device
         # Held for one forward only, so streams over one model take turns token by token.
         with self._lock, watching or nullcontext():
             output = self.model(
                 input_ids=torch.tensor(batch, device=device),
-                position_ids=positions[None],
+                position_ids=positions.to(device),
+                attention_mask=None if seen is None else seen.long().to(device),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=rows,

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from finch_integrations.engine.rope import rerotate_keys
@@ -44,6 +45,77 @@ def repeat_cache(cache: KVCache, times: int) -> KVCache:
         layer.keys, layer.values = (
             states.expand(times, -1, -1, -1) for states in (layer.keys, layer.values)
         )
+    return twin
+
+
+def pick_from_batch(cache: KVCache, numbers: Sequence[int]) -> KVCache:
+    """Return a cache of some of a batch's texts."""
+    twin = share_cache(cache)
+    for layer in twin.layers:
+        layer.keys, layer.values = (
+            states[torch.tensor(numbers, device=states.device)]
+            for states in (layer.keys, layer.values)
+        )
+    return twin
+
+
+def align_right(cache: KVCache, lengths: Tensor) -> KVCache:
+    """Move the padding of a batch from the texts' ends to their starts.
+
+    What is fed next then follows each text without a gap, which layers with a sliding window need.
+
+    Args:
+        cache: Of B texts; stays as it is.
+        lengths: How many tokens each has, [B].
+    """
+    total = cache_length(cache)
+    if bool((lengths == total).all()):
+        return share_cache(cache)
+    places = torch.arange(total)[None] - (total - lengths)[:, None]  # [B, N]
+    twin = share_cache(cache)
+    for layer in twin.layers:
+        index = places.clamp(min=0).to(layer.keys.device)[:, None, :, None]
+        layer.keys, layer.values = (
+            states.gather(2, index.expand(-1, states.shape[1], -1, states.shape[3]))
+            for states in (layer.keys, layer.values)
+        )
+    return twin
+
+
+def passage_tensors(cache: KVCache, number: int, start: int, end: int) -> dict[str, Tensor]:
+    """Copy one text's keys and values out of a batch, for keeping.
+
+    Args:
+        cache: Of a batch.
+        number: Which text.
+        start: First token to copy.
+        end: The one after the last.
+
+    Returns:
+        `keys` and `values`, each [L, G, T, D], on the CPU.
+    """
+    return {
+        name: torch.stack(
+            [getattr(layer, name)[number, :, start:end].cpu() for layer in cache.layers]
+        )
+        for name in ("keys", "values")
+    }
+
+
+def cache_of_passages(prefix: KVCache, passages: Sequence[dict[str, Tensor]]) -> KVCache:
+    """Put kept passages after a prefix again: a batch, padded at the texts' ends.
+
+    Args:
+        prefix: The cache they were read after; stays as it is.
+        passages: As `passage_tensors` made them.
+    """
+    twin = repeat_cache(prefix, len(passages))
+    for number, layer in enumerate(twin.layers):
+        for name in ("keys", "values"):
+            before = getattr(layer, name)  # [B, G, N, D]
+            texts = [passage[name][number].transpose(0, 1) for passage in passages]  # [T, G, D]
+            padded = pad_sequence(texts, batch_first=True).transpose(1, 2)  # [B, G, T, D]
+            setattr(layer, name, torch.cat((before, padded.to(before.device)), dim=2))
     return twin
 
 

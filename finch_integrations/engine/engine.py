@@ -27,10 +27,11 @@ from finch_integrations.engine.methods import (
     check_method,
     get_method,
 )
-from finch_integrations.engine.model_input import ModelInput, make_input
+from finch_integrations.engine.model_input import ModelInput, make_input, make_inputs
+from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
-from finch_integrations.engine.selecting import select_everything, select_passages
+from finch_integrations.engine.selecting import Reader, select_everything, select_passages
 from finch_integrations.engine.selection import Selection
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
@@ -66,6 +67,7 @@ class FinchEngine:
         compression: CompressionConfig | None = None,
         sampling: SamplingParams | None = None,
         scorer: "FinchEngine | None" = None,
+        store: PassageStore | None = None,
     ) -> None:
         """Wrap a model that is already loaded; it is used as it is and left as it is.
 
@@ -75,13 +77,14 @@ class FinchEngine:
             compression: Defaults for `compress`.
             sampling: Defaults for `stream` and `generate`.
             scorer: As for `from_pretrained`.
+            store: As for `from_pretrained`.
 
         Raises:
             UnsupportedModelError: The model cannot be compressed for.
             ConfigurationError: The model is in training mode.
         """
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-        self._set_up(Backbone(model, tokenizer, name), None, compression, sampling, scorer)
+        self._set_up(Backbone(model, tokenizer, name), None, compression, sampling, scorer, store)
 
     @classmethod
     def from_pretrained(
@@ -94,6 +97,7 @@ class FinchEngine:
         compression: CompressionConfig | None = None,
         sampling: SamplingParams | None = None,
         scorer: "FinchEngine | None" = None,
+        store: PassageStore | None = None,
         **model_kwargs: Any,
     ) -> Self:
         """Load a model; engines of one process share the weights of the same model.
@@ -110,6 +114,8 @@ class FinchEngine:
                 this one only encodes those. Used by methods that keep passages, not by `finch`;
                 tokenizers may differ.
                 It is not closed with this engine.
+            store: Keeps what this model reads of passages, so that they are not read again for
+                another question. Default: a store of its own, in memory, of 1 GiB at most.
             model_kwargs: Passed to transformers' `from_pretrained` untouched, for example
                 `device_map`, `quantization_config`, `trust_remote_code` (off by default).
 
@@ -122,7 +128,7 @@ class FinchEngine:
             model, revision=revision, device=device, dtype=dtype, **model_kwargs
         )
         engine = cls.__new__(cls)
-        engine._set_up(lease.backbone, lease, compression, sampling, scorer)
+        engine._set_up(lease.backbone, lease, compression, sampling, scorer, store)
         return engine
 
     def _set_up(
@@ -132,7 +138,9 @@ class FinchEngine:
         compression: CompressionConfig | None,
         sampling: SamplingParams | None,
         scorer: "FinchEngine | None",
+        store: PassageStore | None,
     ) -> None:
+        self.store = PassageStore() if store is None else store
         self.scorer = scorer
         self._backbone: Backbone | None = backbone
         self._lease = lease
@@ -205,16 +213,79 @@ class FinchEngine:
                 is too small.
             UnsupportedModelError: The model lacks what the method needs.
         """
+        (selection,) = self.select_many(
+            documents,
+            [question],
+            system=system,
+            history=history,
+            instruction=instruction,
+            chat_template_kwargs=chat_template_kwargs,
+            progress=progress,
+            **overrides,
+        )
+        return selection
+
+    def select_many(
+        self,
+        documents: Documents,
+        questions: Sequence[str],
+        *,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        instruction: str = INSTRUCTION,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+        **overrides: Any,
+    ) -> list[Selection]:
+        """Choose passages of the same documents for several questions; they are read once.
+
+        The selections are those of `select`, question by question.
+
+        Args:
+            documents: As for `compress`.
+            questions: The questions.
+            system: As for `compress`.
+            history: As for `compress`.
+            instruction: As for `compress`.
+            chat_template_kwargs: As for `compress`.
+            progress: Called after every chunk.
+            overrides: Fields of `CompressionConfig` to change for this call.
+
+        Returns:
+            A selection for every question, in order.
+
+        Raises:
+            InvalidInputError: As for `select`, or there is no question.
+            ConfigurationError: As for `select`.
+            ContextTooLongError: As for `select`.
+            UnsupportedModelError: As for `select`.
+        """
         config, method = self._configure(overrides)
         if not isinstance(method, PassageMethod):
             raise ConfigurationError(
                 f"the method {config.method!r} keeps single tokens, not passages. "
                 f"Use one of {', '.join(SEGMENT_SCORERS)}"
             )
-        prompt = _prompt(question, system, history, instruction, chat_template_kwargs)
-        inputs = make_input(self.backbone.tokenizer, prepare_documents(documents), prompt)
-        target = target_tokens(config, self.backbone.spec, inputs.frame, len(inputs.tokens))
-        return self._select(inputs, target, method, config, ProgressTracker(progress))
+        if isinstance(questions, str) or not questions:
+            raise InvalidInputError(
+                f"questions must be a list of at least one question, got {questions!r}"
+            )
+        prompts = [
+            Prompt(
+                question=question,
+                system=system,
+                history=tuple(history),
+                instruction=instruction,
+                chat_template_kwargs=dict(chat_template_kwargs or {}),
+            )
+            for question in questions
+        ]
+        tracker = ProgressTracker(progress)
+        inputs = make_inputs(self.backbone.tokenizer, prepare_documents(documents), prompts)
+        targets = [
+            target_tokens(config, self.backbone.spec, one.frame, len(one.tokens)) for one in inputs
+        ]
+        return self._select(inputs, targets, method, config, tracker)
 
     def encode(
         self, selection: Selection, *, progress: Progress | None = None
@@ -279,7 +350,13 @@ class FinchEngine:
         """
         backbone = self.backbone
         config, method = self._configure(overrides)
-        prompt = _prompt(question, system, history, instruction, chat_template_kwargs)
+        prompt = Prompt(
+            question=question,
+            system=system,
+            history=tuple(history),
+            instruction=instruction,
+            chat_template_kwargs=dict(chat_template_kwargs or {}),
+        )
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
         total = len(inputs.tokens)
         target = target_tokens(config, backbone.spec, inputs.frame, total)
@@ -287,7 +364,7 @@ class FinchEngine:
         tracker = ProgressTracker(progress)
         if isinstance(method, TokenMethod) and target < total:
             return evict_tokens(backbone, inputs, target, method, config, tracker)
-        selection = self._select(inputs, target, method, config, tracker)
+        (selection,) = self._select([inputs], [target], method, config, tracker)
         # Where documents were read, that was the long part, and progress is complete.
         encoding = ProgressTracker(progress if selection.complete else None)
         return encode_selection(backbone, selection, inputs.frame, config.chunk_length, encoding)
@@ -315,20 +392,26 @@ class FinchEngine:
 
     def _select(
         self,
-        inputs: ModelInput,
-        target: int,
+        inputs: Sequence[ModelInput],
+        targets: Sequence[int],
         method: Method,
         config: CompressionConfig,
         tracker: ProgressTracker,
-    ) -> Selection:
-        if target == len(inputs.tokens):
-            return select_everything(self.backbone, inputs, tracker)
+    ) -> list[Selection]:
+        if all(target == len(inputs[0].tokens) for target in targets):
+            seconds = tracker.seconds / len(inputs)
+            return [select_everything(self.backbone, one, seconds) for one in inputs]
         assert isinstance(method, PassageMethod), "token methods do not select"
-        scorer = self.scorer.backbone if self.scorer is not None else None
-        if scorer is not None:
-            check_method(config.method, scorer.spec)
+        reader = self if self.scorer is None else self.scorer
+        check_method(config.method, reader.backbone.spec)
         return select_passages(
-            self.backbone, inputs, target, method, config, tracker, scorer=scorer
+            self.backbone,
+            inputs,
+            targets,
+            method,
+            config,
+            tracker,
+            Reader(reader.backbone, reader.store),
         )
 
     def stream(
@@ -411,19 +494,3 @@ class FinchEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _prompt(
-    question: str,
-    system: str | None,
-    history: Sequence[Message],
-    instruction: str,
-    chat_template_kwargs: Mapping[str, Any] | None,
-) -> Prompt:
-    return Prompt(
-        question=question,
-        system=system,
-        history=tuple(history),
-        instruction=instruction,
-        chat_template_kwargs=dict(chat_template_kwargs or {}),
-    )

@@ -101,10 +101,14 @@ class PassageStore:
 
     def __len__(self) -> int:
         """Count the passages, in memory or on disk."""
+        return len(self.keys())
+
+    def keys(self) -> set[str]:
+        """The keys of all passages, in memory or on disk, as far as this process knows."""
+        folder = self._folder if self._reads else None
         with self._lock:
             keys = set(self._memory)
-        folder = self._folder
-        return len(keys.union(folder.keys() if folder else ()))
+        return keys.union(folder.keys() if folder else ())
 
     @property
     def nbytes(self) -> int:

@@ -7,10 +7,12 @@ from finch_integrations.types import CompressionProgress
 
 
 class ProgressTracker:
-    """Reports progress after every chunk.
+    """Reports progress after every step.
 
     Attributes:
-        total: Document tokens to read.
+        total: Document tokens to rate.
+        seen: Those that have been rated.
+        reused: Those of them that had been read before, for another question.
         peak: The most tokens that the KV cache has held.
     """
 
@@ -18,9 +20,11 @@ class ProgressTracker:
         """Start the clock.
 
         Args:
-            report: Called after every chunk; None: nobody wants to know.
+            report: Called after every step; None: nobody wants to know.
         """
         self.total = 0
+        self.seen = 0
+        self.reused = 0
         self.peak = 0
         self._report = report
         self._started = time.perf_counter()
@@ -37,8 +41,21 @@ class ProgressTracker:
             seen: Document tokens read so far.
             kv_tokens: The most tokens that the KV cache held during this step.
         """
+        self.seen = seen
         self.peak = max(self.peak, kv_tokens)
         if self._report is not None:
             self._report(
                 CompressionProgress(tokens=seen, total_tokens=self.total, seconds=self.seconds)
             )
+
+    def rated(self, tokens: int, kv_tokens: int, *, reused: bool) -> None:
+        """Take note of passages that have been rated.
+
+        Args:
+            tokens: Their length.
+            kv_tokens: As for `chunk_done`.
+            reused: Whether they had been read before.
+        """
+        if reused:
+            self.reused += tokens
+        self.chunk_done(self.seen + tokens, kv_tokens)

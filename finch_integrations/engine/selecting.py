@@ -1,6 +1,7 @@
-"""documents + question → Selection: rate the passages, take the best that fit the budget."""
+"""documents + questions → Selections: rate the passages, take the best that fit the budget."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,59 +13,89 @@ from finch_integrations.engine.document_shares import count_shares
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.methods import PassageMethod, Reading
 from finch_integrations.engine.methods.passages import choose, positions_of
-from finch_integrations.engine.model_input import ModelInput, make_input
+from finch_integrations.engine.model_input import ModelInput, make_inputs
+from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.segments import Segment, translate_segments
 from finch_integrations.engine.selection import Selection
 from finch_integrations.types import SelectionStats
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A model that reads documents to choose of them.
+
+    Attributes:
+        backbone: The model.
+        store: Where what it read of passages is kept; None: nowhere.
+    """
+
+    backbone: Backbone
+    store: PassageStore | None
+
+
 def select_passages(
     backbone: Backbone,
-    inputs: ModelInput,
-    target: int,
+    inputs: Sequence[ModelInput],
+    targets: Sequence[int],
     method: PassageMethod,
     config: CompressionConfig,
     tracker: ProgressTracker,
-    *,
-    scorer: Backbone | None = None,
-) -> Selection:
-    """Choose exactly `target` document tokens, fewer than all.
+    reader: Reader,
+) -> list[Selection]:
+    """Choose exactly so many document tokens for each question, fewer than all.
 
     Args:
         backbone: The model whose tokens are chosen.
-        inputs: Documents and question in its tokens.
-        target: Tokens to keep.
+        inputs: Documents and question in its tokens; the documents are the same for every question.
+        targets: Tokens to keep for each question.
         method: Rates the passages.
         config: Says how much is read at once.
         tracker: Follows the reading, in the tokens of the model that reads.
-        scorer: Another model that reads in this one's place; its caches are not tracked.
+        reader: The same model, or another one that reads in its place; the caches of another one
+            do not count.
 
     Raises:
         ContextTooLongError: The reading model's window has no room for a chunk.
     """
-    rated = _rate(backbone, inputs, method, config, tracker, scorer)
-    peak = 0 if scorer else tracker.peak
-    return _make(backbone, inputs, choose(*rated, target), tracker, read=tracker.total, peak=peak)
+    documents, read = inputs[0].tokens, inputs
+    if reader.backbone is not backbone:
+        prompts = [one.prompt for one in inputs]
+        read = make_inputs(reader.backbone.tokenizer, inputs[0].documents, prompts)
+    segments, scores = _rate(reader, read, method, config, tracker)
+    if reader.backbone is not backbone:
+        segments = translate_segments(segments, read[0].tokens, documents)
+    peak = tracker.peak if reader.backbone is backbone else 0
+    return [
+        _make(
+            backbone,
+            one,
+            choose(segments, rated, target),
+            rated_tokens=tracker.seen,
+            read_tokens=tracker.seen - tracker.reused,
+            peak=peak,
+            seconds=tracker.seconds / len(inputs),
+        )
+        for one, rated, target in zip(inputs, scores, targets, strict=True)
+    ]
 
 
-def select_everything(
-    backbone: Backbone, inputs: ModelInput, tracker: ProgressTracker
-) -> Selection:
+def select_everything(backbone: Backbone, inputs: ModelInput, seconds: float) -> Selection:
     """Keep all documents whole."""
     spans = enumerate(inputs.tokens.spans)
     whole = [Segment(span.start, span.end, number) for number, span in spans]
-    return _make(backbone, inputs, whole, tracker, read=0, peak=0)
+    return _make(backbone, inputs, whole, rated_tokens=0, read_tokens=0, peak=0, seconds=seconds)
 
 
 def _make(
     backbone: Backbone,
     inputs: ModelInput,
     kept: Sequence[Segment],
-    tracker: ProgressTracker,
     *,
-    read: int,
+    rated_tokens: int,
+    read_tokens: int,
     peak: int,
+    seconds: float,
 ) -> Selection:
     documents, tokens = inputs.documents, inputs.tokens
     positions = positions_of(kept)
@@ -77,32 +108,35 @@ def _make(
         stats=SelectionStats(
             document_tokens=len(tokens),
             kept_tokens=len(positions),
-            read_tokens=read,
+            rated_tokens=rated_tokens,
+            read_tokens=read_tokens,
             peak_kv_tokens=peak,
-            seconds=tracker.seconds,
+            seconds=seconds,
         ),
         vocabulary=backbone.vocabulary,
     )
 
 
 def _rate(
-    backbone: Backbone,
-    inputs: ModelInput,
+    reader: Reader,
+    inputs: Sequence[ModelInput],
     method: PassageMethod,
     config: CompressionConfig,
     tracker: ProgressTracker,
-    scorer: Backbone | None,
 ) -> tuple[Sequence[Segment], Tensor]:
-    """Return segments in the tokens of `inputs`, and their scores, [number of segments]."""
-    reader, read = backbone, inputs
-    if scorer is not None:
-        reader, read = scorer, make_input(scorer.tokenizer, inputs.documents, inputs.prompt)
-    length = reading_length(config, reader.spec, read.frame)
-    tracker.total = len(read.tokens)
-    prefix = reader.encode(read.frame.prefix, length)
-    segments, scores = method.score(
-        Reading(reader, read.tokens, read.frame, prefix, length, tracker.chunk_done)
+    """Return segments in the reader's tokens, and their scores, [questions, segments]."""
+    backbone, frames = reader.backbone, [one.frame for one in inputs]
+    length = min(reading_length(config, backbone.spec, frame) for frame in frames)
+    documents = inputs[0].tokens
+    tracker.total = len(documents)
+    return method.score(
+        Reading(
+            backbone=backbone,
+            documents=documents,
+            frames=frames,
+            prefix=backbone.encode(frames[0].prefix, length),
+            chunk_length=length,
+            store=reader.store,
+            tracker=tracker,
+        )
     )
-    if scorer is not None:
-        segments = translate_segments(segments, read.tokens, inputs.tokens)
-    return segments, scores

@@ -11,7 +11,6 @@ from finch_integrations import (
 )
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.cache import new_cache
 from finch_integrations.engine.encoding import encode_selection
 from finch_integrations.engine.methods import METHODS, SEGMENT_SCORERS
 from finch_integrations.engine.methods.likelihood import headed_segments
@@ -19,7 +18,7 @@ from finch_integrations.engine.methods.passages import arrange, take_best
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
-from finch_integrations.engine.selecting import select_passages
+from finch_integrations.engine.selecting import Reader, select_passages
 from finch_integrations.report import question_attention
 from tests.reference_passages import reference_passages
 from tests.tiny import (
@@ -46,7 +45,9 @@ def compress(method, model, *, target, chunk_length, documents=DOCUMENTS, questi
     tracker, steps = ProgressTracker(None), []
     chunk_done = tracker.chunk_done
     tracker.chunk_done = lambda *step: (steps.append(step), chunk_done(*step))
-    selection = select_passages(backbone, inputs, target, METHODS[method], config, tracker)
+    (selection,) = select_passages(
+        backbone, [inputs], [target], METHODS[method], config, tracker, Reader(backbone, None)
+    )
     context = encode_selection(
         backbone, selection, inputs.frame, chunk_length, ProgressTracker(None)
     )
@@ -136,17 +137,6 @@ def test_a_segment_is_read_under_the_start_of_its_heading():
         own = tokens.ids[segment.start : segment.end]
         assert context == (*heading[: 100 - len(own)], *own)
     assert contexts[0] == tokens.ids[: segments[0].end]
-
-
-def test_log_likelihoods_of_the_last_tokens_are_those_of_each_sequence_alone():
-    model, window = make_model(), range(40, 240)
-    backbone = Backbone(model, None, "tiny")
-    rated = backbone.log_likelihoods([[*range(20), *window], [*window]], new_cache(), rows=128)
-    assert rated.shape == (2, 128)
-    for ids, found in (([*range(20), *window], rated[0]), ([*window], rated[1])):
-        logits = model(input_ids=torch.tensor([ids])).logits[0]
-        own = logits.log_softmax(dim=-1)[:-1].gather(1, torch.tensor(ids)[1:, None])[-128:, 0]
-        torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)
 
 
 def test_a_budget_is_filled_with_the_best_segments_and_the_start_of_the_next():

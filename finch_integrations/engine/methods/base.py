@@ -1,6 +1,6 @@
 """What a compression method is: a way to rate passages, or a way to evict single tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache
 from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.model_input import ModelInput
+from finch_integrations.engine.passage_store import PassageStore
+from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.segments import Segment
 from finch_integrations.engine.support import Capability
@@ -20,35 +22,37 @@ from finch_integrations.engine.support import Capability
 OnChunk = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """Documents on their way through the model that rates them.
 
     Attributes:
         backbone: The model.
         documents: What it reads, in its tokens.
-        frame: What is around them.
+        frames: What is around them, one for each question. They differ in the question alone.
         prefix: The prefix's cache; stays as it is.
         chunk_length: Tokens to read per step.
-        on_chunk: Called after every step.
+        store: Where what is read of passages is kept; None: nowhere.
+        tracker: Follows the reading.
     """
 
     backbone: Backbone
     documents: DocumentTokens
-    frame: Frame
+    frames: Sequence[Frame]
     prefix: KVCache
     chunk_length: int
-    on_chunk: OnChunk
+    store: PassageStore | None
+    tracker: ProgressTracker
 
 
 class SegmentScorer(Protocol):
-    """Cut the documents into segments and say how much each matters to the question."""
+    """Cut the documents into segments and say how much each matters to the questions."""
 
     def __call__(self, reading: Reading) -> tuple[list[Segment], Tensor]:
         """Rate the documents.
 
         Returns:
-            The segments, and their scores, [number of segments]; higher is better.
+            The segments, and their scores, [questions, segments]; higher is better.
         """
         ...
 

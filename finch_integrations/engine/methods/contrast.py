@@ -34,30 +34,32 @@ def score_by_contrast(reading: Reading) -> tuple[list[Segment], Tensor]:
     A score is the sum of four standardised ones: contrast of attention and BM25, each of the
     segment itself and of its neighbourhood.
     """
-    documents, question = reading.documents, reading.frame.question
+    documents = reading.documents
     segments = split_segments(documents, shortest=SHORTEST, longest=LONGEST)
-    asked, null = _segment_attention(reading, segments)
-    scores = torch.zeros(len(segments))
+    null, *asked = _segment_attention(reading, segments)
+    scores = torch.zeros(len(reading.frames), len(segments))
     for groups in groups_of(segments):
-        scores += standardize(contrast_scores(_sum_over(asked, groups), _sum_over(null, groups)))
-        scores += match_words(documents, question, segments, groups)
+        habit = _sum_over(null, groups)
+        for row, (frame, attention) in enumerate(zip(reading.frames, asked, strict=True)):
+            scores[row] += standardize(contrast_scores(_sum_over(attention, groups), habit))
+            scores[row] += match_words(documents, frame.question, segments, groups)
     return segments, scores
 
 
-def _segment_attention(reading: Reading, segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
+def _segment_attention(reading: Reading, segments: Sequence[Segment]) -> list[Tensor]:
     """Read the documents chunk by chunk and add up each segment's attention.
 
     Chunks do not see each other: each is read alone after the prefix.
 
     Returns:
-        Under the question and under the content-free one, each [heads of the upper half of the
-        layers, number of segments]: the mean over the question's rows.
+        Under a content-free question, then under each question: [heads of the upper half of the
+        layers, number of segments], the mean over the question's rows.
     """
-    backbone, frame = reading.backbone, reading.frame
+    backbone, frames = reading.backbone, reading.frames
     # The lower half looks at neighbours and word forms, whatever is asked.
     layers = range(backbone.spec.num_layers // 2, backbone.spec.num_layers)
     owner = torch.repeat_interleave(torch.tensor([len(s) for s in segments]))  # token -> segment
-    windows = (frame.window, frame.null_window)
+    windows = (frames[0].null_window, *(frame.window for frame in frames))
     longest_window = max(len(window.ids) for window in windows)
     sums: list[Tensor] = []
     first = cache_length(reading.prefix)
@@ -71,9 +73,8 @@ def _segment_attention(reading: Reading, segments: Sequence[Segment]) -> tuple[T
         sums = sums or [part.new_zeros(len(part), len(segments)) for part in attention]
         for total_of, part in zip(sums, attention, strict=True):
             total_of.index_add_(1, owner[start:end], part)
-        reading.on_chunk(end, cache_length(cache) + longest_window)
-    asked, null = sums
-    return asked, null
+        reading.tracker.chunk_done(end, cache_length(cache) + longest_window)
+    return sums
 
 
 def _attention(

@@ -7,12 +7,11 @@ Sachan et al., arXiv 2204.07496), and what LongLLMLingua ranks documents by (arX
 How well its words match the question (BM25) is added: models and words err on different segments.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from finch_integrations.engine.cache import cache_length
 from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.passages import (
@@ -21,13 +20,12 @@ from finch_integrations.engine.methods.passages import (
     groups_of,
     match_words,
 )
+from finch_integrations.engine.passage_reader import PassageReader
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
 
 # Of a longer heading only this many tokens are read again before a segment.
 _HEADING = 32
-# Of a longer question only its last tokens are rated: their logits fill memory.
-_ROWS = 128
 # The likelihood weighs as much as BM25 of the segment and of its neighbourhood together.
 _WEIGHT = 2
 
@@ -36,13 +34,16 @@ def score_by_likelihood(
     reading: Reading, *, shortest: int = SHORTEST, longest: int = LONGEST
 ) -> tuple[list[Segment], Tensor]:
     """Rate segments of `shortest` to `longest` tokens, see `SegmentScorer`."""
-    documents, question = reading.documents, reading.frame.question
+    documents = reading.documents
     longest = min(longest, reading.chunk_length)
     segments = split_segments(documents, shortest=min(shortest, longest), longest=longest)
-    scores = _WEIGHT * standardize(_question_likelihoods(reading, segments))
-    for groups in groups_of(segments):
-        scores += match_words(documents, question, segments, groups)
-    return segments, scores
+    words = [_match_words(documents, frame.question, segments) for frame in reading.frames]
+    likelihoods = _question_likelihoods(reading, segments)
+    scores = [
+        _WEIGHT * standardize(likelihood) + match
+        for likelihood, match in zip(likelihoods, words, strict=True)
+    ]
+    return segments, torch.stack(scores)
 
 
 def headed_segments(
@@ -60,38 +61,27 @@ def headed_segments(
     return headed
 
 
+def _match_words(documents: DocumentTokens, question: str, segments: Sequence[Segment]) -> Tensor:
+    """How well the words of each segment and of its neighbourhood match, [segments]."""
+    return sum(
+        (match_words(documents, question, segments, groups) for groups in groups_of(segments)),
+        torch.zeros(len(segments)),
+    )
+
+
 def _question_likelihoods(reading: Reading, segments: Sequence[Segment]) -> Tensor:
-    """Mean log-likelihood of the question's tokens after each segment, [number of segments].
+    """Mean log-likelihood of each question's tokens after each segment, [questions, segments]."""
+    windows, tracker = [frame.window for frame in reading.frames], reading.tracker
+    passages = headed_segments(reading.documents, segments, longest=reading.chunk_length)
+    reader = PassageReader(
+        reading.backbone, reading.frames[0].prefix, reading.prefix, reading.store
+    )
 
-    score[u] = 1/Q · Σ_i log p(q_i | prefix, segment u, instruction, q_<i): arXiv 2204.07496, eq. 2.
-    """
-    window, room = reading.frame.window, reading.chunk_length
-    first = cache_length(reading.prefix)
-    contexts = headed_segments(reading.documents, segments, longest=room)
-    scores = torch.zeros(len(contexts))
-    seen = 0
-    for batch in _batches(contexts, beside=first + len(window.ids), room=room):
-        sequences = [(*contexts[number], *window.ids) for number in batch]
-        likelihoods = reading.backbone.log_likelihoods(
-            sequences, reading.prefix, rows=min(window.length, _ROWS)
-        )
-        scores[batch] = likelihoods.mean(dim=1)
-        seen += sum(len(segments[number]) for number in batch)
-        reading.on_chunk(seen, len(batch) * (first + max(map(len, sequences))))
-    return scores
+    def batch_done(numbers: Sequence[int], fresh: bool, kv_tokens: int) -> None:
+        tokens = sum(len(segments[number]) for number in numbers)
+        tracker.rated(tokens, kv_tokens, reused=not fresh)
 
-
-def _batches(contexts: Sequence[tuple[int, ...]], *, beside: int, room: int) -> Iterator[list[int]]:
-    """Group contexts of similar length, so that little is padded.
-
-    A batch takes no more memory than one text of `beside + room` tokens, where `beside` tokens
-    are beside every context.
-    """
-    batch: list[int] = []
-    for number in sorted(range(len(contexts)), key=lambda number: len(contexts[number])):
-        if batch and (len(batch) + 1) * (beside + len(contexts[number])) > beside + room:
-            yield batch
-            batch = []
-        batch.append(number)
-    if batch:
-        yield batch
+    wanted = torch.ones(len(windows), len(passages), dtype=torch.bool)
+    return reader.likelihoods(
+        passages, windows, wanted, room=reading.chunk_length, on_batch=batch_done
+    )

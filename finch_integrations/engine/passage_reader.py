@@ -1,0 +1,184 @@
+"""Reading passages, each alone after a prefix, and asking questions of what was read.
+
+A passage is read together with the instruction, which is the same for every question; the
+questions' own tokens are then fed after all passages of a batch. So several questions share one
+reading, and what was read can be kept (`PassageStore`) for questions that come later.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.cache import (
+    KVCache,
+    align_right,
+    cache_length,
+    cache_of_passages,
+    passage_tensors,
+    pick_from_batch,
+    share_cache,
+)
+from finch_integrations.engine.passage_store import PassageStore
+from finch_integrations.engine.prompt import QuestionWindow
+
+# Of a longer question only its last tokens are rated: their logits fill memory.
+_ROWS = 128
+
+# Called after every batch with (numbers of the passages that were rated, whether they were read
+# now, the tokens that the KV cache held).
+OnBatch = Callable[[Sequence[int], bool, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PassageReader:
+    """Reads with one model after one prefix.
+
+    Attributes:
+        backbone: The model.
+        prefix_ids: The prefix.
+        prefix: Its cache; stays as it is.
+        store: Keeps what was read; None: nothing is kept.
+    """
+
+    backbone: Backbone
+    prefix_ids: tuple[int, ...]
+    prefix: KVCache
+    store: PassageStore | None = None
+
+    def likelihoods(
+        self,
+        passages: Sequence[tuple[int, ...]],
+        windows: Sequence[QuestionWindow],
+        wanted: Tensor,
+        *,
+        room: int,
+        on_batch: OnBatch,
+    ) -> Tensor:
+        """Mean log-likelihood of each question's tokens after each passage.
+
+        score[q, u] = 1/Q · Σ_i log p(q_i | prefix, passage u, instruction, q_<i): arXiv 2204.07496,
+        eq. 2.
+
+        Args:
+            passages: Token ids; U of them.
+            windows: Instruction and question; Q of them, with the same instruction.
+            wanted: Which passages to rate for which question, bool, [Q, U].
+            room: Tokens of passages to read at once, beside the prefix and the windows.
+            on_batch: Called after every batch.
+
+        Returns:
+            float32, [Q, U]; NaN where not wanted.
+        """
+        scores = torch.full((len(windows), len(passages)), torch.nan)
+        asked = [_Question.of(window) for window in windows]
+        head = asked[0].head
+        assert all(question.head == head for question in asked), "one instruction for all"
+        beside = cache_length(self.prefix) + max(len(window.ids) for window in windows)
+        numbers = [n for n in range(len(passages)) if wanted[:, n].any()]
+        keys = [
+            self._key(passages[n], head) if self.store is not None else ""
+            for n in range(len(passages))
+        ]
+        known = set() if self.store is None else self.store.keys()
+        held = [n for n in numbers if keys[n] in known]
+        # What is held comes first: reading the others could push it out of the store.
+        queue = [(held, True), ([n for n in numbers if keys[n] not in known], False)]
+        while queue:
+            group, from_store = queue.pop(0)
+            for batch in _batches(group, passages, beside=beside, room=room):
+                names = [keys[n] for n in batch]
+                if from_store:
+                    cache = self._recall(names)
+                    if cache is None:  # pushed out in the meantime, or damaged
+                        queue.append((batch, False))
+                        continue
+                else:
+                    cache = self._read([(*passages[n], *head) for n in batch], names)
+                lengths = torch.tensor([len(passages[n]) + len(head) for n in batch])
+                self._rate(cache, lengths + cache_length(self.prefix), batch, asked, wanted, scores)
+                longest = max(len(passages[n]) for n in batch)
+                on_batch(batch, not from_store, len(batch) * (beside + longest))
+        return scores
+
+    def _rate(
+        self,
+        cache: KVCache,
+        lengths: Tensor,
+        batch: Sequence[int],
+        asked: Sequence["_Question"],
+        wanted: Tensor,
+        scores: Tensor,
+    ) -> None:
+        """Fill in the scores of one batch of passages."""
+        cache = align_right(cache, lengths)
+        for number, question in enumerate(asked):
+            rows = [row for row, passage in enumerate(batch) if wanted[number, passage]]
+            if not rows:
+                continue
+            some = share_cache(cache) if len(rows) == len(batch) else pick_from_batch(cache, rows)
+            found = self.backbone.log_likelihoods(
+                question.ids, some, lengths[rows], rows=question.rated
+            )
+            scores[number, [batch[row] for row in rows]] = found.mean(dim=1)
+
+    def _read(self, sequences: Sequence[tuple[int, ...]], keys: Sequence[str]) -> KVCache:
+        cache = self.backbone.read_side_by_side(sequences, self.prefix)
+        if self.store is not None:
+            first = cache_length(self.prefix)
+            for number, (key, ids) in enumerate(zip(keys, sequences, strict=True)):
+                self.store.put(key, passage_tensors(cache, number, first, first + len(ids)))
+        return cache
+
+    def _recall(self, keys: Sequence[str]) -> KVCache | None:
+        assert self.store is not None, "only a store holds something"
+        found = [self.store.get(key) for key in keys]
+        kept = [tensors for tensors in found if tensors is not None]
+        return cache_of_passages(self.prefix, kept) if len(kept) == len(keys) else None
+
+    def _key(self, passage: tuple[int, ...], head: tuple[int, ...]) -> str:
+        """Identifies what the model computes of a passage."""
+        facts = (self.backbone.fingerprint, self.prefix_ids, passage, head)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A window, taken apart.
+
+    Attributes:
+        head: The instruction but for its last token: read with the passages.
+        ids: The rest: that token, whose logits rate the question's first one, and the question.
+        rated: How many of the last tokens are rated.
+    """
+
+    head: tuple[int, ...]
+    ids: tuple[int, ...]
+    rated: int
+
+    @classmethod
+    def of(cls, window: QuestionWindow) -> "_Question":
+        cut = max(0, len(window.ids) - window.length - 1)
+        rest = window.ids[cut:]
+        return cls(window.ids[:cut], rest, min(window.length, _ROWS, len(rest) - 1))
+
+
+def _batches(
+    numbers: Sequence[int], passages: Sequence[tuple[int, ...]], *, beside: int, room: int
+) -> Iterator[list[int]]:
+    """Group passages of similar length, so that little is padded.
+
+    A batch takes no more memory than one text of `beside + room` tokens, where `beside` tokens
+    are beside every passage.
+    """
+    batch: list[int] = []
+    for number in sorted(numbers, key=lambda number: len(passages[number])):
+        if batch and (len(batch) + 1) * (beside + len(passages[number])) > beside + room:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch

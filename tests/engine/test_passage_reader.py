@@ -1,0 +1,169 @@
+"""Passages read side by side, for several questions, and kept: always as each one alone."""
+
+import pytest
+import torch
+
+from finch_integrations import Document, FinchEngine, InvalidInputError
+from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.cache import new_cache
+from finch_integrations.engine.passage_reader import PassageReader
+from finch_integrations.engine.passage_store import PassageStore
+from finch_integrations.engine.prompt import QuestionWindow
+from tests.tiny import CONFIGS, SLIDING, make_model, make_tokenizer, text_of
+
+PREFIX = tuple(range(7, 27))
+# Of very different lengths, so that much is padded.
+PASSAGES = [tuple(range(start, start + length)) for start, length in
+            ((3, 5), (40, 33), (9, 1), (100, 17), (60, 60))]  # fmt: skip
+INSTRUCTION = (5, 6, 7, 8)
+WINDOWS = [
+    QuestionWindow((*INSTRUCTION, *range(90, 99)), length=9),
+    QuestionWindow((*INSTRUCTION, 33), length=1),
+    QuestionWindow((*INSTRUCTION, *range(20, 220)), length=200),
+]
+ALL = torch.ones(len(WINDOWS), len(PASSAGES), dtype=torch.bool)
+QUESTIONS = ["Where is the lamp oil?", "Who rows?", "When does the tide turn, and who says so?"]
+DOCUMENTS = [
+    Document("The tide turns at nine. Bring the ropes. " * 6 + "The lamp oil is in the shed."),
+    Document("Nobody rows alone! " * 9 + "Ask for the keys. " + "The oil is old. " * 8, title="T"),
+]
+
+
+def reader(model, store=None):
+    backbone = Backbone(model, make_tokenizer(), "tiny")
+    return PassageReader(backbone, PREFIX, backbone.encode(PREFIX, 64), store)
+
+
+def rate(model, *, wanted=ALL, windows=WINDOWS, store=None, room=200):
+    steps = []
+    scores = reader(model, store).likelihoods(
+        PASSAGES, windows, wanted, room=room, on_batch=lambda *step: steps.append(step)
+    )
+    return scores, steps
+
+
+@torch.no_grad()
+def alone(model, passage, window):
+    """Mean log-likelihood from one plain forward over everything."""
+    ids = torch.tensor([[*PREFIX, *passage, *window.ids]])
+    rated = model(input_ids=ids).logits[0].log_softmax(-1)[:-1].gather(1, ids[0, 1:, None])[:, 0]
+    return rated[-min(window.length, 128) :].mean()
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_every_architecture_rates_as_each_passage_and_question_alone(architecture):
+    model = make_model(architecture)
+    expected = torch.tensor([[alone(model, p, w) for p in PASSAGES] for w in WINDOWS])
+    store = PassageStore()
+    fresh, steps = rate(model, store=store)
+    assert {read for _, read, _ in steps} == {True}
+    again, steps = rate(model, store=store)
+    assert {read for _, read, _ in steps} == {False}
+    torch.testing.assert_close(fresh, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again, fresh, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("room", [1, 70, 150, 5000])
+def test_every_batch_size_gives_the_same_scores_within_its_memory(room):
+    model = make_model()
+    expected, _ = rate(model, room=100)
+    found, steps = rate(model, room=room)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    beside = len(PREFIX) + len(WINDOWS[2].ids)
+    assert all(len(batch) == 1 or kv <= beside + room for batch, _, kv in steps)
+    assert sorted(n for batch, _, _ in steps for n in batch) == list(range(len(PASSAGES)))
+
+
+def test_only_what_is_wanted_is_rated_and_read():
+    model = make_model()
+    expected, _ = rate(model)
+    wanted = torch.zeros_like(ALL)
+    wanted[0, [1, 3]], wanted[1, 3], wanted[2, 0] = True, True, True
+    found, steps = rate(model, wanted=wanted)
+    torch.testing.assert_close(found[wanted], expected[wanted], atol=1e-5, rtol=1e-5)
+    assert found[~wanted].isnan().all()
+    assert {n for batch, _, _ in steps for n in batch} == {0, 1, 3}
+
+
+def test_a_store_that_is_too_small_for_everything_changes_no_score():
+    model = make_model("qwen3")
+    expected, _ = rate(model)
+    store = PassageStore(memory_bytes=40_000)
+    for _ in range(3):
+        found, steps = rate(model, store=store, room=40)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert {read for _, read, _ in steps} == {True, False}
+
+
+def test_other_weights_another_prefix_or_instruction_are_never_taken_for_the_same():
+    store, model = PassageStore(), make_model()
+    rate(model, store=store)
+    other_weights = make_model()
+    with torch.no_grad():
+        other_weights.model.layers[0].mlp.up_proj.weight += 0.1
+    window = QuestionWindow((9, *WINDOWS[0].ids[1:]), length=9)
+    for steps in (
+        rate(other_weights, store=store)[1],
+        rate(model, store=store, windows=[window], wanted=ALL[:1])[1],
+    ):
+        assert {read for _, read, _ in steps} == {True}
+    backbone = Backbone(model, make_tokenizer(), "tiny")
+    steps = []
+    PassageReader(backbone, (), new_cache(), store).likelihoods(
+        PASSAGES, WINDOWS, ALL, room=200, on_batch=lambda *step: steps.append(step)
+    )
+    assert {read for _, read, _ in steps} == {True}
+
+
+@pytest.mark.parametrize("architecture", ["llama", *SLIDING])
+def test_questions_asked_together_or_later_choose_as_each_one_alone(architecture):
+    tokenizer = make_tokenizer()
+    none = PassageStore(memory_bytes=0)
+    one_by_one = FinchEngine(make_model(architecture), tokenizer, store=none)
+    expected = [one_by_one.select(DOCUMENTS, q, target_size=120) for q in QUESTIONS]
+    together = FinchEngine(make_model(architecture), tokenizer, store=none)
+    later = FinchEngine(make_model(architecture), tokenizer)
+    many = together.select_many(DOCUMENTS, QUESTIONS, target_size=120)
+    for question, first, found in zip(QUESTIONS, expected, many, strict=True):
+        stored = later.select(DOCUMENTS, question, target_size=120)
+        for other in (found, stored):
+            assert (other.token_ids, other.positions) == (first.token_ids, first.positions)
+            assert [e.score for e in other.excerpts] == pytest.approx(
+                [e.score for e in first.excerpts], abs=1e-4
+            )
+    total = expected[0].stats.document_tokens
+    assert [s.stats.rated_tokens for s in (*expected, *many, stored)] == [total] * 7
+    assert [s.stats.read_tokens for s in expected] == [total] * 3
+    assert stored.stats.read_tokens == 0  # all of it had been read for the first question
+
+
+def test_document_sets_profit_by_their_overlap():
+    engine = FinchEngine(make_model(), make_tokenizer())
+    engine.select(DOCUMENTS[:1], QUESTIONS[0], target_size=50)
+    new = [Document(text_of(200), title="New"), *DOCUMENTS]
+    stats = engine.select(new, QUESTIONS[1], target_size=50).stats
+    old = len(DOCUMENTS[0].text.strip())
+    assert stats.rated_tokens == stats.document_tokens
+    # The last passage of the old document now has a separator after it.
+    assert stats.document_tokens - old <= stats.read_tokens <= stats.document_tokens - old + 100
+
+
+def test_several_questions_that_fit_read_nothing(engine):
+    engine.backbone.model.register_forward_pre_hook(lambda *_: pytest.fail("nothing is read"))
+    selections = engine.select_many(DOCUMENTS, QUESTIONS)
+    assert [s.question for s in selections] == QUESTIONS
+    assert all(s.complete for s in selections)
+
+
+@pytest.mark.parametrize("questions", [[], "Why?"])
+def test_questions_are_a_list(engine, questions):
+    with pytest.raises(InvalidInputError, match="a list of at least one question"):
+        engine.select_many(DOCUMENTS, questions)
+
+
+@pytest.mark.parametrize("method", ["contrast", "likelihood"])
+def test_every_method_takes_several_questions(engine, method):
+    many = engine.select_many(DOCUMENTS, QUESTIONS, method=method, target_size=90)
+    for question, found in zip(QUESTIONS, many, strict=True):
+        alone = engine.select(DOCUMENTS, question, method=method, target_size=90)
+        assert found.positions == alone.positions
