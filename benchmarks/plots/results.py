@@ -26,7 +26,7 @@ def load_json(name: str, folder: Path = RESULTS) -> dict[str, Any]:
 
 
 def tasks_in(rows: Rows) -> list[str]:
-    """The tasks that were measured, those with a name of their own first."""
+    """The tasks that were measured, those that have a name in the figures first."""
     found = {task for task, _, _ in rows}
     return [t for t in TASKS if t in found] + sorted(found - set(TASKS))
 

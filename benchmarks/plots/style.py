@@ -41,7 +41,7 @@ _METHODS = {
     "gold": ("only the right documents", BLACK, "*"),
     "none": ("no documents", GREY, "|"),
 }
-# For methods that have no style of their own yet.
+# For methods that have no entry above yet.
 _OTHERS = (("#44AA99", "p"), ("#661100", "d"))
 TASKS = {
     "squad_long": "one article",
