@@ -101,7 +101,7 @@ def recall() -> str:
             f"{report['documents']:,} documents in {report['chunks']:,} chunks of at most "
             f"{report['chunk_size']:,} characters; encoder `{report['encoder']}`; "
             f"{report['machine']}; {_versions(report)}; {report['date']}.",
-            make_table(["questions", "search", *measures], rows),
+            make_table(["questions", "searcher", *measures], rows),
         ]
     )
 
