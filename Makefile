@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 QUESTION ?= What is the door code of the chemical store?
-# What notebooks say of the Python that last ran them.
+# What notebooks store about the Python that last ran them.
 VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
 	nbconvert_exporter pygments_lexer version)
 
@@ -17,7 +17,7 @@ test: $(INSTALLED)  ## the whole test suite, real model included
 	$(BIN)/finch fetch all
 	$(BIN)/python -m pytest
 
-test-lowest:  ## the same on the lowest declared framework versions, in .venv-lowest; the walk has its own
+test-lowest:  ## the same on the lowest declared framework versions, in .venv-lowest, without the walk
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --no-compile --constraint constraints-lowest.txt torch
 	.venv-lowest/bin/python -m pip install --quiet --no-compile --constraint constraints-lowest.txt --editable '.[all,dev,docs]'
@@ -30,7 +30,7 @@ check: $(INSTALLED)  ## style, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(INSTALLED)  ## what can be mended automatically
+fix: $(INSTALLED)  ## fixes what can be fixed automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout --extra-keys "$(VOLATILE)" notebooks/*.ipynb
@@ -51,8 +51,8 @@ bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=fol
 
 install: $(INSTALLED)
 
-# torch comes first and alone, so that no other package pulls in a CUDA build of it. What is imported
-# is compiled then: half as many files as pip would leave, in less time.
+# torch comes first and alone, so that no other package pulls in a CUDA build of it. Without --no-compile,
+# pip would compile twice as many files as are ever imported, and take longer.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch

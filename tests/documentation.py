@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 import shlex
@@ -97,10 +96,10 @@ def _check_call(function, call):
     assert variadic or not unknown, f"{function} has no option {unknown}"
 
 
-def load_hooks():
-    """The module that mkdocs runs; docs/ is no package."""
-    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def load_page_parts():
+    """The package next to the pages that writes their generated parts, found as mkdocs finds it."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        return importlib.import_module("page_parts")
+    finally:
+        sys.path.remove(str(ROOT / "docs"))

@@ -24,7 +24,7 @@ from tests.documentation import (
     blocks,
     check_names,
     finch_commands,
-    load_hooks,
+    load_page_parts,
     read,
 )
 
@@ -124,12 +124,17 @@ def test_commands_and_options_that_are_mentioned_exist(name):
         known = {"--help"} | {o for p in COMMANDS[command].params for o in p.opts}
         assert {word for word in rest if word.startswith("-")} <= known, words
     for module, options in re.findall(r"python -m (benchmarks\.\w+)([^`\n]*)", text):
-        source = read(module.replace(".", "/") + ".py")
+        source = _source_of_command(module)
         for option in re.findall(r"--[a-z-]+", options):
             assert f'"{option}"' in source, (module, option)
     extras = set(re.findall(r"^([a-z-]+) = \[", read("pyproject.toml"), re.M))
     for listed in re.findall(r"pip install[^`\n]*\[([a-z,-]+)\]", text):
         assert set(listed.split(",")) <= extras
+
+
+def _source_of_command(module):
+    path = module.replace(".", "/")
+    return read(f"{path}/__main__.py" if (ROOT / path).is_dir() else f"{path}.py")
 
 
 def test_the_check_of_fences_finds_what_is_marked():
@@ -177,20 +182,20 @@ def test_tables_of_options_have_all_of_them_with_their_defaults(page, config, le
 
 
 @pytest.fixture(scope="module")
-def hooks():
-    return load_hooks()
+def parts():
+    return load_page_parts()
 
 
-def test_every_public_name_is_in_the_reference_and_described(hooks):
+def test_every_public_name_is_in_the_reference_and_described(parts):
     root = ROOT / "finch_integrations"
     exporting = {
         f"finch_integrations.{path.parent.name}"
         for path in root.glob("*/__init__.py")
         if "__all__" in path.read_text("utf-8")
     }
-    assert {*exporting, "finch_integrations"} == set(hooks.PACKAGES)
-    reference = hooks.public_names()
-    for package in hooks.PACKAGES:
+    assert {*exporting, "finch_integrations"} == set(parts.reference.PACKAGES)
+    reference = parts.reference.public_names()
+    for package in parts.reference.PACKAGES:
         module = __import__(package, fromlist=["*"])
         for name in module.__all__:
             assert f".{name}\n" in f"{reference}\n", name
@@ -209,8 +214,8 @@ def _check_described(thing, name):
             assert function.__doc__, f"{name}.{method}"
 
 
-def test_every_option_of_the_command_line_is_in_its_reference(hooks):
-    reference = hooks.commands()
+def test_every_option_of_the_command_line_is_in_its_reference(parts):
+    reference = parts.reference.commands()
     for name, command in COMMANDS.items():
         section = reference.split(f"## finch {name}\n")[1].split("\n## ")[0]
         for parameter in command.params:
@@ -222,7 +227,7 @@ def test_every_option_of_the_command_line_is_in_its_reference(hooks):
     assert "| `--target-size` | Document tokens to keep. | 2048 |" in reference
 
 
-def test_the_memory_table_has_the_sizes_that_the_engine_counts(hooks):
+def test_the_memory_table_has_the_sizes_that_the_engine_counts(parts):
     """Models of the published shapes, without weights, asked as the engine asks them."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -230,7 +235,7 @@ def test_the_memory_table_has_the_sizes_that_the_engine_counts(hooks):
     from finch_integrations.engine.support import inspect_model
 
     sizes = {}
-    for model in hooks.MODELS:
+    for model in parts.caches.MODELS:
         kinds = (LlamaConfig, LlamaForCausalLM)
         if model.name.startswith("Qwen3"):
             kinds = (Qwen3Config, Qwen3ForCausalLM)
@@ -253,14 +258,14 @@ def test_the_memory_table_has_the_sizes_that_the_engine_counts(hooks):
     assert sizes["Llama-3.1-8B"] == sizes["Mistral-7B v0.3"] == 131_072
     assert sizes["Qwen3-8B"] == sizes["Qwen3-4B"] == 147_456
     assert sizes["SmolLM2-135M"] == 23_040
-    table = hooks.memory()
+    table = parts.caches.memory()
     assert "| Llama-3.1-8B | 1 GiB | 2 GiB | 4 GiB | 8 GiB | 16 GiB | **403 MiB** |" in table
     assert "| SmolLM2-135M | 180 MiB | *360 MiB* |" in table  # beyond its window
 
 
 @pytest.mark.model
-def test_the_memory_tables_shape_of_the_embedded_model_is_the_real_one(hooks, embedded_engine):
-    small, spec = hooks.MODELS[-1], embedded_engine.backbone.spec
+def test_the_memory_tables_shape_of_the_embedded_model_is_the_real_one(parts, embedded_engine):
+    small, spec = parts.caches.MODELS[-1], embedded_engine.backbone.spec
     assert small.cache_bytes(1, bytes_per_number=4) == spec.kv_bytes_per_token
     assert (small.layers, small.kv_heads, small.window) == (
         spec.num_layers,
@@ -269,31 +274,32 @@ def test_the_memory_tables_shape_of_the_embedded_model_is_the_real_one(hooks, em
     )
 
 
-def test_the_memory_tables_bound_has_the_default_target_and_chunk(hooks):
+def test_the_memory_tables_bound_has_the_default_target_and_chunk(parts):
     from finch_integrations.engine.budget import DEFAULT_TARGET_SIZE
 
-    assert (DEFAULT_TARGET_SIZE, CompressionConfig().chunk_length) == (hooks.TARGET, hooks.CHUNK)
+    caches = parts.caches
+    assert (DEFAULT_TARGET_SIZE, CompressionConfig().chunk_length) == (caches.TARGET, caches.CHUNK)
     text = re.sub(r"\s+", " ", read("docs/choosing.md"))
     assert (
-        f"a prefix of {hooks.PREFIX}, the default target of {hooks.TARGET:,}, a chunk of "
-        f"{hooks.CHUNK:,} and a question of {hooks.QUESTION} tokens"
+        f"a prefix of {caches.PREFIX}, the default target of {caches.TARGET:,}, a chunk of "
+        f"{caches.CHUNK:,} and a question of {caches.QUESTION} tokens"
     ) in text
 
 
-def test_the_tables_of_results_have_all_results(hooks):
+def test_the_tables_of_results_have_all_results(parts):
     report = json.loads(read("benchmarks/results/prefill.json"))
-    assert all(f"| {name} |" in hooks.prefill() for name in report["ratios"])
-    assert hooks.recall().count("\n| ") == 2 + sum(
+    assert all(f"| {name} |" in parts.results.prefill() for name in report["ratios"])
+    assert parts.results.recall().count("\n| ") == 2 + sum(
         map(len, json.loads(read("benchmarks/results/retrieval.json"))["results"].values())
     )
-    assert "\n| hybrid query | " in hooks.scale()
+    assert "\n| hybrid query | " in parts.results.scale()
 
 
 @pytest.mark.slow
-def test_the_readmes_tables_of_results_are_those_of_the_results(hooks):
+def test_the_readmes_tables_of_results_are_those_of_the_results(parts):
     (report,) = re.findall(
         r"^(### embedded, 4k, budget 1/8.*?)(?=^###|\Z)",
-        hooks.quality(),
+        parts.results.quality(),
         re.M | re.S,
     )
     labels = {
@@ -309,7 +315,7 @@ def test_the_readmes_tables_of_results_are_those_of_the_results(hooks):
         (row,) = re.findall(rf"^\| {method} \| (.*) \|$", report, re.M)
         measured = [cell.split()[0] for cell in row.split(" | ")[:5]]
         assert re.findall(r"\d+\.\d+", shown) == measured, label
-    medians = dict(re.findall(r"^\| (.+?) \| ([\d.]+) \|", hooks.prefill(), re.M))
+    medians = dict(re.findall(r"^\| (.+?) \| ([\d.]+) \|", parts.results.prefill(), re.M))
     for label, name in {
         "time": "time: {} / full prefill",
         "memory over the loaded model": "memory over the model: {} / full prefill",
@@ -320,7 +326,7 @@ def test_the_readmes_tables_of_results_are_those_of_the_results(hooks):
 
 
 @pytest.mark.slow
-def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(hooks, tmp_path):
+def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(parts, tmp_path):
     """Strictly: a dead link or a page that is in no menu is an error."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     result = subprocess.run(
@@ -332,7 +338,7 @@ def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(hooks, tmp_pa
         assert "<!-- generated:" not in html
         assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', html)
     reference = (tmp_path / "api.html").read_text(encoding="utf-8")
-    for package in hooks.PACKAGES:
+    for package in parts.reference.PACKAGES:
         for name in __import__(package, fromlist=["*"]).__all__:
             assert re.search(rf'id="finch_integrations\.(\w+\.)*{name}"', reference), name
     assert (tmp_path / "how-it-works.html").read_text("utf-8").count("<svg role=") == 2

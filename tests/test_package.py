@@ -56,6 +56,7 @@ def test_the_sdist_has_what_building_testing_and_documenting_takes(built):
         "benchmarks/results/prefill.json",
         "constraints.txt",
         "docs/hooks.py",
+        "docs/page_parts/reference.py",
         "docs/diagrams/flow.svg",
         "examples/station-handbook/04-laboratory.md",
         "finch_integrations/py.typed",

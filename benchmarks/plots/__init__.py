@@ -1,0 +1,53 @@
+"""Figures from the saved results; every one copes with results that are not there yet.
+
+    python -m benchmarks.plots --out FOLDER
+
+Writes SVG and PNG files. Needs matplotlib (the extra `notebooks`).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from benchmarks.plots.cost import prefill_figure, time_figure
+from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
+from benchmarks.plots.results import load_json, load_quality
+from benchmarks.plots.rivals import rag_figure
+from benchmarks.plots.search import retrieval_figure, scale_figure
+from benchmarks.quality import ABLATIONS, RESULTS
+from benchmarks.quality_results import PACKED
+
+__all__ = [
+    "ablation_figure",
+    "figures",
+    "length_figure",
+    "load_json",
+    "load_quality",
+    "prefill_figure",
+    "quality_figure",
+    "rag_figure",
+    "retrieval_figure",
+    "scale_figure",
+    "time_figure",
+]
+
+
+def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
+    """Draw everything that was measured, with a name for each."""
+    buckets = load_quality(folder / PACKED.name)
+    for bucket, rows in buckets.items():
+        yield f"quality-{bucket}", quality_figure(rows, bucket)
+        yield f"rag-{bucket}", rag_figure(rows, bucket)
+        if any(method in ABLATIONS for _, method, _ in rows):
+            yield f"ablation-{bucket}", ablation_figure(rows, bucket)
+    if len(buckets) > 1:
+        yield "quality-length", length_figure(buckets)
+    for name, draw in (
+        ("prefill", prefill_figure),
+        ("length", time_figure),
+        ("retrieval", retrieval_figure),
+        ("scale", scale_figure),
+    ):
+        if result := load_json(name, folder):
+            yield name, draw(result)

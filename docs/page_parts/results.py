@@ -1,0 +1,129 @@
+"""Tables of what `benchmarks/` measured."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from page_parts.markdown import format_bytes, make_table
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def prefill() -> str:
+    """Ratios of `benchmarks.prefill`."""
+    report = _read("prefill.json")
+    ratios: Mapping[str, Sequence[float]] = report["ratios"]
+    rows = [
+        [name, f"{median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}"]
+        for name, values in ratios.items()
+    ]
+    return "\n\n".join(
+        [
+            f"{report['model']}; {report['tokens']:,} document tokens, target "
+            f"{report['target_size']:,}, chunk {report['chunk_length']:,}; {report['machine']}; "
+            f"{_versions(report)}; {report['date']}.",
+            make_table(["", "median", "range"], rows),
+        ]
+    )
+
+
+def quality() -> str:
+    """The tables of `benchmarks.quality_report`, for every length and model that was measured."""
+    # They take seconds to import, which pages without them need not wait for.
+    from benchmarks.quality_report import pooled, tables
+    from benchmarks.quality_results import read_all
+
+    results = read_all()
+    parts = []
+    for model in sorted({model for model, _ in results}):
+        of_model = {bucket: rows for (name, bucket), rows in results.items() if name == model}
+        parts += [
+            f"Model `{model}`, all lengths ({', '.join(of_model)}) and budgets together: NLL of "
+            "other methods minus likelihood's, 95 % interval. A question counts at every length "
+            "and budget that it was measured at.",
+            pooled(of_model),
+        ]
+    for (model, bucket), rows in results.items():
+        where = {
+            f"{row['machine']}, {row['dtype']}, torch {row['torch']}, "
+            f"transformers {row['transformers']}, commit {row['commit']}"
+            for measured in rows.values()
+            for row in measured.values()
+        }
+        parts += [
+            f"Model `{model}`, documents of about {bucket} tokens; {'; '.join(sorted(where))}.",
+            re.sub("^## ", f"### {model}, ", tables(rows, bucket), flags=re.M),
+        ]
+    return "\n\n".join(parts)
+
+
+def length() -> str:
+    """The table of `benchmarks.length`: each method against one full prefill."""
+    report = _read("length.json")
+    by: dict[int, dict[str, Any]] = {}
+    for row in report["rows"]:
+        by.setdefault(row["length"], {})[row["method"]] = row
+    methods = [name for name in next(iter(by.values())) if name != "full"]
+    rows = []
+    for size, measured in by.items():
+        full = measured["full"]
+        cells = [
+            f"{measured[m]['seconds'] / full['seconds']:.2f}× time, "
+            f"{measured[m]['bytes'] / full['bytes']:.2f}× memory"
+            if m in measured
+            else "not measured"
+            for m in methods
+        ]
+        whole = f"{full['seconds']:.1f} s, {format_bytes(full['bytes'])}"
+        rows.append([f"{size}k", whole, *cells])
+    head = (
+        f"{report['model']}; target {report['target_size']:,}, chunk {report['chunk_length']:,}; "
+        f"{report['machine']}; {_versions(report)}; {report['date']}; {report['repeats']} run each."
+    )
+    return head + "\n\n" + make_table(["document tokens", "full prefill", *methods], rows)
+
+
+def recall() -> str:
+    """The table of `benchmarks.retrieval`."""
+    report = _read("retrieval.json")
+    results = report["results"]
+    measures = list(next(iter(next(iter(results.values())).values())))
+    rows = [
+        [f"{task} ({report['questions'][task]})", search, *(f"{values[m]:.3f}" for m in measures)]
+        for task, searches in results.items()
+        for search, values in searches.items()
+    ]
+    return "\n\n".join(
+        [
+            f"{report['documents']:,} documents in {report['chunks']:,} chunks of at most "
+            f"{report['chunk_size']:,} characters; encoder `{report['encoder']}`; "
+            f"{report['machine']}; {_versions(report)}; {report['date']}.",
+            make_table(["questions", "searcher", *measures], rows),
+        ]
+    )
+
+
+def scale() -> str:
+    """The table of `benchmarks.scale`."""
+    report = _read("scale.json")
+    rows = []
+    for name, value in report.items():
+        if name.endswith("_seconds"):
+            rows.append([name.removesuffix("_seconds"), f"{value:.3g} s"])
+        elif name.endswith("_bytes"):
+            rows.append([name.removesuffix("_bytes"), format_bytes(value)])
+    head = f"{report['chunks']:,} chunks; {report['machine']}, one thread; {report['date']}."
+    return f"{head}\n\n" + make_table(
+        ["", ""], [[name.replace("_", " "), value] for name, value in rows]
+    )
+
+
+def _versions(report: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))

@@ -1,0 +1,125 @@
+"""The sums of the quality tables, and the packed results that they are made from."""
+
+import numpy as np
+import pytest
+
+from benchmarks import quality_report, quality_results
+from tests.benchmark_rows import row, write, write_measured
+
+
+@pytest.fixture
+def results(tmp_path):
+    return write_measured(tmp_path)
+
+
+@pytest.fixture
+def rows(results):
+    return quality_results.read(results, "4k", "embedded")
+
+
+def test_recovered_is_taken_of_the_means(rows):
+    cell = quality_report.make_cell(rows, "squad_long", "likelihood", 8)
+    assert cell.ids == ["one", "three", "two"]
+    # Means 5, 2.5 and 2.5: everything is recovered; the mean of the items' shares would be 1.056.
+    assert cell.recovered == pytest.approx(1.0)
+    assert cell.survives.tolist() == [1, 1, 0]
+
+
+def test_a_method_is_compared_with_the_bounds_of_its_own_items(rows):
+    cell = quality_report.make_cell(rows, "squad_long", "finch", 8)
+    assert cell.ids == ["one", "two"]
+    assert cell.recovered == pytest.approx((5 - 4.5) / (5 - 2.5))
+    assert cell.survives.size == 0
+    assert quality_report.make_cell(rows, "squad_long", "finch", 4) is None
+    assert quality_report.make_cell(rows, "needle", "finch", 8) is None
+
+
+def test_the_bounds_are_their_own_zero_and_one(rows):
+    recovered = [
+        quality_report.make_cell(rows, "squad_long", bound, 8).recovered
+        for bound in ("none", "full")
+    ]
+    assert recovered == [0, 1]
+
+
+def test_differences_pair_items(rows):
+    paired = quality_report.differences(rows, "squad_long", "finch", "likelihood", 8)
+    assert paired.tolist() == [2, 2]
+    paired = quality_report.differences(rows, "squad_long", "full", "likelihood", 8)
+    assert paired.tolist() == [1, 0, -1]
+    assert quality_report.differences(rows, "squad_long", "finch", "likelihood", 4).size == 0
+
+
+def test_the_interval_holds_the_mean_and_is_the_same_every_time():
+    values = np.array([0.1, 0.5, 0.4, 0.2, 0.3])
+    low, high = quality_report.paired_interval(values)
+    assert 0.1 <= low < 0.3 < high <= 0.5
+    assert (low, high) == quality_report.paired_interval(values)
+    assert quality_report.paired_interval(np.full(4, 0.25)) == (0.25, 0.25)
+
+
+def test_lengths_and_budgets_are_pooled_by_question():
+    def of(bucket, budget, differences):
+        rows = {}
+        for method, sign in (("likelihood", 0), ("finch", 1)):
+            rows["needle", method, budget] = {
+                f"x-{bucket}-{question}": {"nll": 2 + sign * difference}
+                for question, difference in differences.items()
+            }
+        return rows
+
+    by_bucket = {"2k": of("2k", 8, {"a": 1, "b": 3}), "4k": of("4k", 4, {"a": 2, "c": 0})}
+    # Three questions, four measurements; no draw has a mean outside of theirs.
+    (line,) = quality_report.pooled(by_bucket).splitlines()
+    assert line == "- finch: +1.50 [+0.00, +3.00] over 3 questions, 4 measurements"
+    by_bucket = {"2k": of("2k", 8, {"a": 1}), "4k": of("4k", 4, {"a": 2})}
+    (line,) = quality_report.pooled(by_bucket).splitlines()
+    assert line == "- finch: +1.50 [+1.50, +1.50] over 1 questions, 2 measurements"
+
+
+def test_the_tables_say_what_was_recovered(results, monkeypatch, capsys):
+    argv = ["quality_report", "--results", str(results), "--bucket", "4k"]
+    monkeypatch.setattr("sys.argv", argv)
+    quality_report.main()
+    output = capsys.readouterr().out
+    assert "| likelihood | 2.50 (100%) [67%] | 100% | 3 |" in output
+    assert "| finch | 4.50 (20%) | 20% | 2 |" in output
+    assert "- finch: +2.00 [+2.00, +2.00] over 2 items" in output
+
+
+def test_without_the_bound_of_all_documents_nothing_is_recovered(tmp_path):
+    rows = [row("a", "none", 3.0), row("a", "likelihood", 1.0)]
+    read = quality_results.read(write(tmp_path, rows), "4k", "embedded")
+    cell = quality_report.make_cell(read, "squad_long", "likelihood", 8)
+    assert (cell.nll.tolist(), cell.full.size) == ([1.0], 0)
+
+
+def test_packed_results_are_the_results(tmp_path):
+    rows = [
+        row("a", "likelihood", 1.23456, survives=True, coverage=0.5),
+        row("b", "likelihood", 2.0),
+        row("a", "none", 3.0, model="other"),
+        row("a", "likelihood", 9.0, f1=0.25),  # measured again: only what is new is taken
+    ]
+    read = quality_results.read_rows(write(tmp_path, rows))
+    assert read == [
+        {**rows[0], "nll": 1.2346, "survives": 1, "f1": 0.25},
+        rows[1],
+        rows[2],
+    ]
+    assert quality_results.read_rows(tmp_path / "missing.json") == []
+
+
+def test_without_results_nothing_is_written_or_said(tmp_path, monkeypatch, capsys):
+    packed = write(tmp_path, [row("a", "none", 3.0)])
+    before = packed.read_text()
+    argv = ["quality_results", str(tmp_path / "missing.jsonl"), "--out", str(packed)]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(SystemExit):
+        quality_results.main()
+    assert "no results in" in capsys.readouterr().err
+    assert packed.read_text() == before
+    monkeypatch.setattr("sys.argv", ["quality_report", "--results", str(packed), "--bucket", "3k"])
+    with pytest.raises(SystemExit):
+        quality_report.main()
+    assert "no results of 'embedded' at '3k'" in capsys.readouterr().err
