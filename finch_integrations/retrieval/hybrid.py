@@ -13,7 +13,7 @@ from finch_integrations.retrieval.collection import Collection, MetadataFilter
 from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.encoders import as_encoder
 from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
-from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Hits, Leg
+from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Hits, Leg, StoreLeg, StoreSearch
 from finch_integrations.retrieval.reranking import as_reranker
 from finch_integrations.retrieval.selection import select_hits, select_parents, with_metadata
 from finch_integrations.retrieval.store import (
@@ -94,6 +94,7 @@ class HybridRetriever:
         documents: Iterable[Document | str | Mapping[str, Any]],
         *,
         encoder: Any = None,
+        store: StoreSearch | None = None,
         chunk_size: int | None = CHUNK_SIZE,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
@@ -106,6 +107,9 @@ class HybridRetriever:
             encoder: An embedding model of sentence-transformers, LangChain or LlamaIndex, or the
                 name of a sentence-transformers model (`embedded`: all-MiniLM-L6-v2). None: search
                 by words only.
+            store: Searches by meaning instead of an encoder: a vector store's search, that takes
+                a query and a number of hits, and returns hits, best first. It holds `documents`
+                as they are; `chunk_size` must be None.
             chunk_size: Upper limit of a chunk's characters; None: the documents are chunks
                 already, and what their metadata says of their place is kept.
             reranker: As for the constructor.
@@ -114,14 +118,22 @@ class HybridRetriever:
 
         Raises:
             InvalidInputError: A document is unusable, or there is none.
-            ConfigurationError: Encoder, chunk size or reranker are unusable.
+            ConfigurationError: Encoder, store, chunk size or reranker are unusable.
             ModelLoadError: The encoder cannot be loaded.
         """
+        _refuse_two(encoder, store)
         if chunk_size is not None:
             check_chunk_size(chunk_size)
+            if store is not None:
+                raise ConfigurationError(
+                    f"a store's documents are chunks already, got chunk_size={chunk_size}. "
+                    "Give chunk_size=None"
+                )
         collection = Collection.build(prepare_documents(documents), chunk_size)
         legs: list[Leg] = [BM25Leg(collection, BM25Index.build(collection.chunk_texts()))]
-        if encoder is not None:
+        if store is not None:
+            legs.append(StoreLeg(collection, store))
+        elif encoder is not None:
             index = DenseIndex.build(list(collection.chunk_texts()), as_encoder(encoder))
             legs.append(DenseLeg(collection, index))
         return cls(collection, legs, reranker=reranker, config=config, count_tokens=count_tokens)
@@ -132,6 +144,7 @@ class HybridRetriever:
         path: str | Path,
         *,
         encoder: Any = None,
+        store: StoreSearch | None = None,
         chunk_size: int | None = None,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
@@ -143,6 +156,7 @@ class HybridRetriever:
             path: The index's folder, from `save` or `finch index`.
             encoder: The embedding model that it was built with; not needed if that was given by
                 its name.
+            store: The search of the store that the saved retriever had.
             chunk_size: What it must have been built with; None: anything.
             reranker: As for the constructor.
             config: Defaults for `retrieve`.
@@ -151,8 +165,10 @@ class HybridRetriever:
         Raises:
             InvalidInputError: There is no index, it is damaged, or was built with another encoder
                 or chunk size.
-            ConfigurationError: The encoder must be given, or it or the reranker are unusable.
+            ConfigurationError: The encoder must be given, or it or the reranker are unusable; or
+                the index was not saved by a retriever with a store.
         """
+        _refuse_two(encoder, store)
         stored = read_index(Path(path))
         settings = stored.settings
         if chunk_size not in (None, settings.chunk_size):
@@ -167,7 +183,14 @@ class HybridRetriever:
                 f"the index {path} was built with the encoder {settings.encoder!r}, not "
                 f"{model.name!r}. Build it again with this one, or search with the other"
             )
-        if stored.vectors is not None and stored.probe is not None:
+        if store is not None:
+            if settings.chunk_size is not None or settings.encoder is not None:
+                raise ConfigurationError(
+                    f"the index {path} was not built for a vector store. Save a retriever that "
+                    "has the store, and load what it saved"
+                )
+            legs.append(StoreLeg(stored.collection, store))
+        elif stored.vectors is not None and stored.probe is not None:
             if model is None and not settings.encoder_by_name:
                 raise ConfigurationError(
                     f"the index {path} was built with the encoder {settings.encoder!r}, which "
@@ -311,6 +334,11 @@ def _fuse(
     numbers = list(rows.values())
     rated = [list(zip(rows, likeness(numbers), strict=True)) for likeness in likenesses]
     return score_fusion(rated, weights=weights)
+
+
+def _refuse_two(encoder: Any, store: StoreSearch | None) -> None:
+    if encoder is not None and store is not None:
+        raise ConfigurationError("encoder and store both search by meaning. Give one of them")
 
 
 def check_chunk_size(chunk_size: object) -> None:

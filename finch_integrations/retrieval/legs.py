@@ -13,6 +13,9 @@ from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.ranking import best_rows
 from finch_integrations.types import Document
 
+# A vector store's search: a query and how many hits it wants, to hits, best first.
+StoreSearch = Callable[[str, int], Iterable[Document]]
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -89,9 +92,7 @@ class StoreLeg:
 
     name = "dense"
 
-    def __init__(
-        self, collection: Collection, search: Callable[[str, int], Iterable[Document]]
-    ) -> None:
+    def __init__(self, collection: Collection, search: StoreSearch) -> None:
         """Wrap a search.
 
         Args:

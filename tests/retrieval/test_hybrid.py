@@ -414,3 +414,38 @@ def test_importing_and_searching_needs_no_torch():
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (output.stdout.strip(), output.stderr) == ("[]", "")
+
+
+def store_search(query, k):
+    """A store that finds the last documents first."""
+    return [Document(text) for text in list(reversed(STORED))[:k]]
+
+
+STORED = ["The red boat.", "A door.", "A red door."]
+
+
+def test_a_store_searches_by_meaning_before_and_after_saving(tmp_path):
+    search = HybridRetriever.from_documents(STORED, store=store_search, chunk_size=None)
+    found = search.retrieve("red boat", bm25_weight=0)
+    assert [(hit.text, hit.id) for hit in found] == [
+        ("A red door.", "doc-3"),
+        ("A door.", "doc-2"),
+        ("The red boat.", "doc-1"),
+    ]
+    search.save(tmp_path)
+    loaded = HybridRetriever.load(tmp_path, store=store_search)
+    for options in ({}, {"bm25_weight": 0}, {"dense_weight": 0}):
+        assert loaded.retrieve("red boat", **options) == search.retrieve("red boat", **options)
+
+
+def test_a_store_has_chunks_of_its_own_and_no_encoder_beside_it(tmp_path):
+    with pytest.raises(ConfigurationError, match="chunks already, got chunk_size=1000"):
+        HybridRetriever.from_documents(STORED, store=store_search)
+    both = {"store": store_search, "encoder": HashEncoder()}
+    with pytest.raises(ConfigurationError, match="Give one of them"):
+        HybridRetriever.from_documents(STORED, chunk_size=None, **both)
+    HybridRetriever.from_documents(STORED).save(tmp_path)
+    with pytest.raises(ConfigurationError, match="Give one of them"):
+        HybridRetriever.load(tmp_path, **both)
+    with pytest.raises(ConfigurationError, match="not built for a vector store"):
+        HybridRetriever.load(tmp_path, store=store_search)
