@@ -211,7 +211,7 @@ def recall() -> str:
             f"{report['documents']:,} documents in {report['chunks']:,} chunks of at most "
             f"{report['chunk_size']:,} characters; encoder `{report['encoder']}`; "
             f"{report['machine']}; {_versions(report)}; {report['date']}.",
-            _table(["questions", "leg", *measures], rows),
+            _table(["questions", "searcher", *measures], rows),
         ]
     )
 

@@ -21,7 +21,7 @@ from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.documents import from_langchain, to_langchain
 from finch_integrations.pipeline.options import refuse_unknown
 from finch_integrations.retrieval.hybrid import CHUNK_SIZE, HybridRetriever
-from finch_integrations.retrieval.legs import StoreSearch
+from finch_integrations.retrieval.searchers import StoreSearch
 from finch_integrations.types import Document
 
 _SEARCH_OPTIONS = {field.name for field in fields(RetrievalConfig)} | {"filter"}
@@ -41,7 +41,7 @@ class FinchRetriever(BaseRetriever):
         hybrid: What searches.
         k: Chunks to find.
         search_kwargs: Further fields of `RetrievalConfig`, such as `score_threshold`,
-            `max_tokens` and `return_parents`; and `filter`.
+            `max_document_tokens` and `return_parents`; and `filter`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)

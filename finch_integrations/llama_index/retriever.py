@@ -20,7 +20,7 @@ from llama_index.core.schema import (
 from finch_integrations.documents import prepare_documents
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.retrieval.hybrid import HybridRetriever
-from finch_integrations.retrieval.legs import StoreSearch
+from finch_integrations.retrieval.searchers import StoreSearch
 from finch_integrations.retrieval.selection import SCORES
 from finch_integrations.types import Document
 
@@ -32,8 +32,8 @@ _OWN = "finch_node"
 class FinchNodeRetriever(BaseRetriever):
     """Find nodes by their words (BM25) and by their meaning, in one ranking.
 
-    Nodes are copied, never changed: the copies carry the scores of both legs in their metadata,
-    hidden from models and embeddings.
+    Nodes are copied, never changed: the copies carry the scores of both searchers in their
+    metadata, hidden from models and embeddings.
 
     Example:
         retriever = FinchNodeRetriever.from_nodes(nodes, vector_index=index, similarity_top_k=20)
