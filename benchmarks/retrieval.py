@@ -8,7 +8,7 @@ first k, all-gold@10 the share of questions whose gold documents are all among t
 
 Defaults are chosen on the questions whose id hashes to an even number (and on other data), so that
 the others can tell whether the choice holds: `halves`. `margins` says how far the hybrid ranking is
-above the better single leg, with a paired bootstrap's 95 % interval.
+above the better single searcher, with a paired bootstrap's 95 % interval.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from finch_integrations import Document
 from finch_integrations.retrieval import Encoder, HybridRetriever
 from finch_integrations.retrieval.encoders import as_encoder
 
-LEGS: dict[str, dict[str, Any]] = {
+SEARCHERS: dict[str, dict[str, Any]] = {
     "bm25": {"dense_weight": 0},
     "dense": {"bm25_weight": 0},
     "hybrid": {},
@@ -86,22 +86,25 @@ def score(ranking: Sequence[str], gold: Sequence[str]) -> dict[str, float]:
 
 
 def averages(collected: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean scores per subset and leg."""
+    """Mean scores per subset and searcher."""
     return {
         subset: {
-            leg: {name: mean(score[name] for score in scores) for name in scores[0]}
-            for leg, scores in legs.items()
+            searcher: {name: mean(score[name] for score in scores) for name in scores[0]}
+            for searcher, scores in searchers.items()
         }
-        for subset, legs in collected.items()
+        for subset, searchers in collected.items()
     }
 
 
-def margins(legs: Scores) -> dict[str, list[float]]:
-    """Hybrid minus the better single leg: mean, and both ends of its 95 % interval."""
+def margins(searchers: Scores) -> dict[str, list[float]]:
+    """Hybrid minus the better single searcher: mean, and both ends of its 95 % interval."""
     rows = {}
-    for name in legs["hybrid"][0]:
-        values = {leg: np.array([score[name] for score in scores]) for leg, scores in legs.items()}
-        better = max(("bm25", "dense"), key=lambda leg: values[leg].mean())
+    for name in searchers["hybrid"][0]:
+        values = {
+            searcher: np.array([score[name] for score in scores])
+            for searcher, scores in searchers.items()
+        }
+        better = max(("bm25", "dense"), key=lambda searcher: values[searcher].mean())
         difference = values["hybrid"] - values[better]
         size = len(difference)
         samples = np.random.default_rng(0).integers(0, size, (SAMPLES, size))
@@ -119,9 +122,9 @@ def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
     """Print a table."""
     names = list(next(iter(next(iter(results.values())).values())))
     print(f"{'':23}" + "".join(f"{name:>13}" for name in names))
-    for subset, legs in results.items():
-        for leg, scores in legs.items():
-            print(f"{subset:10}{leg:13}" + "".join(f"{scores[name]:13.3f}" for name in names))
+    for subset, searchers in results.items():
+        for searcher, scores in searchers.items():
+            print(f"{subset:10}{searcher:13}" + "".join(f"{scores[name]:13.3f}" for name in names))
 
 
 def main() -> None:
@@ -146,18 +149,21 @@ def main() -> None:
     )
     encoder.save()
 
-    collected: defaultdict[str, Scores] = defaultdict(lambda: {leg: [] for leg in LEGS})
+    collected: defaultdict[str, Scores] = defaultdict(
+        lambda: {searcher: [] for searcher in SEARCHERS}
+    )
     halves: dict[str, defaultdict[str, Scores]] = {
-        half: defaultdict(lambda: {leg: [] for leg in LEGS}) for half in ("tuning", "reporting")
+        half: defaultdict(lambda: {searcher: [] for searcher in SEARCHERS})
+        for half in ("tuning", "reporting")
     }
     for question in questions:
         digest = hashlib.sha256(question["qid"].encode()).digest()
         half = "reporting" if digest[-1] % 2 else "tuning"
-        for leg, options in LEGS.items():
+        for searcher, options in SEARCHERS.items():
             ranking = found(retriever, question["question"], options)
             scores = score(ranking, question["gold_doc_ids"])
-            collected[question["subtask"]][leg].append(scores)
-            halves[half][question["subtask"]][leg].append(scores)
+            collected[question["subtask"]][searcher].append(scores)
+            halves[half][question["subtask"]][searcher].append(scores)
     results = averages(collected)
     show(results)
     if arguments.out:
@@ -167,12 +173,14 @@ def main() -> None:
             "chunk_size": arguments.chunk_size,
             "documents": len(documents),
             "chunks": len(retriever.collection),
-            "questions": {subset: len(legs["bm25"]) for subset, legs in collected.items()},
+            "questions": {
+                subset: len(searchers["bm25"]) for subset, searchers in collected.items()
+            },
             "machine": platform.machine(),
             "versions": {name: version(name) for name in ("bm25s", "sentence-transformers")},
             "results": results,
             "halves": {half: averages(parts) for half, parts in halves.items()},
-            "margins": {subset: margins(legs) for subset, legs in collected.items()},
+            "margins": {subset: margins(searchers) for subset, searchers in collected.items()},
         }
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Memory and time of an index of 100,000 chunks: build, open, and a query of each leg.
+"""Memory and time of an index of 100,000 chunks: build, open, and a query of each searcher.
 
     python -m benchmarks.scale
 
@@ -81,7 +81,7 @@ def build(path: Path, chunks: int) -> dict[str, float]:
 
 
 def search(path: Path) -> dict[str, float]:
-    """Open the index and search with each leg."""
+    """Open the index and search with each searcher."""
     started = time.perf_counter()
     retriever = HybridRetriever.load(path, encoder=RandomEncoder())
     result = {"open_seconds": time.perf_counter() - started}
@@ -92,14 +92,14 @@ def search(path: Path) -> dict[str, float]:
         "dense": {"bm25_weight": 0},
         "hybrid": {},
     }
-    for leg, option in options.items():
+    for searcher, option in options.items():
         seconds = []
         for query in queries:
             started = time.perf_counter()
             retriever.retrieve(query, **option)
             seconds.append(time.perf_counter() - started)
-        result[f"{leg}_first_query_seconds"] = seconds[0]
-        result[f"{leg}_query_seconds"] = statistics.median(seconds)
+        result[f"{searcher}_first_query_seconds"] = seconds[0]
+        result[f"{searcher}_query_seconds"] = statistics.median(seconds)
     return result | {"search_peak_bytes": _peak_bytes()}
 
 

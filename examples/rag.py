@@ -30,7 +30,7 @@ def main() -> None:
         sampling={"max_new_tokens": 40},
     )
     # Twelve passages are found; the whole documents they stand in are compressed.
-    options = {"top_k": 12, "max_tokens": 6000, "return_parents": True}
+    options = {"top_k": 12, "max_document_tokens": 6000, "return_parents": True}
     for piece in rag.stream(arguments.question, **options):
         print(piece.text, end="", flush=True)
     assert piece.answer is not None

@@ -74,7 +74,7 @@ class BM25Index:
         scores: NDArray[np.float32] = self._index.get_scores(wanted)
         return scores
 
-    def shares(self, query: str) -> NDArray[np.float64]:
+    def query_coverage(self, query: str) -> NDArray[np.float64]:
         """Tell how much of the query every text holds, 0 to 1. Shape [number of texts].
 
         Each of the query's distinct words weighs ln(1 + (N − n + ½) / (n + ½)), as in the score,

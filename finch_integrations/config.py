@@ -141,20 +141,21 @@ class RetrievalConfig:
 
     Attributes:
         top_k: Chunks to find.
-        fetch_k: Chunks that each leg hands to the fusion, and the fusion to the reranker; at
+        fetch_k: Chunks that each searcher hands to the fusion, and the fusion to the reranker; at
             least `top_k` are.
-        bm25_weight: Weight of the BM25 leg; 0 leaves it out.
-        dense_weight: Weight of the dense leg; 0 leaves it out.
+        bm25_weight: Weight of the BM25 searcher; 0 leaves it out.
+        dense_weight: Weight of the dense searcher; 0 leaves it out.
         fusion: `scores`: cosine plus the share of the query's words that a chunk holds, rare
             words counting more. `rrf`: by reciprocal ranks. Wrapped vector stores are always
             fused by ranks.
         rrf_k: Constant of `rrf`; the larger, the less first ranks stand out.
         score_threshold: Lowest score that comes back: the reranker's if there is one, else of
-            the fusion, or of the only leg that runs.
-        max_tokens: Upper limit of the tokens that come back together. What does not fit is left
-            out, best first.
-        return_parents: Return the whole documents that the chunks stand in, in the order of the
-            collection. A document that does not fit `max_tokens` is represented by its chunks.
+            the fusion, or of the only searcher that runs.
+        max_document_tokens: Upper limit of the tokens that come back together. What does not fit is
+            left out, best first.
+        return_parents: Return the whole documents that the chunks are in, in the order of the
+            collection. A document that does not fit `max_document_tokens` is represented by its
+            chunks.
     """
 
     top_k: int = 10
@@ -164,7 +165,7 @@ class RetrievalConfig:
     fusion: Fusion = "scores"
     rrf_k: float = 60
     score_threshold: float | None = None
-    max_tokens: int | None = None
+    max_document_tokens: int | None = None
     return_parents: bool = False
 
     def __post_init__(self) -> None:
@@ -184,8 +185,8 @@ class RetrievalConfig:
         threshold = self.score_threshold
         if threshold is not None and not (_is_real(threshold) and math.isfinite(threshold)):
             raise ConfigurationError(f"score_threshold must be a number, got {threshold!r}")
-        if self.max_tokens is not None:
-            _require_int("max_tokens", self.max_tokens, minimum=1)
+        if self.max_document_tokens is not None:
+            _require_int("max_document_tokens", self.max_document_tokens, minimum=1)
         _require_bool("return_parents", self.return_parents)
 
 

@@ -1,8 +1,8 @@
 """From what callers hand in to numbered, checked documents."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finch_integrations.errors import InvalidInputError
@@ -30,6 +30,94 @@ def check_text(name: str, text: object) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentReader:
+    """Takes documents of several kinds: ours, strings, mappings and a framework's own.
+
+    Attributes:
+        convert: Makes a document of a framework's own; None of anything else.
+        one: What a single document may be, in messages.
+        many: What several are called, in messages.
+        text_keys: Keys of a mapping of which exactly one has the text.
+        ignored_keys: Further keys that a mapping may have.
+        title_in_metadata: Whether a mapping without a title has that of its metadata.
+        label: How messages call a single document: of the list's `{name}`, its `{index}` in it
+            from 0, and its `{number}` from 1.
+        if_empty: The message when there is no document.
+    """
+
+    convert: Callable[[object], Document | None] = lambda _: None
+    one: str = "a Document"
+    many: str = "documents"
+    text_keys: tuple[str, ...] = ("text",)
+    ignored_keys: frozenset[str] = frozenset()
+    title_in_metadata: bool = False
+    label: str = "{name}[{index}]"
+    if_empty: str = "{name} is an empty list. Leave it out to ask without documents"
+
+    def read(self, items: object, name: str = "documents") -> tuple[Document, ...]:
+        """Make documents of all items; their texts and ids are not checked.
+
+        Args:
+            items: What was given.
+            name: What to call it in messages.
+
+        Raises:
+            InvalidInputError: It is no list, there is no document, or one is of another kind.
+        """
+        # Some frameworks' documents can be iterated over, which yields their fields.
+        single = isinstance(items, str | bytes | Mapping) or self._own(items) is not None
+        if single or not isinstance(items, Iterable):
+            raise InvalidInputError(
+                f"{name} must be a list of {self.many}, got {type(items).__name__}. "
+                "Put a single one into a list: [document]"
+            )
+        documents = tuple(
+            self._read(item, self.label.format(name=name, index=index, number=index + 1))
+            for index, item in enumerate(items)
+        )
+        if not documents:
+            raise InvalidInputError(self.if_empty.format(name=name))
+        return documents
+
+    def _own(self, item: object) -> Document | None:
+        return item if isinstance(item, Document) else self.convert(item)
+
+    def _read(self, item: object, label: str) -> Document:
+        if isinstance(item, str):
+            return Document(item)
+        if isinstance(item, Mapping):
+            return self._from_mapping(item, label)
+        if (document := self._own(item)) is not None:
+            return document
+        raise InvalidInputError(
+            f"{label} must be {self.one}, a string or a mapping, got {type(item).__name__}"
+        )
+
+    def _from_mapping(self, item: Mapping[Any, Any], label: str) -> Document:
+        texts = [key for key in self.text_keys if key in item]
+        unknown = item.keys() - {*self.text_keys, "id", "title", "metadata", *self.ignored_keys}
+        if len(texts) != 1 or unknown:
+            raise InvalidInputError(
+                f"{label} must have the key {' or '.join(map(repr, self.text_keys))} and may have "
+                f"'id', 'title' and 'metadata', got the keys {', '.join(map(repr, item)) or 'none'}"
+            )
+        metadata = item.get("metadata") or {}
+        if not isinstance(metadata, Mapping):
+            raise InvalidInputError(
+                f"the metadata of {label} must be a mapping, got {type(metadata).__name__}"
+            )
+        title = item.get("title")
+        if not title and self.title_in_metadata:
+            title = metadata.get("title")
+        return Document(item[texts[0]], id=item.get("id"), title=title, metadata=metadata)
+
+
+_OURS = DocumentReader(
+    label="document {number}", if_empty="there is no document to ask about. Give at least one"
+)
+
+
 def prepare_documents(documents: Iterable[Document | str | Mapping[str, Any]]) -> list[Document]:
     """Check documents and give each an id.
 
@@ -39,14 +127,7 @@ def prepare_documents(documents: Iterable[Document | str | Mapping[str, Any]]) -
     Raises:
         InvalidInputError: There is no document, one is unusable, or two share an id.
     """
-    if isinstance(documents, str | bytes | Mapping | Document):
-        raise InvalidInputError(
-            f"documents must be a list, got one {type(documents).__name__}. "
-            "Put it into a list: [document]"
-        )
-    prepared = [_prepare(item, number) for number, item in enumerate(documents, start=1)]
-    if not prepared:
-        raise InvalidInputError("there is no document to ask about. Give at least one")
+    prepared = [_checked(item, n) for n, item in enumerate(_OURS.read(documents), start=1)]
     seen: set[str | None] = set()
     for document in prepared:
         if document.id in seen:
@@ -85,22 +166,7 @@ def _id_or_source(document: Document) -> str | None:
     return document.id if document.id is not None or not source else str(source)
 
 
-def _prepare(item: Document | str | Mapping[str, Any], number: int) -> Document:
-    if isinstance(item, str):
-        item = Document(item)
-    elif isinstance(item, Mapping):
-        unknown = item.keys() - {"text", "id", "title", "metadata"}
-        if unknown or "text" not in item:
-            raise InvalidInputError(
-                f"document {number} must have the key 'text' and may have 'id', 'title' and "
-                f"'metadata', got the keys {', '.join(map(repr, item)) or 'none'}"
-            )
-        item = Document(**item)
-    elif not isinstance(item, Document):
-        raise InvalidInputError(
-            f"document {number} must be a Document, a string or a mapping, "
-            f"got {type(item).__name__}"
-        )
+def _checked(item: Document, number: int) -> Document:
     document = item if item.id is not None else replace(item, id=f"doc-{number}")
     name = f"document {document.id!r}"
     check_text(f"the id of document {number}", document.id)

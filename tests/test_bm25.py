@@ -52,11 +52,13 @@ def test_shares_are_counted_one_by_one(texts, query):
         weights[word] = math.log(1 + (len(texts) - n + 0.5) / (n + 0.5))
     total = sum(weights.values()) or 1
     expected = [sum(weights[word] for word in weights if word in text) / total for text in held]
-    np.testing.assert_allclose(BM25Index.build(texts).shares(query), expected, atol=1e-12)
+    np.testing.assert_allclose(BM25Index.build(texts).query_coverage(query), expected, atol=1e-12)
 
 
 def test_a_text_with_all_words_of_the_query_has_the_whole_share():
-    shares = BM25Index.build(["a door", "the code of the door", "boat"]).shares("Door codes?")
+    shares = BM25Index.build(["a door", "the code of the door", "boat"]).query_coverage(
+        "Door codes?"
+    )
     assert shares[1] == pytest.approx(1)
     assert 0 < shares[0] < 0.5, "the rarer word weighs more"
     assert shares[2] == 0
@@ -77,7 +79,7 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, texts):
     assert len(loaded) == len(index) == len(texts)
     for query in ("door", "boat", "…"):
         np.testing.assert_array_equal(loaded.scores(query), index.scores(query))
-        np.testing.assert_array_equal(loaded.shares(query), index.shares(query))
+        np.testing.assert_array_equal(loaded.query_coverage(query), index.query_coverage(query))
 
 
 def test_a_loaded_index_stays_on_disk(tmp_path):

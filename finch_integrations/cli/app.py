@@ -112,7 +112,7 @@ def ask(
                 index=index,
                 retrieval={
                     "top_k": top_k,
-                    "max_tokens": max_document_tokens,
+                    "max_document_tokens": max_document_tokens,
                     "return_parents": True,
                 },
                 model=model,

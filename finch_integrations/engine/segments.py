@@ -1,15 +1,12 @@
 """Cutting documents into segments: sentences, joined or cut until they have a useful length."""
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from finch_integrations.engine.document_tokens import DocumentTokens
-
-# Ends after the whitespace or line break, so that a segment starts with its first word.
-_SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])|\n+""")
+from finch_integrations.words import SENTENCE_END
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ def split_segments(documents: DocumentTokens, *, shortest: int, longest: int) ->
     Sentences are put together until they have `shortest` tokens, as long as they stay within
     `longest`; one that is longer is cut into even pieces.
     """
-    cuts = [documents.token_at(match.end()) for match in _SENTENCE_END.finditer(documents.text)]
+    cuts = [documents.token_at(match.end()) for match in SENTENCE_END.finditer(documents.text)]
     segments: list[Segment] = []
     for number, span in enumerate(documents.spans):
         inside = cuts[bisect_right(cuts, span.start) : bisect_left(cuts, span.end)]

@@ -1,12 +1,13 @@
 """LangChain documents to the engine's, and into a prompt's text with marks around them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.prompts import PromptTemplate
 
-from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.documents import DocumentReader
+from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.marks import mark_document
 from finch_integrations.types import Document
 
@@ -69,29 +70,8 @@ class _DocumentPrompt(PromptTemplate):
         return mark_document(kwargs.pop("page_content"), kwargs)
 
 
-def as_documents(items: object, name: str) -> tuple[Document, ...]:
-    """Take LangChain documents, strings or mappings.
-
-    Args:
-        items: Documents. Mappings have `text` or `page_content`, and may have `id`, `title`
-            and `metadata`.
-        name: What to call them in errors.
-
-    Raises:
-        InvalidInputError: They are no list, there are none, or one is of another kind.
-    """
-    if not isinstance(items, Sequence) or isinstance(items, str | bytes):
-        raise InvalidInputError(
-            f"{name} must be a list of documents, got {type(items).__name__}. "
-            "Put a single document into a list: [document]"
-        )
-    if not items:
-        raise InvalidInputError(f"{name} is an empty list. Leave it out to ask without documents")
-    return tuple(_as_document(item, f"{name}[{n}]") for n, item in enumerate(items))
-
-
 def from_langchain(document: LangChainDocument) -> Document:
-    """Convert one document; id and title may stand in its metadata."""
+    """Convert one document; id and title may be in its metadata."""
     title = document.metadata.get("title")
     id = document.id or document.metadata.get("id")
     return Document(
@@ -108,24 +88,27 @@ def to_langchain(document: Document) -> LangChainDocument:
     return LangChainDocument(document.text, id=document.id, metadata={**title, **document.metadata})
 
 
-def _as_document(item: object, name: str) -> Document:
-    if isinstance(item, LangChainDocument):
-        return from_langchain(item)
-    if isinstance(item, Document):
-        return item
-    if isinstance(item, str):
-        return Document(item)
-    if not isinstance(item, Mapping):
-        raise InvalidInputError(
-            f"{name} must be a Document, a string or a mapping, got {type(item).__name__}"
-        )
-    texts = [key for key in ("text", "page_content") if key in item]
-    unknown = item.keys() - {"text", "page_content", "id", "title", "metadata", "type"}
-    if len(texts) != 1 or unknown:
-        raise InvalidInputError(
-            f"{name} must have the key 'text' or 'page_content' and may have 'id', 'title' and "
-            f"'metadata', got the keys {', '.join(map(repr, item)) or 'none'}"
-        )
-    metadata = item.get("metadata") or {}
-    title = item.get("title") or metadata.get("title")
-    return Document(item[texts[0]], id=item.get("id"), title=title, metadata=metadata)
+def _own(item: object) -> Document | None:
+    return from_langchain(item) if isinstance(item, LangChainDocument) else None
+
+
+_READER = DocumentReader(
+    convert=_own,
+    text_keys=("text", "page_content"),
+    ignored_keys=frozenset({"type"}),  # a dumped document names its class
+    title_in_metadata=True,
+)
+
+
+def as_documents(items: object, name: str) -> tuple[Document, ...]:
+    """Take LangChain documents, the engine's, strings or mappings.
+
+    Args:
+        items: Documents. Mappings have `text` or `page_content`, and may have `id`, `title`
+            and `metadata`.
+        name: What to call them in errors.
+
+    Raises:
+        InvalidInputError: They are no list, there are none, or one is of another kind.
+    """
+    return _READER.read(items, name)

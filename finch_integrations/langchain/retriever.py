@@ -21,8 +21,7 @@ from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.documents import from_langchain, to_langchain
 from finch_integrations.pipeline.options import refuse_unknown
 from finch_integrations.retrieval.hybrid import CHUNK_SIZE, HybridRetriever
-from finch_integrations.retrieval.legs import StoreLeg
-from finch_integrations.retrieval.store import read_index
+from finch_integrations.retrieval.searchers import StoreSearch
 from finch_integrations.types import Document
 
 _SEARCH_OPTIONS = {field.name for field in fields(RetrievalConfig)} | {"filter"}
@@ -42,7 +41,7 @@ class FinchRetriever(BaseRetriever):
         hybrid: What searches.
         k: Chunks to find.
         search_kwargs: Further fields of `RetrievalConfig`, such as `score_threshold`,
-            `max_tokens` and `return_parents`; and `filter`.
+            `max_document_tokens` and `return_parents`; and `filter`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -100,17 +99,14 @@ class FinchRetriever(BaseRetriever):
             ConfigurationError: The arguments contradict each other.
         """
         prepared = prepare_documents(with_unique_ids([from_langchain(d) for d in documents]))
-        if vectorstore is None:
-            hybrid = HybridRetriever.from_documents(
-                prepared, encoder=embeddings, chunk_size=chunk_size, reranker=reranker
-            )
-            return cls(hybrid=hybrid, **fields)
-        if embeddings is not None:
-            raise ConfigurationError(
-                "embeddings and vectorstore both search by meaning. Give one of them"
-            )
-        words = HybridRetriever.from_documents(prepared, chunk_size=None)
-        hybrid = _with_store(words, vectorstore, store_kwargs, reranker)
+        _refuse_two(embeddings, vectorstore)
+        hybrid = HybridRetriever.from_documents(
+            prepared,
+            encoder=embeddings,
+            store=_search_of(vectorstore, store_kwargs),
+            chunk_size=chunk_size if vectorstore is None else None,
+            reranker=reranker,
+        )
         return cls(hybrid=hybrid, **fields)
 
     @classmethod
@@ -136,18 +132,16 @@ class FinchRetriever(BaseRetriever):
 
         Raises:
             InvalidInputError: There is no index, it is damaged, or was built with other embeddings.
-            ConfigurationError: The index was not built for a store.
+            ConfigurationError: The arguments contradict each other, or the index was not built
+                for a store.
         """
-        if vectorstore is None:
-            hybrid = HybridRetriever.load(path, encoder=embeddings, reranker=reranker)
-            return cls(hybrid=hybrid, **fields)
-        settings = read_index(Path(path)).settings
-        if settings.chunk_size is not None or settings.encoder is not None:
-            raise ConfigurationError(
-                f"the index {path} was not built for a vector store. Make one with "
-                "FinchRetriever.from_documents(documents, vectorstore=…).save(path)"
-            )
-        hybrid = _with_store(HybridRetriever.load(path), vectorstore, store_kwargs, reranker)
+        _refuse_two(embeddings, vectorstore)
+        hybrid = HybridRetriever.load(
+            path,
+            encoder=embeddings,
+            store=_search_of(vectorstore, store_kwargs),
+            reranker=reranker,
+        )
         return cls(hybrid=hybrid, **fields)
 
     def save(self, path: str | Path) -> None:
@@ -185,15 +179,21 @@ class FinchRetriever(BaseRetriever):
         return [to_langchain(document) for document in self.hybrid.retrieve(query, **options)]
 
 
-def _with_store(
-    words: HybridRetriever,
-    vectorstore: VectorStore,
-    store_kwargs: dict[str, Any] | None,
-    reranker: Any,
-) -> HybridRetriever:
+def _refuse_two(embeddings: Any, vectorstore: VectorStore | None) -> None:
+    if embeddings is not None and vectorstore is not None:
+        raise ConfigurationError(
+            "embeddings and vectorstore both search by meaning. Give one of them"
+        )
+
+
+def _search_of(
+    vectorstore: VectorStore | None, store_kwargs: dict[str, Any] | None
+) -> StoreSearch | None:
+    if vectorstore is None:
+        return None
+
     def search(query: str, k: int) -> list[Document]:
         hits = vectorstore.similarity_search(query, k=k, **(store_kwargs or {}))
         return [from_langchain(hit) for hit in hits]
 
-    leg = StoreLeg(words.collection, search)
-    return HybridRetriever(words.collection, [*words.legs, leg], reranker=reranker)
+    return search

@@ -41,7 +41,9 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
     were any, the documents that were dropped (`finch_dropped_documents`); models do not see that.
 
     Example:
-        postprocessor = FullDocumentPostprocessor(docstore=index.docstore, max_tokens=100_000)
+        postprocessor = FullDocumentPostprocessor(
+            docstore=index.docstore, max_document_tokens=100_000
+        )
         engine = index.as_query_engine(llm=llm, node_postprocessors=[postprocessor])
 
     Attributes:
@@ -51,7 +53,8 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
             `node.metadata["file_path"]`.
         group_by: What makes one document: `ref_doc_id`, or the name of a metadata key, such as
             `file_path` where a reader made a document of every page.
-        max_tokens: Budget for all documents; the lowest-ranked are dropped, with a warning.
+        max_document_tokens: Budget for all documents; the lowest-ranked are dropped, with a
+            warning.
         tokenizer: Counts for the budget; default: LlamaIndex's.
     """
 
@@ -59,7 +62,7 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
     docstore: BaseDocumentStore | None = Field(default=None, exclude=True, repr=False)
     loader: Callable[[NodeWithScore], str] | None = Field(default=None, exclude=True)
     group_by: str = REF_DOC_ID
-    max_tokens: int | None = None
+    max_document_tokens: int | None = None
     tokenizer: Callable[[str], Sequence[Any]] | None = Field(default=None, exclude=True)
 
     @model_validator(mode="before")
@@ -76,8 +79,10 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
                 "there is nothing to take whole documents from. Give documents=…, docstore=… "
                 "(index.docstore will do) or loader=…"
             )
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ConfigurationError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.max_document_tokens is not None and self.max_document_tokens < 1:
+            raise ConfigurationError(
+                f"max_document_tokens must be at least 1, got {self.max_document_tokens}"
+            )
         return self
 
     @classmethod
@@ -95,9 +100,10 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
         kept, dropped = self._fit(found)
         if dropped:
             logger.warning(
-                "The documents %s are left out: with them there would be more than max_tokens=%d",
+                "The documents %s are left out: with them there would be more than "
+                "max_document_tokens=%d",
                 ", ".join(document.id for document in dropped),
-                self.max_tokens,
+                self.max_document_tokens,
             )
         ids = [document.id for document in dropped]
         return [node for document in kept for node in document.nodes(ids)]
@@ -148,7 +154,7 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
 
     def _fit(self, found: Sequence["_Found"]) -> tuple[list["_Found"], list["_Found"]]:
         """Drop the lowest-ranked documents until the others fit the budget."""
-        if self.max_tokens is None:
+        if self.max_document_tokens is None:
             return list(found), []
         count = self.tokenizer or get_tokenizer()
         total = 0
@@ -156,14 +162,14 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
         ranked = sorted(found, key=lambda document: -document.score)  # stable: ties by first hit
         for document in ranked:
             total += len(count(document.shown))
-            if total > self.max_tokens:
+            if total > self.max_document_tokens:
                 break
             kept.append(document)
         if found and not kept:
             raise ContextTooLongError(
                 f"the best document, {ranked[0].id}, has {total} tokens, which is more than "
-                f"max_tokens={self.max_tokens}. Raise max_tokens, or leave it out: FinchLLM "
-                "compresses what it gets"
+                f"max_document_tokens={self.max_document_tokens}. Raise max_document_tokens, or "
+                "leave it out: FinchLLM compresses what it gets"
             )
         return [d for d in found if d in kept], [d for d in found if d not in kept]
 

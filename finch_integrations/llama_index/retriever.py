@@ -20,9 +20,8 @@ from llama_index.core.schema import (
 from finch_integrations.documents import prepare_documents
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.retrieval.hybrid import HybridRetriever
-from finch_integrations.retrieval.legs import StoreLeg
+from finch_integrations.retrieval.searchers import StoreSearch
 from finch_integrations.retrieval.selection import SCORES
-from finch_integrations.retrieval.store import read_index
 from finch_integrations.types import Document
 
 _PLACE = ("document_id", "section", "start_index", "end_index")
@@ -33,8 +32,8 @@ _OWN = "finch_node"
 class FinchNodeRetriever(BaseRetriever):
     """Find nodes by their words (BM25) and by their meaning, in one ranking.
 
-    Nodes are copied, never changed: the copies carry the scores of both legs in their metadata,
-    hidden from models and embeddings.
+    Nodes are copied, never changed: the copies carry the scores of both searchers in their
+    metadata, hidden from models and embeddings.
 
     Example:
         retriever = FinchNodeRetriever.from_nodes(nodes, vector_index=index, similarity_top_k=20)
@@ -90,18 +89,14 @@ class FinchNodeRetriever(BaseRetriever):
             ConfigurationError: The arguments contradict each other.
         """
         documents = prepare_documents([_document(node) for node in nodes])
-        if embed_model is not None and vector_index is not None:
-            raise ConfigurationError(
-                "embed_model and vector_index both search by meaning. Give one of them"
-            )
+        _refuse_two(embed_model, vector_index)
         hybrid = HybridRetriever.from_documents(
             documents,
             encoder=embed_model,
+            store=_search_of(vector_index),
             chunk_size=None,
-            reranker=None if vector_index is not None else reranker,
+            reranker=reranker,
         )
-        if vector_index is not None:
-            hybrid = _with_index(hybrid, vector_index, reranker)
         return cls(hybrid, nodes={node.node_id: node for node in nodes}, **options)
 
     @classmethod
@@ -125,18 +120,14 @@ class FinchNodeRetriever(BaseRetriever):
 
         Raises:
             InvalidInputError: There is no index, it is damaged, or was built with another model.
-            ConfigurationError: The index was not built for a vector index.
+            ConfigurationError: The arguments contradict each other, or the index was not built
+                for a vector index.
         """
-        if vector_index is None:
-            hybrid = HybridRetriever.load(path, encoder=embed_model, reranker=reranker)
-            return cls(hybrid, **options)
-        settings = read_index(Path(path)).settings
-        if settings.chunk_size is not None or settings.encoder is not None:
-            raise ConfigurationError(
-                f"the index {path} was not built for a vector index. Make one with "
-                "FinchNodeRetriever.from_nodes(nodes, vector_index=…).save(path)"
-            )
-        return cls(_with_index(HybridRetriever.load(path), vector_index, reranker), **options)
+        _refuse_two(embed_model, vector_index)
+        hybrid = HybridRetriever.load(
+            path, encoder=embed_model, store=_search_of(vector_index), reranker=reranker
+        )
+        return cls(hybrid, **options)
 
     def save(self, path: str | Path) -> None:
         """Write texts, words and vectors to a folder; a vector index saves its own vectors.
@@ -196,10 +187,19 @@ def _document(node: BaseNode) -> Document:
     )
 
 
-def _with_index(words: HybridRetriever, vector_index: Any, reranker: Any) -> HybridRetriever:
+def _refuse_two(embed_model: Any, vector_index: Any) -> None:
+    if embed_model is not None and vector_index is not None:
+        raise ConfigurationError(
+            "embed_model and vector_index both search by meaning. Give one of them"
+        )
+
+
+def _search_of(vector_index: Any) -> StoreSearch | None:
+    if vector_index is None:
+        return None
+
     def search(query: str, k: int) -> list[Document]:
         hits = vector_index.as_retriever(similarity_top_k=k).retrieve(query)
         return [_document(hit.node) for hit in hits]
 
-    leg = StoreLeg(words.collection, search)
-    return HybridRetriever(words.collection, [*words.legs, leg], reranker=reranker)
+    return search

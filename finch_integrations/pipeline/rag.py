@@ -103,7 +103,7 @@ class FinchRAG:
 
         Args:
             retriever: Finds the documents; its configuration says how many and how long. Its
-                `max_tokens` are the model's.
+                `max_document_tokens` are the model's.
             model: An `EngineHandle`, or what it takes: a model's name, or a `FinchEngine`.
             system: System text, kept verbatim.
             instruction: Stands between documents and question; None: the engine's own.

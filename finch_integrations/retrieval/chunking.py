@@ -5,7 +5,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？।])|\n+""")
+from finch_integrations.words import SENTENCE_END
+
 _SPACE = re.compile(r"\s+")
 # A fenced block is passed over whole: its lines with '#' are code.
 _HEADING = re.compile(
@@ -53,7 +54,7 @@ def split_text(text: str, chunk_size: int) -> list[tuple[int, int]]:
     Returns:
         The chunks' first characters and ends, [start, end), without outer white space.
     """
-    sentences = [match.end() for match in _SENTENCE_END.finditer(text)]
+    sentences = [match.end() for match in SENTENCE_END.finditer(text)]
     spaces = [match.end() for match in _SPACE.finditer(text)]
     chunks: list[tuple[int, int]] = []
     for start, end in _blocks(text, chunk_size):

@@ -1,4 +1,4 @@
-"""The dense leg: which chunks mean something close to the query."""
+"""The dense searcher: which chunks mean something close to the query."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

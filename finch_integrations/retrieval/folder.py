@@ -39,7 +39,8 @@ def check_target(path: Path) -> None:
     """Make sure that an index may be written there: it is one, or there is nothing.
 
     Raises:
-        InvalidInputError: It is a file, or a folder with other files.
+        InvalidInputError: It is a file, a folder with other files, or an index whose data are not
+            marked.
     """
     if not path.is_dir():
         if os.path.lexists(path):
@@ -192,8 +193,8 @@ def _only_builder(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if [file.name for file in path.iterdir()] == [_LOCK]:
-            with suppress(OSError):
+        with suppress(OSError):
+            if [file.name for file in path.iterdir()] == [_LOCK]:
                 (path / _LOCK).unlink()  # there was no index before, either
         raise
     finally:

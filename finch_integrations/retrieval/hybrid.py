@@ -13,8 +13,15 @@ from finch_integrations.retrieval.collection import Collection, MetadataFilter
 from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.encoders import as_encoder
 from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
-from finch_integrations.retrieval.legs import BM25Leg, DenseLeg, Hits, Leg
 from finch_integrations.retrieval.reranking import as_reranker
+from finch_integrations.retrieval.searchers import (
+    BM25Searcher,
+    DenseSearcher,
+    Hits,
+    Searcher,
+    StoreSearch,
+    StoreSearcher,
+)
 from finch_integrations.retrieval.selection import select_hits, select_parents, with_metadata
 from finch_integrations.retrieval.store import (
     DocumentWriter,
@@ -57,7 +64,7 @@ class HybridRetriever:
     def __init__(
         self,
         collection: Collection,
-        legs: Sequence[Leg],
+        searchers: Sequence[Searcher],
         *,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
@@ -67,23 +74,23 @@ class HybridRetriever:
 
         Args:
             collection: Where whole documents are found.
-            legs: One or both of the names `bm25` and `dense`.
+            searchers: One or both of the names `bm25` and `dense`.
             reranker: A CrossEncoder or its name, LangChain's cross-encoder, or a function of
                 (query, text) pairs that returns their scores.
             config: Defaults for `retrieve`.
-            count_tokens: Measures texts against `max_tokens`; None: as `retrieve` is told, or
-                else by an estimate.
+            count_tokens: Measures texts against `max_document_tokens`; None: as `retrieve` is
+                told, or else by an estimate.
 
         Raises:
-            ConfigurationError: The legs or the reranker are unusable.
+            ConfigurationError: The searchers or the reranker are unusable.
         """
-        names = [leg.name for leg in legs]
+        names = [searcher.name for searcher in searchers]
         if not names or len(set(names)) < len(names) or not {"bm25", "dense"}.issuperset(names):
             raise ConfigurationError(
-                f"legs must be one or both of bm25 and dense, got {', '.join(names) or 'none'}"
+                f"searchers must be one or both of bm25 and dense, got {', '.join(names) or 'none'}"
             )
         self.collection = collection
-        self.legs = tuple(legs)
+        self.searchers = tuple(searchers)
         self.config = config or RetrievalConfig()
         self.count_tokens = count_tokens
         self._rerank = None if reranker is None else as_reranker(reranker)
@@ -94,6 +101,7 @@ class HybridRetriever:
         documents: Iterable[Document | str | Mapping[str, Any]],
         *,
         encoder: Any = None,
+        store: StoreSearch | None = None,
         chunk_size: int | None = CHUNK_SIZE,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
@@ -106,6 +114,9 @@ class HybridRetriever:
             encoder: An embedding model of sentence-transformers, LangChain or LlamaIndex, or the
                 name of a sentence-transformers model (`embedded`: all-MiniLM-L6-v2). None: search
                 by words only.
+            store: Searches by meaning instead of an encoder: a vector store's search, that takes
+                a query and a number of hits, and returns hits, best first. It holds `documents`
+                as they are; `chunk_size` must be None.
             chunk_size: Upper limit of a chunk's characters; None: the documents are chunks
                 already, and what their metadata says of their place is kept.
             reranker: As for the constructor.
@@ -114,17 +125,29 @@ class HybridRetriever:
 
         Raises:
             InvalidInputError: A document is unusable, or there is none.
-            ConfigurationError: Encoder, chunk size or reranker are unusable.
+            ConfigurationError: Encoder, store, chunk size or reranker are unusable.
             ModelLoadError: The encoder cannot be loaded.
         """
+        _refuse_two(encoder, store)
         if chunk_size is not None:
             check_chunk_size(chunk_size)
+            if store is not None:
+                raise ConfigurationError(
+                    f"a store's documents are chunks already, got chunk_size={chunk_size}. "
+                    "Give chunk_size=None"
+                )
         collection = Collection.build(prepare_documents(documents), chunk_size)
-        legs: list[Leg] = [BM25Leg(collection, BM25Index.build(collection.chunk_texts()))]
-        if encoder is not None:
+        searchers: list[Searcher] = [
+            BM25Searcher(collection, BM25Index.build(collection.chunk_texts()))
+        ]
+        if store is not None:
+            searchers.append(StoreSearcher(collection, store))
+        elif encoder is not None:
             index = DenseIndex.build(list(collection.chunk_texts()), as_encoder(encoder))
-            legs.append(DenseLeg(collection, index))
-        return cls(collection, legs, reranker=reranker, config=config, count_tokens=count_tokens)
+            searchers.append(DenseSearcher(collection, index))
+        return cls(
+            collection, searchers, reranker=reranker, config=config, count_tokens=count_tokens
+        )
 
     @classmethod
     def load(
@@ -132,6 +155,7 @@ class HybridRetriever:
         path: str | Path,
         *,
         encoder: Any = None,
+        store: StoreSearch | None = None,
         chunk_size: int | None = None,
         reranker: Any = None,
         config: RetrievalConfig | None = None,
@@ -143,6 +167,7 @@ class HybridRetriever:
             path: The index's folder, from `save` or `finch index`.
             encoder: The embedding model that it was built with; not needed if that was given by
                 its name.
+            store: The search of the store that the saved retriever had.
             chunk_size: What it must have been built with; None: anything.
             reranker: As for the constructor.
             config: Defaults for `retrieve`.
@@ -151,8 +176,10 @@ class HybridRetriever:
         Raises:
             InvalidInputError: There is no index, it is damaged, or was built with another encoder
                 or chunk size.
-            ConfigurationError: The encoder must be given, or it or the reranker are unusable.
+            ConfigurationError: The encoder must be given, or it or the reranker are unusable; or
+                the index was not saved by a retriever with a store.
         """
+        _refuse_two(encoder, store)
         stored = read_index(Path(path))
         settings = stored.settings
         if chunk_size not in (None, settings.chunk_size):
@@ -160,24 +187,35 @@ class HybridRetriever:
                 f"the index {path} was built with chunk_size={settings.chunk_size}, not "
                 f"{chunk_size}. Build it again, or leave chunk_size out"
             )
-        legs: list[Leg] = [BM25Leg(stored.collection, stored.bm25)]
+        searchers: list[Searcher] = [BM25Searcher(stored.collection, stored.bm25)]
         model = None if encoder is None else as_encoder(encoder)
         if model is not None and model.name != settings.encoder:
             raise InvalidInputError(
                 f"the index {path} was built with the encoder {settings.encoder!r}, not "
                 f"{model.name!r}. Build it again with this one, or search with the other"
             )
-        if stored.vectors is not None and stored.probe is not None:
+        if store is not None:
+            if settings.chunk_size is not None or settings.encoder is not None:
+                raise ConfigurationError(
+                    f"the index {path} was not built for a vector store. Save a retriever that "
+                    "has the store, and load what it saved"
+                )
+            searchers.append(StoreSearcher(stored.collection, store))
+        elif stored.vectors is not None and stored.probe is not None:
             if model is None and not settings.encoder_by_name:
                 raise ConfigurationError(
                     f"the index {path} was built with the encoder {settings.encoder!r}, which "
-                    "cannot be loaded by its name. Hand it over: encoder=…"
+                    "cannot be loaded by its name. Give it: encoder=…"
                 )
             model = model or as_encoder(settings.encoder)
             index = DenseIndex(stored.vectors, model, stored.probe)
-            legs.append(DenseLeg(stored.collection, index))
+            searchers.append(DenseSearcher(stored.collection, index))
         return cls(
-            stored.collection, legs, reranker=reranker, config=config, count_tokens=count_tokens
+            stored.collection,
+            searchers,
+            reranker=reranker,
+            config=config,
+            count_tokens=count_tokens,
         )
 
     def save(self, path: str | Path) -> None:
@@ -193,8 +231,14 @@ class HybridRetriever:
             InvalidInputError: The folder holds other files, or metadata cannot be saved.
         """
         collection = self.collection
-        bm25 = next((leg.index for leg in self.legs if isinstance(leg, BM25Leg)), None)
-        dense = next((leg.index for leg in self.legs if isinstance(leg, DenseLeg)), None)
+        bm25 = next(
+            (searcher.index for searcher in self.searchers if isinstance(searcher, BM25Searcher)),
+            None,
+        )
+        dense = next(
+            (searcher.index for searcher in self.searchers if isinstance(searcher, DenseSearcher)),
+            None,
+        )
         encoder = None if dense is None else dense.encoder
         with new_index(Path(path), make_settings(encoder, collection.chunk_size)) as folder:
             writer = DocumentWriter(folder, collection.chunk_size)
@@ -224,15 +268,16 @@ class HybridRetriever:
             query: A question or some words.
             filter: Metadata that documents must have, `{"year": 2024}`, where a list names
                 alternatives; or a function of the metadata.
-            count_tokens: Measures texts against `max_tokens` where the constructor was not told
-                how to.
+            count_tokens: Measures texts against `max_document_tokens` where the constructor was
+                not told how to.
             overrides: Fields of `RetrievalConfig` to change for this call.
 
         Returns:
             Chunks, best first; with `return_parents` whole documents, in the collection's order.
 
         Raises:
-            InvalidInputError: The query holds no word, or not one result fits `max_tokens`.
+            InvalidInputError: The query holds no word, or not one result fits
+                `max_document_tokens`.
             ConfigurationError: An option is unknown or wrong.
         """
         config = with_overrides(self.config, overrides)
@@ -245,33 +290,34 @@ class HybridRetriever:
         hits = [hit for hit in hits if hit.metadata["score"] >= threshold][: config.top_k]
         measure = self.count_tokens or count_tokens or estimate_tokens
         if config.return_parents:
-            return select_parents(hits, self.collection, config.max_tokens, measure)
-        return select_hits(hits, config.max_tokens, measure)
+            return select_parents(hits, self.collection, config.max_document_tokens, measure)
+        return select_hits(hits, config.max_document_tokens, measure)
 
     def _fused(
         self, query: str, filter: MetadataFilter | None, config: RetrievalConfig
     ) -> list[Document]:
-        """Run the legs and fuse what they find."""
+        """Run the searchers and fuse what they find."""
         weights = {"bm25": config.bm25_weight, "dense": config.dense_weight}
-        legs = [leg for leg in self.legs if weights[leg.name]]
-        if not legs:
+        searchers = [searcher for searcher in self.searchers if weights[searcher.name]]
+        if not searchers:
             raise ConfigurationError(
-                f"this retriever has only the leg {self.legs[0].name}, whose weight is 0"
+                f"this retriever has only the searcher {self.searchers[0].name}, whose weight is 0"
             )
         found: dict[str, Document] = {}
         scores: dict[str, dict[str, float]] = {}
-        hits_of_legs = [
-            leg.search(query, max(config.fetch_k, config.top_k), filter) for leg in legs
+        found_by = [
+            searcher.search(query, max(config.fetch_k, config.top_k), filter)
+            for searcher in searchers
         ]
-        for leg, hits in zip(legs, hits_of_legs, strict=True):
+        for searcher, hits in zip(searchers, found_by, strict=True):
             for document, score in hits.ranked:
                 id = str(document.id)
                 found.setdefault(id, document)
                 known = scores.setdefault(id, {})
                 if score is not None:
-                    known.setdefault(f"{leg.name}_score", score)
-        fused = _fuse(hits_of_legs, [weights[leg.name] for leg in legs], config)
-        alone = f"{legs[0].name}_score" if len(legs) == 1 else "fused_score"
+                    known.setdefault(f"{searcher.name}_score", score)
+        fused = _fuse(found_by, [weights[searcher.name] for searcher in searchers], config)
+        alone = f"{searchers[0].name}_score" if len(searchers) == 1 else "fused_score"
         results = []
         for id, score in fused:
             all_scores = scores[id] | {"fused_score": score}
@@ -292,25 +338,30 @@ class HybridRetriever:
 
 
 def _fuse(
-    hits_of_legs: Sequence[Hits], weights: Sequence[float], config: RetrievalConfig
+    found_by: Sequence[Hits], weights: Sequence[float], config: RetrievalConfig
 ) -> list[tuple[str, float]]:
-    likenesses = [hits.likeness for hits in hits_of_legs if hits.likeness is not None]
-    if config.fusion == "rrf" or len(likenesses) < len(hits_of_legs):
-        ids = [[str(chunk.id) for chunk, _ in hits.ranked] for hits in hits_of_legs]
+    similarities = [hits.similarity for hits in found_by if hits.similarity is not None]
+    if config.fusion == "rrf" or len(similarities) < len(found_by):
+        ids = [[str(chunk.id) for chunk, _ in hits.ranked] for hits in found_by]
         return reciprocal_rank_fusion(ids, weights=weights, k=config.rrf_k)
-    if len(hits_of_legs) == 1:
-        (hits,) = hits_of_legs
+    if len(found_by) == 1:
+        (hits,) = found_by
         scored = [(str(chunk.id), score) for chunk, score in hits.ranked if score is not None]
         return score_fusion([scored], weights=weights)
-    # Every leg rates every candidate, also those that only another leg found.
+    # Every searcher rates every candidate, also those that only another searcher found.
     rows = {
         str(chunk.id): row
-        for hits in hits_of_legs
+        for hits in found_by
         for (chunk, _), row in zip(hits.ranked, hits.rows, strict=True)
     }
     numbers = list(rows.values())
-    rated = [list(zip(rows, likeness(numbers), strict=True)) for likeness in likenesses]
+    rated = [list(zip(rows, similarity(numbers), strict=True)) for similarity in similarities]
     return score_fusion(rated, weights=weights)
+
+
+def _refuse_two(encoder: Any, store: StoreSearch | None) -> None:
+    if encoder is not None and store is not None:
+        raise ConfigurationError("encoder and store both search by meaning. Give one of them")
 
 
 def check_chunk_size(chunk_size: object) -> None:

@@ -13,33 +13,33 @@ SCORES = ("bm25_score", "dense_score", "fused_score", "rerank_score", "score")
 
 
 def select_hits(
-    hits: Sequence[Document], max_tokens: int | None, count_tokens: Callable[[str], int]
+    hits: Sequence[Document], max_document_tokens: int | None, count_tokens: Callable[[str], int]
 ) -> list[Document]:
     """Take hits, best first, that fit the budget together.
 
     Args:
         hits: Chunks, best first.
-        max_tokens: The budget; None: all hits.
+        max_document_tokens: The budget; None: all hits.
         count_tokens: Measures a text.
 
     Raises:
         InvalidInputError: Not one fits.
     """
-    return list(_within(((hit,) for hit in hits), max_tokens, count_tokens))
+    return list(_within(((hit,) for hit in hits), max_document_tokens, count_tokens))
 
 
 def select_parents(
     hits: Sequence[Document],
     collection: Collection,
-    max_tokens: int | None,
+    max_document_tokens: int | None,
     count_tokens: Callable[[str], int],
 ) -> list[Document]:
-    """Take the documents that hits stand in; a hit itself where its document does not fit.
+    """Take the documents that hits are in; a hit itself where its document does not fit.
 
     Args:
         hits: Chunks, best first.
         collection: Has the documents.
-        max_tokens: The budget; None: all.
+        max_document_tokens: The budget; None: all.
         count_tokens: Measures a text.
 
     Returns:
@@ -55,7 +55,7 @@ def select_parents(
         return position, start if isinstance(start, int) else 0
 
     choices = ((*_parent(hit, collection), hit) for hit in hits)
-    return sorted(_within(choices, max_tokens, count_tokens), key=place)
+    return sorted(_within(choices, max_document_tokens, count_tokens), key=place)
 
 
 def with_metadata(document: Document, metadata: Mapping[str, Any]) -> Document:
@@ -64,7 +64,7 @@ def with_metadata(document: Document, metadata: Mapping[str, Any]) -> Document:
 
 
 def _parent(hit: Document, collection: Collection) -> Iterator[Document]:
-    """The document a hit stands in, with the hit's scores.
+    """The document a hit is in, with the hit's scores.
 
     None if the hit is a document itself, or if only a wrapped store has its document.
     """
@@ -76,11 +76,11 @@ def _parent(hit: Document, collection: Collection) -> Iterator[Document]:
 
 def _within(
     choices: Iterator[tuple[Document, ...]],
-    max_tokens: int | None,
+    max_document_tokens: int | None,
     count_tokens: Callable[[str], int],
 ) -> Iterator[Document]:
     """Of every choice take the first that fits what is left of the budget."""
-    left = max_tokens
+    left = max_document_tokens
     taken: set[str | None] = set()
     shortest: int | None = None
     for candidates in choices:
@@ -98,6 +98,6 @@ def _within(
             break
     if shortest is not None and not taken:
         raise InvalidInputError(
-            f"not one result fits max_tokens={max_tokens}: the shortest has {shortest} tokens. "
-            "Raise max_tokens, or index with a smaller chunk_size"
+            f"not one result fits max_document_tokens={max_document_tokens}: the shortest has "
+            f"{shortest} tokens. Raise max_document_tokens, or index with a smaller chunk_size"
         )

@@ -152,7 +152,7 @@ def test_ask_counts_the_budget_in_the_models_tokens(files, model):
     assert len(json.loads(one.stdout)["sources"]) == 1
     none = run(app, [*ask, "--max-document-tokens", "5"])
     assert none.exit_code == 1
-    assert "not one result fits max_tokens=5: the shortest has 22 tokens" in none.stderr
+    assert "not one result fits max_document_tokens=5: the shortest has 22 tokens" in none.stderr
 
 
 @pytest.mark.model
@@ -191,7 +191,7 @@ def test_ask_shows_file_section_and_place_of_what_the_answer_cites(
         (["search", "door", "--index", "nowhere"], "there is no index at nowhere"),
         (["search", "?", "--index", "IDX"], "holds no word"),
         (["search", "door", "--index", "IDX", "--top-k", "0"], "top_k must be"),
-        (["search", "door", "--index", "IDX", "--bm25-weight", "0"], "only the leg bm25"),
+        (["search", "door", "--index", "IDX", "--bm25-weight", "0"], "only the searcher bm25"),
         (["ask", "door?"], "give files or folders to read, or --index"),
         (["ask", "door?", "files", "--index", "IDX"], "one of the two"),
         (["ask", "door?", "files", "--top-k", "20"], "--top-k needs --index"),

@@ -30,6 +30,9 @@ def test_sentences_are_cut_where_the_next_one_starts():
 def test_sentences_of_scripts_without_spaces_are_cut():
     segments = split_segments(make_input(["你好。再见。"]).tokens, shortest=1, longest=99)
     assert [(s.start, s.end) for s in segments] == [(0, 9), (9, 18)]  # three bytes a character
+    hindi = make_input(["नाव है। रस्सी लाओ।"]).tokens
+    segments = split_segments(hindi, shortest=1, longest=99)
+    assert [hindi.text_between(s.start, s.end) for s in segments] == ["नाव है। ", "रस्सी लाओ।"]
 
 
 def test_short_sentences_are_put_together_within_the_limit():

@@ -192,7 +192,7 @@ async def test_middleware_hands_over_what_finch_rag_finds(engine, call):
     ]
     options = {"compression": {"target_size": 60}, "sampling": {"max_new_tokens": 8}}
     search = HybridRetriever.from_documents(
-        documents, chunk_size=40, config=RetrievalConfig(max_tokens=70)
+        documents, chunk_size=40, config=RetrievalConfig(max_document_tokens=70)
     )
     rag = FinchRAG(search, engine, **options)
     agent = create_agent(

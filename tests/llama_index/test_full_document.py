@@ -214,25 +214,28 @@ def test_a_budget_drops_the_lowest_ranked_documents_and_says_so(documents, chunk
     one = len(count(f"file_path: a.md {prose('a')}"))
     options = {"documents": documents, "tokenizer": count}
     with caplog.at_level(logging.WARNING):
-        assert texts(run(chunks, max_tokens=2 * one, **options)) == [prose("b"), prose("a")]
+        assert texts(run(chunks, max_document_tokens=2 * one, **options)) == [
+            prose("b"),
+            prose("a"),
+        ]
         assert caplog.text == ""
-        (kept,) = run(chunks, max_tokens=2 * one - 1, **options)
+        (kept,) = run(chunks, max_document_tokens=2 * one - 1, **options)
     assert kept.node.node_id == "b"
     assert kept.node.metadata["finch_dropped_documents"] == ["a"]
     assert "finch" not in kept.node.get_content(MetadataMode.LLM)
     assert "The documents a are left out" in caplog.text
     with pytest.raises(ContextTooLongError, match=f"document, b, has {one} tokens, .* more than"):
-        run(chunks, max_tokens=one - 1, **options)
+        run(chunks, max_document_tokens=one - 1, **options)
 
 
 def test_the_budget_is_counted_with_llama_indexs_tokenizer(documents, chunks):
-    assert len(run(chunks, documents=documents, max_tokens=100_000)) == 2
+    assert len(run(chunks, documents=documents, max_document_tokens=100_000)) == 2
     with pytest.raises(ContextTooLongError):
-        run(chunks, documents=documents, max_tokens=10)
+        run(chunks, documents=documents, max_document_tokens=10)
 
 
 def test_no_nodes_are_no_documents(documents):
-    assert run([], documents=documents, max_tokens=5) == []
+    assert run([], documents=documents, max_document_tokens=5) == []
 
 
 def test_without_retrieval_a_summary_index_holds_whole_documents(documents):
@@ -245,7 +248,10 @@ def test_without_retrieval_a_summary_index_holds_whole_documents(documents):
     [
         ({}, "nothing to take whole documents from. Give documents=…, docstore=…"),
         ({"docstor": 1}, "FullDocumentPostprocessor has no option 'docstor'; known: "),
-        ({"documents": [], "max_tokens": 0}, "max_tokens must be at least 1, got 0"),
+        (
+            {"documents": [], "max_document_tokens": 0},
+            "max_document_tokens must be at least 1, got 0",
+        ),
     ],
 )
 def test_wrong_options_are_named(options, reason):

@@ -83,7 +83,7 @@ def test_saved_and_loaded_it_finds_the_same(tmp_path, index):
     wrapped.save(tmp_path / "store")
     again = FinchNodeRetriever.load(tmp_path / "store", vector_index=index)
     assert ids(again.retrieve(QUERY)) == ids(wrapped.retrieve(QUERY))
-    with pytest.raises(ConfigurationError, match="not built for a vector index"):
+    with pytest.raises(ConfigurationError, match="not built for a vector store"):
         FinchNodeRetriever.load(tmp_path / "own", vector_index=index)
 
 

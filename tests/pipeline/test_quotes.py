@@ -1,5 +1,7 @@
 """Finding where an answer repeats its documents."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,45 @@ def test_short_answers_count_only_with_a_number(answer, expected):
 
 def test_a_short_answer_that_stands_in_two_documents_is_no_quote():
     assert quoted("42", [Document("It is 42."), Document("Not 42.")]) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "expected"),
+    [
+        ("化学药品库的门密码是7316。", "注意：化学药品库的门密码是7316，请保密。",
+         "化学药品库的门密码是7316"),
+        ("門の暗証番号は金庫の中", "門の暗証番号は金庫にある。", "門の暗証番号は金庫"),
+        ("化学药品库的门", "化学药品库的门", None),  # seven characters
+        ("密码7316", "密码7316", "密码7316"),  # a short one with a number
+        ("รหัสประตูของห้องเก็บสารเคมี", "จำรหัสประตูของห้องเก็บสารเคมีไว้",
+         "รหัสประตูของห้องเก็บสารเคมี"),
+        ("รหัสประตูห้อง", "รหัสประตูห้อง", None),  # thirteen letters and signs: three words
+        ("हिन्दी भाषा", "हिन्दी भाषा", None),  # two words
+        ("लाल नाव आज रात आएगी", "वह लाल नाव आज रात आएगी।", "लाल नाव आज रात आएगी"),
+        ("Le cafe\u0301 est déjà ouvert", "LE CAFÉ est déjà ouvert.", "LE CAFÉ est déjà ouvert"),
+        ("the red boat", "the red boat", None),
+        ("the GPU的显存是", "see the GPU的显存是多少", "the GPU的显存是"),  # 2 words and 4
+    ],
+)  # fmt: skip
+def test_word_for_word_answers_are_quotes_in_every_script(answer, text, expected):
+    found = [source for _, _, source in quoted(answer, [Document(text)])]
+    assert found == ([] if expected is None else [expected])
+
+
+def test_of_a_word_only_its_whole_counts():
+    assert quoted("हिन्दी 7", [Document("हिन्दू 7"), Document("हिन्दी 7")]) == [
+        ("हिन्दी 7", 1, "हिन्दी 7")
+    ]
+
+
+@pytest.mark.parametrize("unit", ["a b ", "the red boat leaks ", "门密码", "ที่นี่"])
+def test_a_megabyte_that_repeats_itself_is_searched_within_seconds(unit):
+    text = unit * (1_000_000 // len(unit.encode()))
+    started = time.process_time()
+    (quote,) = find_quotes(text[:2000], [Document("no"), Document(text)])
+    assert time.process_time() - started < 10
+    assert (quote.start, quote.source_start) == (0, 0)
+    assert quote.end == quote.source_end
 
 
 def test_no_documents_no_quotes():

@@ -95,14 +95,14 @@ def test_the_budget_is_counted_in_the_answering_models_tokens(retriever, engine)
     rag = FinchRAG(retriever, engine)
     lengths = [len(document.text) for document in retriever.retrieve(QUESTION)]
     budget = lengths[0] + lengths[1]
-    fits = retriever.retrieve(QUESTION, max_tokens=budget, count_tokens=len)
-    assert len(fits) == 2 < len(retriever.retrieve(QUESTION, max_tokens=budget))
-    assert rag.retrieve(QUESTION, max_tokens=budget) == tuple(fits)
-    assert rag.answer(QUESTION, max_tokens=budget).documents == tuple(fits)
-    assert asyncio.run(rag.aretrieve(QUESTION, max_tokens=budget)) == tuple(fits)
+    fits = retriever.retrieve(QUESTION, max_document_tokens=budget, count_tokens=len)
+    assert len(fits) == 2 < len(retriever.retrieve(QUESTION, max_document_tokens=budget))
+    assert rag.retrieve(QUESTION, max_document_tokens=budget) == tuple(fits)
+    assert rag.answer(QUESTION, max_document_tokens=budget).documents == tuple(fits)
+    assert asyncio.run(rag.aretrieve(QUESTION, max_document_tokens=budget)) == tuple(fits)
     # Whoever gave the retriever a measure of its own means it.
     retriever.count_tokens = lambda text: 1
-    assert len(rag.retrieve(QUESTION, max_tokens=3)) == 3
+    assert len(rag.retrieve(QUESTION, max_document_tokens=3)) == 3
 
 
 def test_a_model_is_not_loaded_to_search_without_a_budget(retriever):

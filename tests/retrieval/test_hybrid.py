@@ -1,4 +1,4 @@
-"""HybridRetriever: both legs, fusion, filter, threshold, reranking, budget, parents."""
+"""HybridRetriever: both searchers, fusion, filter, threshold, reranking, budget, parents."""
 
 import math
 import subprocess
@@ -78,10 +78,12 @@ def test_the_heading_above_helps_to_find_a_chunk():
 def test_the_ranking_by_ranks_is_the_fusion_of_both_legs():
     both = retriever()
     query = "the door of the store"
-    legs = [both.retrieve(query, bm25_weight=0), both.retrieve(query, dense_weight=0)]
+    searchers = [both.retrieve(query, bm25_weight=0), both.retrieve(query, dense_weight=0)]
     for weights in ((1, 1), (3, 1), (1, 3)):
         options = {"dense_weight": weights[0], "bm25_weight": weights[1]}
-        fused = reciprocal_rank_fusion([ids(leg) for leg in legs], weights=weights, k=7)
+        fused = reciprocal_rank_fusion(
+            [ids(searcher) for searcher in searchers], weights=weights, k=7
+        )
         results = both.retrieve(query, **options, fusion="rrf", rrf_k=7)
         assert [(r.id, r.metadata["score"]) for r in results] == fused
 
@@ -149,7 +151,7 @@ def test_either_leg_works_alone_and_gives_its_own_score():
     dense = retriever().retrieve("door code", bm25_weight=0)
     assert dense[0].metadata["score"] == dense[0].metadata["dense_score"]
     assert "bm25_score" not in dense[0].metadata
-    with pytest.raises(ConfigurationError, match="only the leg bm25, whose weight is 0"):
+    with pytest.raises(ConfigurationError, match="only the searcher bm25, whose weight is 0"):
         words_only.retrieve("door", bm25_weight=0)
 
 
@@ -226,21 +228,23 @@ def test_parents_are_whole_documents_in_the_collections_order():
 
 
 @given(st.integers(1, 40), st.booleans())
-def test_the_budget_is_kept_and_spent_on_the_best(max_tokens, return_parents):
+def test_the_budget_is_kept_and_spent_on_the_best(max_document_tokens, return_parents):
     def count(text):
         return len(text.split())
 
     search = HybridRetriever.from_documents(DOCUMENTS, chunk_size=30, count_tokens=count)
     query = "the store boat door"
-    options = {"max_tokens": max_tokens, "return_parents": return_parents}
-    if all(count(hit.text) > max_tokens for hit in search.retrieve(query)):
-        with pytest.raises(InvalidInputError, match=f"max_tokens={max_tokens}: the shortest"):
+    options = {"max_document_tokens": max_document_tokens, "return_parents": return_parents}
+    if all(count(hit.text) > max_document_tokens for hit in search.retrieve(query)):
+        with pytest.raises(
+            InvalidInputError, match=f"max_document_tokens={max_document_tokens}: the shortest"
+        ):
             search.retrieve(query, **options)
         return
     results = search.retrieve(query, **options)
-    assert sum(count(result.text) for result in results) <= max_tokens
+    assert sum(count(result.text) for result in results) <= max_document_tokens
     if not return_parents:
-        left, expected = max_tokens, []
+        left, expected = max_document_tokens, []
         for hit in search.retrieve(query):
             if count(hit.text) <= left:
                 left -= count(hit.text)
@@ -251,7 +255,7 @@ def test_the_budget_is_kept_and_spent_on_the_best(max_tokens, return_parents):
 def test_a_document_beyond_the_budget_is_represented_by_its_chunks():
     long = Document("The boat sails. " * 50 + "The door code is 4711. ", id="long")
     search = HybridRetriever.from_documents([long, "A door."], chunk_size=100)
-    results = search.retrieve("door code", return_parents=True, max_tokens=60)
+    results = search.retrieve("door code", return_parents=True, max_document_tokens=60)
     assert ids(results) == ["long#9", "doc-2"]
     assert "4711" in results[0].text
 
@@ -266,12 +270,12 @@ def test_a_chunk_is_never_called_like_a_document(tmp_path):
     ]
     search = HybridRetriever.from_documents(documents, chunk_size=130)
     assert {"a#1", "a#2##", "a#2#1", "a#2##1"} == set(ids(search.retrieve("gamma alpha")))
-    results = search.retrieve("gamma delta", return_parents=True, max_tokens=40)
+    results = search.retrieve("gamma delta", return_parents=True, max_document_tokens=40)
     assert ids(results) == ["a#2##", "a#2", "a#2#"]
     assert [result.text for result in results[1:]] == ["gamma one", "gamma two"]
     search.save(tmp_path / "index")
     loaded = HybridRetriever.load(tmp_path / "index")
-    assert loaded.retrieve("gamma delta", return_parents=True, max_tokens=40) == results
+    assert loaded.retrieve("gamma delta", return_parents=True, max_document_tokens=40) == results
 
 
 @pytest.mark.parametrize("return_parents", [False, True])
@@ -297,7 +301,7 @@ def test_documents_that_are_chunks_already_keep_their_own_place(return_parents):
 
 def test_nothing_found_is_an_empty_list():
     assert HybridRetriever.from_documents(DOCUMENTS).retrieve("zebra") == []
-    assert HybridRetriever.from_documents(DOCUMENTS).retrieve("zebra", max_tokens=1) == []
+    assert HybridRetriever.from_documents(DOCUMENTS).retrieve("zebra", max_document_tokens=1) == []
     assert retriever(reranker=lambda pairs: [1.0]).retrieve("zebra", filter={"year": 1}) == []
 
 
@@ -332,8 +336,8 @@ def test_a_ten_megabyte_document_is_searched():
     result, *_ = search.retrieve("door code")
     assert "4711" in result.text
     assert len(result.text) <= 1000
-    with pytest.raises(InvalidInputError, match="not one result fits max_tokens=5"):
-        search.retrieve("door code", max_tokens=5)
+    with pytest.raises(InvalidInputError, match="not one result fits max_document_tokens=5"):
+        search.retrieve("door code", max_document_tokens=5)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +373,7 @@ def test_an_empty_collection_is_refused():
         ({"rrf_k": 10}, "rrf_k is an option of fusion='rrf'"),
         ({"fusion": "magic"}, "fusion must be one of scores, rrf"),
         ({"score_threshold": math.nan}, "score_threshold must be a number"),
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_document_tokens": 0}, "max_document_tokens"),
         ({"return_parents": "yes"}, "return_parents must be True or False"),
         ({"topk": 3}, "did you mean 'top_k'"),
         ({"filter": 7}, "a filter must be a mapping"),
@@ -414,3 +418,38 @@ def test_importing_and_searching_needs_no_torch():
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (output.stdout.strip(), output.stderr) == ("[]", "")
+
+
+def store_search(query, k):
+    """A store that finds the last documents first."""
+    return [Document(text) for text in list(reversed(STORED))[:k]]
+
+
+STORED = ["The red boat.", "A door.", "A red door."]
+
+
+def test_a_store_searches_by_meaning_before_and_after_saving(tmp_path):
+    search = HybridRetriever.from_documents(STORED, store=store_search, chunk_size=None)
+    found = search.retrieve("red boat", bm25_weight=0)
+    assert [(hit.text, hit.id) for hit in found] == [
+        ("A red door.", "doc-3"),
+        ("A door.", "doc-2"),
+        ("The red boat.", "doc-1"),
+    ]
+    search.save(tmp_path)
+    loaded = HybridRetriever.load(tmp_path, store=store_search)
+    for options in ({}, {"bm25_weight": 0}, {"dense_weight": 0}):
+        assert loaded.retrieve("red boat", **options) == search.retrieve("red boat", **options)
+
+
+def test_a_store_has_chunks_of_its_own_and_no_encoder_beside_it(tmp_path):
+    with pytest.raises(ConfigurationError, match="chunks already, got chunk_size=1000"):
+        HybridRetriever.from_documents(STORED, store=store_search)
+    both = {"store": store_search, "encoder": HashEncoder()}
+    with pytest.raises(ConfigurationError, match="Give one of them"):
+        HybridRetriever.from_documents(STORED, chunk_size=None, **both)
+    HybridRetriever.from_documents(STORED).save(tmp_path)
+    with pytest.raises(ConfigurationError, match="Give one of them"):
+        HybridRetriever.load(tmp_path, **both)
+    with pytest.raises(ConfigurationError, match="not built for a vector store"):
+        HybridRetriever.load(tmp_path, store=store_search)

@@ -389,7 +389,7 @@ def test_a_mismatch_says_how_to_rebuild(index):
         HybridRetriever.load(index, encoder=HashEncoder(dimension=32))
     with pytest.raises(InvalidInputError, match="chunk_size=40, not 41. Build it again"):
         HybridRetriever.load(index, encoder=HashEncoder(), chunk_size=41)
-    with pytest.raises(ConfigurationError, match="Hand it over: encoder="):
+    with pytest.raises(ConfigurationError, match="Give it: encoder="):
         HybridRetriever.load(index)
 
 

@@ -1,4 +1,4 @@
-"""The retriever's legs: each ranks chunks in its own way."""
+"""The retriever's searchers: each ranks chunks in its own way."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -13,24 +13,27 @@ from finch_integrations.retrieval.dense import DenseIndex
 from finch_integrations.retrieval.ranking import best_rows
 from finch_integrations.types import Document
 
+# A vector store's search: a query and how many hits it wants, to hits, best first.
+StoreSearch = Callable[[str, int], Iterable[Document]]
+
 
 @dataclass(frozen=True)
 class Hits:
-    """What a leg found.
+    """What a searcher found.
 
     Attributes:
         ranked: Chunks, best first, with scores; None where only their order means something.
-        rows: Their numbers in the collection; empty where `likeness` is None.
-        likeness: Tells of chunks, by their numbers, how much they are like the query: up to 1, so
-            that it can be added to other legs'. None: only order means something.
+        rows: Their numbers in the collection; empty where `similarity` is None.
+        similarity: Tells of chunks, by their numbers, how much they are like the query: up to 1, so
+            that it can be added to other searchers'. None: only order means something.
     """
 
     ranked: Sequence[tuple[Document, float | None]]
     rows: Sequence[int] = ()
-    likeness: Callable[[Sequence[int]], Sequence[float]] | None = None
+    similarity: Callable[[Sequence[int]], Sequence[float]] | None = None
 
 
-class Leg(Protocol):
+class Searcher(Protocol):
     """One way to search.
 
     Attributes:
@@ -44,7 +47,7 @@ class Leg(Protocol):
         ...
 
 
-class BM25Leg:
+class BM25Searcher:
     """Chunks that share words with the query; alike as far as they hold its words."""
 
     name = "bm25"
@@ -59,10 +62,10 @@ class BM25Leg:
         scores = np.where(scores > 0, scores, np.float32(-np.inf))
         rows = best_rows(scores, k, self._collection.mask(filter))
         ranked = [(self._collection.chunk(row), float(scores[row])) for row in rows]
-        return Hits(ranked, rows, lambda rows: self.index.shares(query)[rows].tolist())
+        return Hits(ranked, rows, lambda rows: self.index.query_coverage(query)[rows].tolist())
 
 
-class DenseLeg:
+class DenseSearcher:
     """Chunks whose vectors point where the query's does; alike as far as they do."""
 
     name = "dense"
@@ -79,19 +82,17 @@ class DenseLeg:
         return Hits(ranked, rows, lambda rows: scores[rows].tolist())
 
 
-class StoreLeg:
-    """A vector store of another library as the dense leg.
+class StoreSearcher:
+    """A vector store of another library as the dense searcher.
 
-    Its hits are looked up in the collection, by their id or else by their text, so that both legs
-    speak of the same chunks; a hit that the collection does not know is returned as it is. Scores
-    of stores differ in scale and direction, so only the order of the hits counts.
+    Its hits are looked up in the collection, by their id or else by their text, so that both
+    searchers speak of the same chunks; a hit that the collection does not know is returned as it
+    is. Scores of stores differ in scale and direction, so only the order of the hits counts.
     """
 
     name = "dense"
 
-    def __init__(
-        self, collection: Collection, search: Callable[[str, int], Iterable[Document]]
-    ) -> None:
+    def __init__(self, collection: Collection, search: StoreSearch) -> None:
         """Wrap a search.
 
         Args:
