@@ -195,7 +195,7 @@ class Bench:
                 share_cache(cache),
                 self.prompt.suffix,
                 cache_length(cache) + len(self.prompt.suffix),
-                SamplingParams(max_new_tokens=32),
+                SamplingParams(max_tokens=32),
             )
             scores |= score_answer(join_responses(pieces).text, self.item.answers)
         return scores

@@ -27,7 +27,7 @@ def main() -> None:
         HybridRetriever.load(arguments.index),
         arguments.model,
         compression={"target_size": 1024},
-        sampling={"max_new_tokens": 40},
+        sampling={"max_tokens": 40},
     )
     # Twelve passages are found; the whole documents they stand in are compressed.
     options = {"top_k": 12, "max_tokens": 6000, "return_parents": True}

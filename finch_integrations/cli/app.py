@@ -82,7 +82,7 @@ def ask(
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
     ] = "likelihood",
-    max_new_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
+    max_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     device: Annotated[
@@ -125,7 +125,7 @@ def ask(
                     "method": method,
                 },
                 sampling={
-                    "max_new_tokens": max_new_tokens,
+                    "max_tokens": max_tokens,
                     "temperature": temperature,
                     "seed": seed,
                 },

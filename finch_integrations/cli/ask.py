@@ -11,7 +11,7 @@ from typing import Any
 from finch_integrations.cli import console
 from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.pipeline.ask import AnswerReport
+from finch_integrations.pipeline.ask import AnswerDetails
 from finch_integrations.pipeline.citations import Citation
 from finch_integrations.pipeline.rag import FinchRAG, RagAnswer, Retriever, WholeSet
 from finch_integrations.reading import SkippedFile, read_documents
@@ -48,11 +48,11 @@ def run_ask(options: AskOptions) -> None:
     with console.busy(f"Loading the model ({options.model})"):
         from transformers.utils import logging
 
-        from finch_integrations.pipeline.handle import EngineHandle
+        from finch_integrations.pipeline.shared_engine import SharedEngine
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        handle = EngineHandle(options.model, device=options.device, dtype=options.dtype)
+        handle = SharedEngine(options.model, device=options.device, dtype=options.dtype)
         engine = handle.engine
     rag = FinchRAG(
         retriever,
@@ -177,7 +177,7 @@ def _show_citations(citations: Sequence[Citation]) -> None:
         console.quote(citation.text, indent=10)
 
 
-def _statistics_line(report: AnswerReport) -> str:
+def _statistics_line(report: AnswerDetails) -> str:
     stats = report.compression
     assert stats is not None, "there are documents"
     smaller = stats.document_tokens / stats.kept_tokens

@@ -14,8 +14,8 @@ from finch_integrations.langchain.documents import as_documents
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
-from finch_integrations.pipeline.options import Options
-from finch_integrations.pipeline.request import Prompting, describe, make_request
+from finch_integrations.pipeline.options import CallOptions
+from finch_integrations.pipeline.request import PromptOptions, describe, make_request
 from finch_integrations.types import Document
 
 
@@ -68,8 +68,8 @@ class Call:
 def make_call(
     messages: Sequence[BaseMessage],
     documents: object,
-    prompting: Prompting,
-    options: Options,
+    prompting: PromptOptions,
+    options: CallOptions,
     model_name: str,
 ) -> Call:
     """Take the documents out of a call's messages.
@@ -85,12 +85,12 @@ def make_call(
         InvalidInputError: Messages or documents are unusable.
     """
     request, source = make_request(
-        to_turns(messages), *handed_over(messages, documents), prompting, options
+        to_turns(messages), *given_documents(messages, documents), prompting, options
     )
     return Call(request, model_name, source)
 
 
-def handed_over(
+def given_documents(
     messages: Sequence[BaseMessage], documents: object
 ) -> tuple[tuple[Document, ...], Literal["kwarg", "message"]]:
     """Take the documents of the call, or of the last human message's `additional_kwargs`.

@@ -19,19 +19,19 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, model_validator
 
 from finch_integrations import __version__
-from finch_integrations.langchain.call import Call, handed_over, make_call
+from finch_integrations.langchain.call import Call, given_documents, make_call
 from finch_integrations.langchain.citations import PROVIDER
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.pipeline.detection import ContextDetection, detect
-from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
 from finch_integrations.pipeline.options import (
-    Options,
+    CallOptions,
     check_call,
     make_options,
     own_options,
     with_known_names,
 )
-from finch_integrations.pipeline.request import Prompting
+from finch_integrations.pipeline.request import PromptOptions
+from finch_integrations.pipeline.shared_engine import SharedEngine, handle_of, resolve_model
 
 NO_TOOLS = (
     "ChatFinch cannot call tools or follow a schema: its decoding is not constrained, and many "
@@ -86,7 +86,7 @@ class ChatFinch(BaseChatModel):
     """
 
     model: str = "embedded"
-    engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
+    engine: SharedEngine | None = Field(default=None, exclude=True, repr=False)
     revision: str | None = None
     device: Any = None
     dtype: Any = "auto"
@@ -132,7 +132,7 @@ class ChatFinch(BaseChatModel):
         return self
 
     @property
-    def _handle(self) -> EngineHandle:
+    def _handle(self) -> SharedEngine:
         """Of the fields as they are now: copies and assignments may have changed them."""
         return handle_of(self)
 
@@ -199,10 +199,13 @@ class ChatFinch(BaseChatModel):
         from finch_integrations.engine.prompt import build_chat
 
         turns = to_turns(messages)
-        documents = [*handed_over(messages, None)[0], *(d for turn in turns for d in turn.blocks)]
+        documents = [
+            *given_documents(messages, None)[0],
+            *(d for turn in turns for d in turn.blocks),
+        ]
         texts = "\n\n".join(document.text for document in documents)
         # There may be no question: part of a chat is counted, too.
-        without = [replace(turn, blocks=(), emptied=bool(turn.blocks)) for turn in turns]
+        without = [replace(turn, blocks=(), documents_removed=bool(turn.blocks)) for turn in turns]
         said = [m for m in detect(without, mode="off").messages if m["content"].strip()]
         tokenizer = self._handle.engine.backbone.tokenizer
         prompt = (
@@ -303,7 +306,7 @@ class ChatFinch(BaseChatModel):
 
     def _prepare(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> tuple[EngineHandle, Call]:
+    ) -> tuple[SharedEngine, Call]:
         given = check_call(kwargs, no_tools=NO_TOOLS)
         handle = self._handle.named(given.get("model"))
         call = make_call(
@@ -315,11 +318,11 @@ class ChatFinch(BaseChatModel):
         )
         return handle, call
 
-    def _prompting(self, call: Mapping[str, Any]) -> Prompting:
+    def _prompting(self, call: Mapping[str, Any]) -> PromptOptions:
         names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
         own = {name: getattr(self, name) for name in names}
         given = {name: call[name] for name in names if call.get(name) is not None}
-        return Prompting(context_patterns=self.context_patterns, **(own | given))
+        return PromptOptions(context_patterns=self.context_patterns, **(own | given))
 
-    def _options(self, call: Mapping[str, Any]) -> Options:
+    def _options(self, call: Mapping[str, Any]) -> CallOptions:
         return make_options(own_options(self), self.compression, call)

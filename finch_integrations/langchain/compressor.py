@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.langchain.documents import from_langchain
-from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
 from finch_integrations.pipeline.options import make_compression, refuse_unknown
+from finch_integrations.pipeline.shared_engine import SharedEngine, handle_of, resolve_model
 from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
 from finch_integrations.types import Document as EngineDocument
 
@@ -29,7 +29,7 @@ class FinchCompressor(BaseDocumentCompressor):
 
     Attributes:
         model: `embedded`, a folder, a `.gguf` file or a hub id.
-        engine: A model that is already loaded, instead of `model`: an `EngineHandle` or a
+        engine: A model that is already loaded, instead of `model`: an `SharedEngine` or a
             `FinchEngine`.
         device: Default: the accelerator if there is one.
         dtype: Default: by device.
@@ -42,7 +42,7 @@ class FinchCompressor(BaseDocumentCompressor):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     model: str = "embedded"
-    engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
+    engine: SharedEngine | None = Field(default=None, exclude=True, repr=False)
     device: Any = None
     dtype: Any = "auto"
     model_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
@@ -68,7 +68,7 @@ class FinchCompressor(BaseDocumentCompressor):
         return self
 
     @property
-    def _handle(self) -> EngineHandle:
+    def _handle(self) -> SharedEngine:
         """Of the fields as they are now: copies and assignments may have changed them."""
         return handle_of(self)
 

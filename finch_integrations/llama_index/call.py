@@ -15,12 +15,12 @@ from llama_index.core.base.llms.types import (
 from finch_integrations.errors import FinchError
 from finch_integrations.llama_index.documents import as_documents, place_in_node
 from finch_integrations.llama_index.messages import to_turns
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
-from finch_integrations.pipeline.handle import EngineHandle
-from finch_integrations.pipeline.options import Options
+from finch_integrations.pipeline.options import CallOptions
 from finch_integrations.pipeline.quotes import Quote
-from finch_integrations.pipeline.request import Prompting, describe, make_request
+from finch_integrations.pipeline.request import PromptOptions, describe, make_request
+from finch_integrations.pipeline.shared_engine import SharedEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Call:
         source: Where the documents were found.
     """
 
-    handle: EngineHandle
+    handle: SharedEngine
     request: AskRequest
     source: DocumentsFrom
 
@@ -50,7 +50,7 @@ class Call:
             raw=None if piece.report is None else self._describe(said, piece.report),
         )
 
-    def _describe(self, said: str, report: AnswerReport) -> dict[str, Any]:
+    def _describe(self, said: str, report: AnswerDetails) -> dict[str, Any]:
         return {
             "model": self.handle.name,
             "finish_reason": report.finish_reason,
@@ -63,7 +63,7 @@ class Call:
             "finch": describe(report, self.source),
         }
 
-    def _cite(self, said: str, quote: Quote, report: AnswerReport) -> dict[str, Any]:
+    def _cite(self, said: str, quote: Quote, report: AnswerDetails) -> dict[str, Any]:
         document = self.request.documents[quote.document]
         place = place_in_node(document, quote.source_start, quote.source_end)
         start, end = place or (None, None)
@@ -80,9 +80,9 @@ class Call:
 def make_call(
     messages: Sequence[ChatMessage],
     documents: object,
-    prompting: Prompting,
-    options: Options,
-    handle: EngineHandle,
+    prompting: PromptOptions,
+    options: CallOptions,
+    handle: SharedEngine,
 ) -> Call:
     """Take the documents out of a call's messages.
 
@@ -96,9 +96,9 @@ def make_call(
     Raises:
         InvalidInputError: Messages or documents are unusable.
     """
-    handed_over = () if documents is None else as_documents(documents, "documents")
+    given = () if documents is None else as_documents(documents, "documents")
     turns = to_turns(messages, read_templates=prompting.context_detection != "off")
-    request, source = make_request(turns, handed_over, "kwarg", prompting, options)
+    request, source = make_request(turns, given, "kwarg", prompting, options)
     return Call(handle, request, source)
 
 

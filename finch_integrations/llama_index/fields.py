@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from llama_index.core.bridge.pydantic import PlainSerializer
 
-from finch_integrations.pipeline.handle import without_secrets
+from finch_integrations.pipeline.shared_engine import without_secrets
 
 
 def _name(value: Any) -> str | None:

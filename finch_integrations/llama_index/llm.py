@@ -32,15 +32,15 @@ from finch_integrations.llama_index.fields import ByName, ModelKwargs
 from finch_integrations.llama_index.structured import FinchStructuredLLM
 from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
 from finch_integrations.pipeline.detection import ContextDetection
-from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
 from finch_integrations.pipeline.options import (
-    Options,
+    CallOptions,
     check_call,
     make_options,
     own_options,
     with_known_names,
 )
-from finch_integrations.pipeline.request import Prompting
+from finch_integrations.pipeline.request import PromptOptions
+from finch_integrations.pipeline.shared_engine import SharedEngine, handle_of, resolve_model
 
 NO_TOOLS = (
     "FinchLLM cannot call tools or constrain its decoding to a schema. Use ReActAgent, which "
@@ -103,7 +103,7 @@ class FinchLLM(LLM):
     """
 
     model: str = "embedded"
-    engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
+    engine: SharedEngine | None = Field(default=None, exclude=True, repr=False)
     revision: str | None = None
     device: ByName = None
     dtype: ByName = "auto"
@@ -162,7 +162,7 @@ class FinchLLM(LLM):
         return self
 
     @property
-    def _handle(self) -> EngineHandle:
+    def _handle(self) -> SharedEngine:
         """Of the fields as they are now: copies and assignments may have changed them."""
         return handle_of(self)
 
@@ -190,7 +190,7 @@ class FinchLLM(LLM):
             return self.max_tokens
         ready = self.engine is not None and self.engine.loaded
         sampling = self._handle.engine.sampling if ready else SamplingParams()
-        return sampling.max_new_tokens
+        return sampling.max_tokens
 
     @field_serializer("context_patterns")
     def _as_texts(self, patterns: list[re.Pattern[str]]) -> list[str]:
@@ -317,13 +317,13 @@ class FinchLLM(LLM):
             self._handle.named(given.get("model")),
         )
 
-    def _prompting(self, call: Mapping[str, Any]) -> Prompting:
+    def _prompting(self, call: Mapping[str, Any]) -> PromptOptions:
         names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
         own = {name: getattr(self, name) for name in names}
         given = {name: call[name] for name in names if call.get(name) is not None}
-        return Prompting(context_patterns=self.context_patterns, **(own | given))
+        return PromptOptions(context_patterns=self.context_patterns, **(own | given))
 
-    def _options(self, call: Mapping[str, Any]) -> Options:
+    def _options(self, call: Mapping[str, Any]) -> CallOptions:
         return make_options(own_options(self), self.compression, call)
 
     # Prompt templates: through these hooks LlamaIndex formats all prompts of its synthesizers,

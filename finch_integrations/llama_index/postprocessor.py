@@ -10,8 +10,8 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.llama_index.fields import ByName, ModelKwargs
-from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
 from finch_integrations.pipeline.options import make_compression, refuse_unknown
+from finch_integrations.pipeline.shared_engine import SharedEngine, handle_of, resolve_model
 from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
 from finch_integrations.types import Document
 
@@ -30,7 +30,7 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
 
     Attributes:
         model: `embedded`, a folder, a `.gguf` file or a hub id.
-        engine: A model that is already loaded, instead of `model`: an `EngineHandle` or a
+        engine: A model that is already loaded, instead of `model`: an `SharedEngine` or a
             `FinchEngine`.
         device: Default: the accelerator if there is one.
         dtype: Default: by device.
@@ -41,7 +41,7 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
     """
 
     model: str = "embedded"
-    engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
+    engine: SharedEngine | None = Field(default=None, exclude=True, repr=False)
     device: ByName = None
     dtype: ByName = "auto"
     model_kwargs: ModelKwargs = Field(default_factory=dict, repr=False)
@@ -67,7 +67,7 @@ class FinchNodePostprocessor(BaseNodePostprocessor):
         return self
 
     @property
-    def _handle(self) -> EngineHandle:
+    def _handle(self) -> SharedEngine:
         """Of the fields as they are now: copies and assignments may have changed them."""
         return handle_of(self)
 

@@ -53,7 +53,7 @@ class AskRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerReport:
+class AnswerDetails:
     """What an answer took.
 
     Attributes:
@@ -84,7 +84,7 @@ class AnswerPiece:
     """A piece of an answer; the last one, and only the last, has the report."""
 
     text: str
-    report: AnswerReport | None = None
+    report: AnswerDetails | None = None
 
 
 def ask(
@@ -128,7 +128,7 @@ def ask(
         report = None
         answer += piece.text
         if piece.finish_reason is not None:
-            report = AnswerReport(
+            report = AnswerDetails(
                 finish_reason=piece.finish_reason,
                 prompt_tokens=piece.prompt_tokens,
                 generation_tokens=piece.generation_tokens,

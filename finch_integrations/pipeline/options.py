@@ -21,7 +21,7 @@ _ALIASES = {"max_new_tokens": "max_tokens", "model_name": "model"}
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CallOptions:
     """The engine's options for one call.
 
     Attributes:
@@ -99,7 +99,7 @@ def own_options(model: object) -> dict[str, Any]:
 
 def make_options(
     own: Mapping[str, Any], compression: Mapping[str, Any], call: Mapping[str, Any]
-) -> Options:
+) -> CallOptions:
     """Lay a call's options over the model's. None leaves an option as it is.
 
     Args:
@@ -118,11 +118,9 @@ def make_options(
         defaults = {name: value for name, value in defaults.items() if name not in _BUDGETS}
     chosen = defaults | changes
     sampling = {name: chosen[name] for name in sorted(_SAMPLING & chosen.keys())}
-    if "max_tokens" in sampling:
-        sampling["max_new_tokens"] = sampling.pop("max_tokens")
     # A misspelt name inside compression=… is to be named too, so only known others are left out.
     further = chosen.keys() - _SAMPLING - _OTHERS - _TOOLS
-    options = Options(sampling, {name: chosen[name] for name in sorted(further)})
+    options = CallOptions(sampling, {name: chosen[name] for name in sorted(further)})
     with_overrides(SamplingParams(), options.sampling)
     with_overrides(CompressionConfig(), options.compression)
     return options

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from finch_integrations.documents import check_text, prepare_documents, with_unique_ids
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest, Progress
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest, Progress
 from finch_integrations.pipeline.citations import Citation, cite
-from finch_integrations.pipeline.handle import EngineHandle
 from finch_integrations.pipeline.options import refuse_unknown
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.types import Document, Message
 
 
@@ -68,7 +68,7 @@ class RagAnswer:
     text: str
     documents: tuple[Document, ...]
     citations: tuple[Citation, ...]
-    report: AnswerReport
+    report: AnswerDetails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class FinchRAG:
         Args:
             retriever: Finds the documents; its configuration says how many and how long. Its
                 `max_tokens` are the model's.
-            model: An `EngineHandle`, or what it takes: a model's name, or a `FinchEngine`.
+            model: An `SharedEngine`, or what it takes: a model's name, or a `FinchEngine`.
             system: System text, kept verbatim.
             instruction: Stands between documents and question; None: the engine's own.
             compression: Fields of `CompressionConfig` to change.
@@ -113,7 +113,7 @@ class FinchRAG:
                 or asked again; they are as large as the cache.
         """
         self.retriever = retriever
-        self.handle = model if isinstance(model, EngineHandle) else EngineHandle(model)
+        self.handle = model if isinstance(model, SharedEngine) else SharedEngine(model)
         self._system = system
         self._instruction = instruction
         self._compression = dict(compression or {})

@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.pipeline.ask import AnswerReport, AskRequest
+from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import ContextDetection, DocumentsFrom, Turn, detect
-from finch_integrations.pipeline.marks import join_texts
-from finch_integrations.pipeline.options import Options
+from finch_integrations.pipeline.document_tags import join_texts
+from finch_integrations.pipeline.options import CallOptions
 from finch_integrations.types import Document
 
 # A prompt into which the documents were written has its own instruction.
@@ -19,7 +19,7 @@ _WRITTEN_IN = ("marked", "pattern", "template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompting:
+class PromptOptions:
     """How documents are found and presented.
 
     Attributes:
@@ -53,17 +53,17 @@ class Prompting:
 
 def make_request(
     turns: Sequence[Turn],
-    handed_over: Sequence[Document],
-    handed_over_by: Literal["kwarg", "message"],
-    prompting: Prompting,
-    options: Options,
+    given: Sequence[Document],
+    given_by: Literal["kwarg", "message"],
+    prompting: PromptOptions,
+    options: CallOptions,
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
     Args:
         turns: The chat.
-        handed_over: Documents the caller gave beside it.
-        handed_over_by: How.
+        given: Documents the caller gave beside it.
+        given_by: How.
         prompting: How documents are found and presented.
         options: For the engine.
 
@@ -75,8 +75,8 @@ def make_request(
     """
     found = detect(
         turns,
-        handed_over,
-        handed_over_by,
+        given,
+        given_by,
         mode=prompting.context_detection,
         patterns=prompting.context_patterns,
         strict=prompting.strict,
@@ -95,7 +95,7 @@ def make_request(
     return request, found.source
 
 
-def describe(report: AnswerReport, source: DocumentsFrom) -> dict[str, Any]:
+def describe(report: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
     What was kept of a document need not be what the answer says, so it is no citation and has a

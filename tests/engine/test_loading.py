@@ -33,7 +33,7 @@ def test_a_local_folder_answers_like_the_model_it_was_saved_from(folder, engine)
     loaded = FinchEngine.from_pretrained(folder, device="cpu", dtype="float32")
     documents = [text_of(200)]
     answers = [
-        e.generate(e.compress(documents, "What?", target_size=50), max_new_tokens=10)
+        e.generate(e.compress(documents, "What?", target_size=50), max_tokens=10)
         for e in (loaded, engine)
     ]
     assert answers[0] == answers[1]

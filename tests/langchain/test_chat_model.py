@@ -41,7 +41,7 @@ from finch_integrations import (
 )
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.langchain import ChatFinch, format_docs
-from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from tests.tiny import DYNAMIC, make_model, make_tokenizer, text_of
 
 Q = "Where is it?"
@@ -82,7 +82,7 @@ def finch(message):
 def test_the_text_is_the_engines_new_text_only(chat, engine):
     message = chat.invoke([SystemMessage("Be brief."), HumanMessage(Q)])
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": Q}]
-    expected = join_responses(engine.chat(turns, max_new_tokens=8))
+    expected = join_responses(engine.chat(turns, max_tokens=8))
     assert message.content == expected.text
     assert message.usage_metadata == {
         "input_tokens": expected.prompt_tokens,
@@ -195,7 +195,7 @@ def test_options_reach_the_engine(engine):
     message = chat.invoke(Q, documents=TEXTS)
     compression = {"method": "finch", "target_size": 70, "chunk_length": 40, "pooling": "max"}
     context = engine.compress(TEXTS, Q, instruction="Please say:", **compression)
-    sampling = {"max_new_tokens": 20, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "seed": 5}
+    sampling = {"max_tokens": 20, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "seed": 5}
     assert message.text == engine.generate(context, **sampling).text
 
 
@@ -204,7 +204,7 @@ def test_options_of_a_call_come_before_the_models(chat, engine):
         Q, documents=TEXTS, max_tokens=20, temperature=0.7, seed=5, compression_ratio=0.5
     )
     context = engine.compress(TEXTS, Q, compression_ratio=0.5)
-    expected = engine.generate(context, max_new_tokens=20, temperature=0.7, seed=5)
+    expected = engine.generate(context, max_tokens=20, temperature=0.7, seed=5)
     assert message.text == expected.text
     bound = chat.bind(max_new_tokens=3)
     assert bound.invoke(Q).usage_metadata["output_tokens"] == 3
@@ -215,7 +215,7 @@ def test_a_ready_engines_defaults_hold(model, tokenizer):
         model,
         tokenizer,
         compression=CompressionConfig(target_size=33),
-        sampling=SamplingParams(max_new_tokens=4),
+        sampling=SamplingParams(max_tokens=4),
     )
     message = ChatFinch(engine=engine).invoke(Q, documents=TEXTS)
     assert finch(message)["kept_tokens"] == 33
@@ -235,7 +235,7 @@ def test_template_variables_reach_the_template(model):
     [
         ({"temprature": 1}, "no option 'temprature'; known: "),
         ({"temperature": -1}, "temperature must be 0 or more"),
-        ({"max_tokens": 0}, "max_new_tokens must be a whole number"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number"),
         ({"max_tokens": 5, "max_new_tokens": 5}, "another name of max_tokens"),
         ({"target_size": 5, "compression_ratio": 0.5}, "give one budget"),
         ({"compression": {"pooling": "x"}}, "pooling must be one of"),
@@ -634,7 +634,7 @@ def test_configurable_models_do_not_load_again(folder):
     ChatFinch(model=folder).close()
 
 
-def test_a_configurable_model_that_was_handed_over_stays_it(chat, engine):
+def test_a_configurable_model_that_was_given_stays_it(chat, engine):
     configurable = chat.configurable_fields(max_tokens=ConfigurableField(id="length"))
     message = configurable.with_config(configurable={"length": 3}).invoke(Q)
     assert message.usage_metadata["output_tokens"] == 3
@@ -652,7 +652,7 @@ def test_copies_and_pickles_carry_no_weights(folder, chat):
         pickle.dumps(chat)
 
 
-def test_another_model_can_be_set_where_none_was_handed_over(folder, chat):
+def test_another_model_can_be_set_where_none_was_given(folder, chat):
     named = ChatFinch(model="embedded", max_tokens=3)
     copy = named.model_copy(update={"model": str(folder), "dtype": "float64"})
     named.model = str(folder)
@@ -683,7 +683,7 @@ def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer, chat):
         ChatFinch(model=model, engine=FinchEngine(model, tokenizer))
 
 
-def test_unsupported_models_are_refused_when_handed_over(tokenizer):
+def test_unsupported_models_are_refused_when_given(tokenizer):
     with pytest.raises(UnsupportedModelError):
         ChatFinch(model=make_model(rope=DYNAMIC), tokenizer=tokenizer)
 
@@ -780,7 +780,7 @@ def test_secrets_stay_out_of_traces_and_cache_keys():
 
 
 def test_an_engine_handle_by_name_is_taken_and_not_loaded(folder):
-    handle = EngineHandle(folder, dtype="float64")
+    handle = SharedEngine(folder, dtype="float64")
     chat = ChatFinch(engine=handle)
     assert chat._identifying_params != ChatFinch(model=folder)._identifying_params
     assert "max_input_tokens" not in chat.profile

@@ -10,9 +10,9 @@ from finch_integrations.langchain import document_prompt, format_docs
 from finch_integrations.langchain.call import Call
 from finch_integrations.langchain.citations import make_citations
 from finch_integrations.langchain.documents import from_langchain, to_langchain
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.citations import cite
-from finch_integrations.pipeline.marks import split_marked
+from finch_integrations.pipeline.document_tags import split_tagged
 from finch_integrations.pipeline.quotes import find_quotes
 
 ANSWER = "They say the boat leaves at nine."
@@ -52,7 +52,7 @@ CITATION = {
 def chunks():
     """The chunks of an answer, as ChatFinch makes them."""
     call = Call(AskRequest(messages=(), documents=DOCUMENTS), "model", "kwarg")
-    report = AnswerReport(
+    report = AnswerDetails(
         finish_reason="stop",
         prompt_tokens=30,
         generation_tokens=8,
@@ -140,7 +140,7 @@ def test_the_place_of_a_chunk_goes_through_a_prompts_text(write):
     whole = Document("# Boats\nNone.\n# Doors\nThe code of the store is 4711.", id="lab.md")
     search = HybridRetriever.from_documents([whole], chunk_size=40)
     chunk = to_langchain(search.retrieve("code")[0])
-    (marked,) = with_unique_ids(split_marked(write([chunk])).documents)
+    (marked,) = with_unique_ids(split_tagged(write([chunk])).documents)
     share = DocumentShare(id=marked.id or "doc-1", title=None, tokens=9, kept_tokens=3)
     quotes = find_quotes("I think the code of the store is 4711.", [marked])
     (citation,) = make_citations(quotes, [marked], [share])

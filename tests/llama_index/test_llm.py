@@ -45,9 +45,9 @@ from finch_integrations.engine.generate import join_responses
 from finch_integrations.llama_index import FinchLLM
 from finch_integrations.llama_index.call import Call
 from finch_integrations.llama_index.documents import as_documents
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
-from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.quotes import find_quotes
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from tests.llama_index.conftest import say, tiny_engine
 from tests.llama_index.contract import CHAT, COMPLETE, collect
 from tests.tiny import DYNAMIC, make_model, make_tokenizer, text_of
@@ -181,7 +181,7 @@ async def test_options_of_a_call_reach_the_engine(llm, engine, method):
     options = {"temperature": 0.7, "seed": 5, "top_p": 0.9, "top_k": 20}
     response = (await collect(llm, method, argument(method), max_new_tokens=20, **options))[-1]
     turns = [{"role": "user", "content": Q}]
-    expected = join_responses(engine.chat(turns, max_new_tokens=20, **options)).text
+    expected = join_responses(engine.chat(turns, max_tokens=20, **options)).text
     assert (response.message.content if "chat" in method else response.text) == expected
 
 
@@ -189,7 +189,7 @@ async def test_options_of_a_call_reach_the_engine(llm, engine, method):
 @pytest.mark.parametrize("formatted", [False, True])
 async def test_all_completions_render_the_prompt_alike(llm, engine, method, formatted):
     response = (await collect(llm, method, Q, formatted=formatted))[-1]
-    expected = join_responses(engine.chat([{"role": "user", "content": Q}], max_new_tokens=8))
+    expected = join_responses(engine.chat([{"role": "user", "content": Q}], max_tokens=8))
     assert response.text == expected.text
     assert usage(response)["prompt_tokens"] == expected.prompt_tokens
 
@@ -337,7 +337,7 @@ def test_citable_blocks_are_documents(llm, answer):
 
 def citations_of(said, document):
     """What `raw` cites of a document in an answer."""
-    report = AnswerReport(
+    report = AnswerDetails(
         finish_reason="stop",
         prompt_tokens=20,
         generation_tokens=9,
@@ -346,7 +346,7 @@ def citations_of(said, document):
         documents=(DocumentShare(id=document.id, title=None, tokens=10, kept_tokens=5.0),),
         quotes=find_quotes(said, [document]),
     )
-    call = Call(EngineHandle("x"), AskRequest(messages=(), documents=(document,)), "kwarg")
+    call = Call(SharedEngine("x"), AskRequest(messages=(), documents=(document,)), "kwarg")
     return call.respond(said, AnswerPiece(text=said, report=report)).raw["citations"]
 
 
@@ -537,7 +537,7 @@ def test_options_reach_the_engine(engine):
         instruction="Please say:",
     )
     context = engine.compress(TEXTS, Q, target_size=70, instruction="Please say:", **compression)
-    expected = engine.generate(context, max_new_tokens=20, temperature=0.7, seed=5)
+    expected = engine.generate(context, max_tokens=20, temperature=0.7, seed=5)
     assert llm.complete(Q, documents=TEXTS).text == expected.text
 
 
@@ -546,7 +546,7 @@ def test_a_ready_engines_defaults_hold(model, tokenizer):
         model,
         tokenizer,
         compression=CompressionConfig(target_size=33),
-        sampling=SamplingParams(max_new_tokens=4),
+        sampling=SamplingParams(max_tokens=4),
     )
     llm = FinchLLM(engine=engine)
     response = llm.complete(Q, documents=TEXTS)
@@ -560,7 +560,7 @@ def test_a_ready_engines_defaults_hold(model, tokenizer):
     [
         ({"temprature": 1}, "FinchLLM has no option 'temprature'; known: "),
         ({"temperature": -1}, "temperature must be 0 or more"),
-        ({"max_tokens": 0}, "max_new_tokens must be a whole number"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number"),
         ({"max_tokens": 5, "max_new_tokens": 5}, "another name of max_tokens"),
         ({"target_size": 5, "compression_ratio": 0.5}, "give one budget"),
         ({"compression": {"polling": "max"}}, "did you mean 'pooling'"),
@@ -612,7 +612,7 @@ def test_constructing_loads_nothing_and_models_of_a_process_share(folder):
     assert not second._handle.loaded
 
 
-def test_another_model_can_be_set_where_none_was_handed_over(folder, llm):
+def test_another_model_can_be_set_where_none_was_given(folder, llm):
     named = FinchLLM(model="embedded", max_tokens=3)
     named.model = str(folder)
     assert named.complete(Q).raw["model"] == named.metadata.model_name == str(folder)
@@ -633,7 +633,7 @@ def test_copies_and_pickles_carry_no_weights(folder, llm):
     assert twin._handle.engine.backbone.model is weights()
     with pytest.raises(FinchError, match="cannot be pickled"):
         pickle.dumps(llm)
-    by_handle = FinchLLM(engine=EngineHandle(folder), max_tokens=3)
+    by_handle = FinchLLM(engine=SharedEngine(folder), max_tokens=3)
     assert pickle.loads(pickle.dumps(by_handle))._handle == by_handle._handle
 
 

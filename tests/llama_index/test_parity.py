@@ -30,7 +30,7 @@ def answers(engine, texts, question, max_tokens, options):
     llm = FinchLLM(engine=engine, max_tokens=max_tokens, **options)
     context = engine.compress(documents, question, **rest)
     return {
-        "engine": engine.generate(context, max_new_tokens=max_tokens, **sampling).text,
+        "engine": engine.generate(context, max_tokens=max_tokens, **sampling).text,
         "ChatFinch": chat.invoke(
             question,
             documents=[LangChainDocument(d["text"], id=d["id"]) for d in documents],

@@ -17,7 +17,7 @@ from finch_integrations import (
     ModelLoadError,
 )
 from finch_integrations.pipeline.ask import AskRequest
-from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from tests.tiny import make_model, make_tokenizer, text_of
 
 DOCUMENTS = (Document(text_of(300, seed=1), id="a"), Document(text_of(200, seed=2), id="b"))
@@ -32,7 +32,7 @@ SMALL = {"target_size": 60, "chunk_length": 50}
 
 @pytest.fixture
 def handle(engine):
-    return EngineHandle(engine)
+    return SharedEngine(engine)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def folder(tmp_path):
 
 
 def request(**changes):
-    options = {"messages": CHAT, "sampling": {"max_new_tokens": 12}}
+    options = {"messages": CHAT, "sampling": {"max_tokens": 12}}
     return AskRequest(**options | changes)
 
 
@@ -71,7 +71,7 @@ def test_an_answer_over_documents_is_the_engines(engine, handle):
     context = engine.compress(
         DOCUMENTS, "What is new?", system="Be brief.", history=CHAT[1:3], **SMALL
     )
-    answer = engine.generate(context, max_new_tokens=12)
+    answer = engine.generate(context, max_tokens=12)
     assert text(pieces) == answer.text
     assert [piece.report for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     report = pieces[-1].report
@@ -83,7 +83,7 @@ def test_an_answer_over_documents_is_the_engines(engine, handle):
 
 def test_an_answer_without_documents_is_the_plain_chats(engine, handle):
     pieces = list(handle.stream(request()))
-    assert text(pieces) == text(engine.chat(CHAT, max_new_tokens=12))
+    assert text(pieces) == text(engine.chat(CHAT, max_tokens=12))
     assert pieces[-1].report.compression is None
     assert pieces[-1].report.documents == ()
 
@@ -117,11 +117,11 @@ def test_a_malformed_question_is_named(handle, last):
 
 def test_leaving_stops_the_decoding_within_a_token(model, handle, forwards):
     model.register_forward_pre_hook(lambda *_: time.sleep(0.005))
-    pieces = handle.stream(request(sampling={"max_new_tokens": 1000}))
+    pieces = handle.stream(request(sampling={"max_tokens": 1000}))
     next(pieces)
     pieces.close()
     begun = len(forwards)
-    list(handle.stream(request(sampling={"max_new_tokens": 1})))  # its turn comes after
+    list(handle.stream(request(sampling={"max_tokens": 1})))  # its turn comes after
     assert len(forwards) <= begun + 1 + 1  # the token under way, and this answer's only one
 
 
@@ -150,7 +150,7 @@ def test_leaving_stops_a_compression_at_the_next_chunk(model, handle, forwards):
     go_on.set()
     hook.remove()
     begun = len(forwards)
-    list(handle.stream(request(sampling={"max_new_tokens": 1})))
+    list(handle.stream(request(sampling={"max_tokens": 1})))
     assert begun == 1
     # Of 11 chunks only the first was read, with two questions behind it; then the other answer.
     assert len(forwards) <= begun + 4
@@ -173,7 +173,7 @@ def test_concurrent_questions_do_not_disturb_each_other(handle):
 
 
 def test_a_handle_by_name_loads_when_first_used_and_shares(folder):
-    first, second = EngineHandle(folder), EngineHandle(str(folder))
+    first, second = SharedEngine(folder), SharedEngine(str(folder))
     assert first == second
     assert hash(first) == hash(second)
     assert not first.loaded
@@ -187,7 +187,7 @@ def test_a_handle_by_name_loads_when_first_used_and_shares(folder):
 
 
 def test_handles_that_load_at_once_share_one_engine(folder):
-    handles = [EngineHandle(folder) for _ in range(4)]
+    handles = [SharedEngine(folder) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         engines = list(pool.map(lambda handle: handle.engine, handles))
     assert len(set(map(id, engines))) == 1
@@ -195,7 +195,7 @@ def test_handles_that_load_at_once_share_one_engine(folder):
 
 
 def test_copies_and_pickles_carry_settings_not_weights(folder, handle):
-    named = EngineHandle(folder, dtype="float32")
+    named = SharedEngine(folder, dtype="float32")
     assert pickle.loads(pickle.dumps(named)) == named
     assert copy.deepcopy(named) is copy.copy(named) is named
     assert not named.loaded
@@ -205,12 +205,12 @@ def test_copies_and_pickles_carry_settings_not_weights(folder, handle):
 
 
 def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer):
-    handle = EngineHandle(model, tokenizer)
+    handle = SharedEngine(model, tokenizer)
     assert handle.loaded
     assert handle.engine.backbone.model is model
     handle.close()
     assert text(handle.stream(request()))  # its owner's to close
-    assert handle != EngineHandle(FinchEngine(model, tokenizer))
+    assert handle != SharedEngine(FinchEngine(model, tokenizer))
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer):
 )
 def test_contradictory_arguments_are_named(model, tokenizer, arguments, reason):
     with pytest.raises(ConfigurationError, match=reason):
-        EngineHandle(**arguments(model, tokenizer))
+        SharedEngine(**arguments(model, tokenizer))
 
 
 def test_errors_of_loading_reach_the_caller(tmp_path):
     with pytest.raises(ModelLoadError, match="there is no model folder"):
-        list(EngineHandle(tmp_path / "missing").stream(request()))
+        list(SharedEngine(tmp_path / "missing").stream(request()))

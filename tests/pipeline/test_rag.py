@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from finch_integrations import ConfigurationError, Document, InvalidInputError
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport
-from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece
 from finch_integrations.pipeline.quotes import find_quotes
 from finch_integrations.pipeline.rag import FinchRAG, WholeSet, _piece
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.retrieval import HybridRetriever
 from tests.encoders import HashEncoder
 
@@ -23,7 +23,7 @@ DOCUMENTS = [
 ]
 QUESTION = "What is the code of the store?"
 COMPRESSION = {"target_size": 40}
-SAMPLING = {"max_new_tokens": 8}
+SAMPLING = {"max_tokens": 8}
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_leaving_a_stream_stops_the_work(retriever, engine, model):
     hook = model.register_forward_pre_hook(
         lambda _, args, kwargs: lengths.append(1), with_kwargs=True
     )
-    rag = FinchRAG(retriever, engine, compression=COMPRESSION, sampling={"max_new_tokens": 500})
+    rag = FinchRAG(retriever, engine, compression=COMPRESSION, sampling={"max_tokens": 500})
     stream = rag.stream(QUESTION)
     next(stream)
     stream.close()
@@ -128,7 +128,7 @@ def test_progress_is_reported_and_the_context_kept_only_if_asked_for(retriever, 
 def test_system_history_and_instruction_reach_the_model(retriever, engine):
     history = ({"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"})
     rag = FinchRAG(
-        retriever, EngineHandle(engine), system="Be brief.", instruction="Read:", sampling=SAMPLING
+        retriever, SharedEngine(engine), system="Be brief.", instruction="Read:", sampling=SAMPLING
     )
     context = engine.compress(
         retriever.retrieve(QUESTION),
@@ -183,7 +183,7 @@ def test_nothing_found_is_an_error_and_not_an_answer_without_documents(engine):
 
 
 def piece_of(text, documents):
-    report = AnswerReport(
+    report = AnswerDetails(
         finish_reason="stop",
         prompt_tokens=1,
         generation_tokens=1,

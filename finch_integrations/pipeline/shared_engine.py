@@ -21,11 +21,11 @@ _guard = threading.Lock()
 _SECRET = ("token",)
 
 
-class EngineHandle:
+class SharedEngine:
     """Names a model; making, copying and pickling a handle loads and copies no weights.
 
     Example:
-        handle = EngineHandle("embedded")
+        handle = SharedEngine("embedded")
         request = AskRequest(messages=({"role": "user", "content": "Hello!"},))
         for piece in handle.stream(request):
             print(piece.text, end="")
@@ -119,7 +119,7 @@ class EngineHandle:
         tokenizer = self.engine.backbone.tokenizer
         return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    def named(self, model: object) -> "EngineHandle":
+    def named(self, model: object) -> "SharedEngine":
         """This handle, or one of another model on the same device.
 
         Args:
@@ -136,7 +136,7 @@ class EngineHandle:
                 "A loaded model is given to the constructor"
             )
         # The revision is of this model alone.
-        return EngineHandle(model, model_kwargs={**self._settings, "revision": None})
+        return SharedEngine(model, model_kwargs={**self._settings, "revision": None})
 
     def stream(self, request: AskRequest) -> Generator[AnswerPiece, None, None]:
         """Answer in the worker thread, after all earlier requests; closing it stops the work.
@@ -198,13 +198,13 @@ class EngineHandle:
         return repr((str(self._model), sorted(self._settings.items())))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, EngineHandle) and self._key == other._key
+        return isinstance(other, SharedEngine) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
 
     def __repr__(self) -> str:
-        return f"EngineHandle({self.name!r})"
+        return f"SharedEngine({self.name!r})"
 
     def __copy__(self) -> Self:
         return self
@@ -226,7 +226,7 @@ def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _SECRET}
 
 
-def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineHandle | None]:
+def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, SharedEngine | None]:
     """Sort what a constructor was given into a name and a handle.
 
     Args:
@@ -247,12 +247,12 @@ def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, EngineH
             raise ConfigurationError("a loaded model is given twice: as model and as engine")
         model, engine = None, model
     name = "embedded" if model is None else str(model)
-    if tokenizer is not None and isinstance(engine, EngineHandle | None):
-        engine = EngineHandle(name, tokenizer)  # says that a name needs no tokenizer
+    if tokenizer is not None and isinstance(engine, SharedEngine | None):
+        engine = SharedEngine(name, tokenizer)  # says that a name needs no tokenizer
     if engine is None:
         return name, None
-    if not isinstance(engine, EngineHandle):
-        engine = EngineHandle(engine, tokenizer)
+    if not isinstance(engine, SharedEngine):
+        engine = SharedEngine(engine, tokenizer)
     if model is not None:
         _refuse_two_models(name, engine)
     return engine.name, engine
@@ -265,13 +265,13 @@ class NamesModel(Protocol):
     """
 
     model: str
-    engine: EngineHandle | None
+    engine: SharedEngine | None
     device: Any
     dtype: Any
     model_kwargs: dict[str, Any]
 
 
-def handle_of(adapter: NamesModel) -> EngineHandle:
+def handle_of(adapter: NamesModel) -> SharedEngine:
     """Take the handle that an adapter was given, or make one of its model's name.
 
     Args:
@@ -288,7 +288,7 @@ def handle_of(adapter: NamesModel) -> EngineHandle:
         "model_kwargs": adapter.model_kwargs,
     }
     if adapter.engine is None:
-        return EngineHandle(adapter.model, **settings)
+        return SharedEngine(adapter.model, **settings)
     _refuse_settings(settings)
     _refuse_two_models(adapter.model, adapter.engine)
     return adapter.engine
@@ -302,7 +302,7 @@ def _refuse_settings(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_two_models(name: str, engine: EngineHandle) -> None:
+def _refuse_two_models(name: str, engine: SharedEngine) -> None:
     if name != engine.name:
         raise ConfigurationError(f"two models are given: {name!r} and {engine!r}. Give one")
 
