@@ -321,6 +321,28 @@ class FinchEngine:
         ids = build_chat(backbone.tokenizer, messages, chat_template_kwargs=chat_template_kwargs)
         return stream_chat(backbone, ids, params)
 
+    @property
+    def window(self) -> int:
+        """Tokens that the model can see at once."""
+        return self.backbone.spec.window
+
+    def count_tokens(self, text: str) -> int:
+        """Measure a text in the model's tokens."""
+        return len(self.backbone.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def count_chat_tokens(
+        self,
+        messages: Sequence[Message],
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Measure the prompt that the chat template makes of messages.
+
+        Raises:
+            InvalidInputError: The messages are unusable or the chat template refuses them.
+        """
+        tokenizer = self.backbone.tokenizer
+        return len(build_chat(tokenizer, messages, chat_template_kwargs=chat_template_kwargs))
+
     def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:
         """Read a context written by `CompressedContext.save`.
 
