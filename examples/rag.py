@@ -39,7 +39,7 @@ def main() -> None:
         place = f"{citation.source}, characters {citation.source_start}-{citation.source_end}"
         print(f"  {place}, under {citation.section!r}: {citation.text}")
     print("Read:")
-    for share in piece.answer.report.documents:
+    for share in piece.answer.details.document_shares:
         print(f"  {share.kept_share:4.0%} of {share.id}")
 
 

@@ -72,6 +72,10 @@ def ask(
         str,
         typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
     ] = "embedded",
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="A smaller model that chooses the passages, named like --model."),
+    ] = None,
     target_size: Annotated[
         int | None, typer.Option(help="Document tokens to keep (default: 2048).")
     ] = None,
@@ -116,6 +120,7 @@ def ask(
                     "return_parents": True,
                 },
                 model=model,
+                scorer=scorer,
                 device=device,
                 dtype=dtype,
                 compression={

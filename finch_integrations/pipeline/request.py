@@ -55,7 +55,7 @@ def make_request(
     turns: Sequence[Turn],
     given: Sequence[Document],
     given_by: Literal["kwarg", "message"],
-    prompting: PromptOptions,
+    prompt: PromptOptions,
     options: CallOptions,
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
@@ -64,7 +64,7 @@ def make_request(
         turns: The chat.
         given: Documents the caller gave beside it.
         given_by: How.
-        prompting: How documents are found and presented.
+        prompt: How documents are found and presented.
         options: For the engine.
 
     Returns:
@@ -77,25 +77,25 @@ def make_request(
         turns,
         given,
         given_by,
-        mode=prompting.context_detection,
-        patterns=prompting.context_patterns,
-        strict=prompting.strict,
+        mode=prompt.context_detection,
+        patterns=prompt.context_patterns,
+        strict=prompt.strict,
     )
-    instruction = join_texts(found.instruction, prompting.instruction or "") or None
+    instruction = join_texts(found.instruction, prompt.instruction or "") or None
     if instruction is None and found.source in _WRITTEN_IN:
         instruction = _PROMPTS_OWN
     request = AskRequest(
         messages=found.messages,
         documents=with_unique_ids(found.documents),
         instruction=instruction,
-        chat_template_kwargs=prompting.chat_template_kwargs,
+        chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
     )
     return request, found.source
 
 
-def describe(report: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
+def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
     What was kept of a document need not be what the answer says, so it is no citation and has a
@@ -103,10 +103,10 @@ def describe(report: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """
     statistics: dict[str, Any] = {
         "documents_from": source,
-        "documents": len(report.documents),
-        "decode_s": report.generation_seconds,
+        "documents": len(details.document_shares),
+        "decode_s": details.generation_seconds,
     }
-    if stats := report.compression:
+    if stats := details.compression:
         statistics |= {
             "document_tokens": stats.document_tokens,
             "kept_tokens": stats.kept_tokens,
@@ -122,7 +122,7 @@ def describe(report: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
                     "kept_tokens": share.kept_tokens,
                     "kept_share": share.kept_share,
                 }
-                for share in report.documents
+                for share in details.document_shares
             ],
         }
     return statistics

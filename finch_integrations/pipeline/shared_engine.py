@@ -1,35 +1,52 @@
 """A model by its settings: loaded when first used, shared by all who name the same one."""
 
+import asyncio
 import threading
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from finch_integrations.engine import registry
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, ask
+from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, Progress, ask
+from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
 from finch_integrations.pipeline.shorten import ShortenedDocument, shorten
-from finch_integrations.pipeline.worker import Check, Work, worker
+from finch_integrations.pipeline.worker import Check, Worker, worker_of
 from finch_integrations.types import Document
 
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
 
-# Kept until `close`: adapters are made anew all the time, models must not be loaded anew.
-_engines: dict[str, "FinchEngine"] = {}
-_guard = threading.Lock()
+Item = TypeVar("Item")
+# What runs in the model's thread; the function that it gets raises when nobody waits any more.
+Task = Callable[["FinchEngine", Check], Generator[Item, None, None]]
+
 _SECRET = ("token",)
+_scoring = threading.Lock()
 
 
 class SharedEngine:
-    """Names a model; making, copying and pickling a handle loads and copies no weights.
+    """Names a model; making, copying and pickling one loads and copies no weights.
+
+    Questions to one model are answered in the order of asking, in a thread of its own.
 
     Example:
-        handle = SharedEngine("embedded")
+        shared = SharedEngine("embedded")
         request = AskRequest(messages=({"role": "user", "content": "Hello!"},))
-        for piece in handle.stream(request):
+        for piece in shared.stream(request):
             print(piece.text, end="")
+
+    Attributes:
+        name: The model's.
+        scorer: The model that chooses the passages instead, or None.
     """
+
+    scorer: "SharedEngine | None" = None
+    # Of a ready model: the same with its scorer, and what ends the scorer's lease.
+    _scored: "FinchEngine | None" = None
+    _end_scorer: "weakref.finalize[[], Any] | None" = None
 
     def __init__(
         self,
@@ -40,6 +57,7 @@ class SharedEngine:
         device: Any = None,
         dtype: Any = "auto",
         model_kwargs: Mapping[str, Any] | None = None,
+        scorer: Any = None,
     ) -> None:
         """Take a model's settings, or a model that is already loaded.
 
@@ -51,17 +69,15 @@ class SharedEngine:
             device: Default: the accelerator if there is one.
             dtype: Default: by device.
             model_kwargs: Passed to transformers' `from_pretrained`.
+            scorer: A smaller model that chooses the passages: anything that `model` may be, a
+                name meaning that model in the same device and dtype; or a `SharedEngine`.
 
         Raises:
             ConfigurationError: The arguments contradict each other.
             UnsupportedModelError: A ready model cannot be compressed for.
         """
-        self._settings = {
-            "revision": revision,
-            "device": device,
-            "dtype": dtype,
-            **(model_kwargs or {}),
-        }
+        settings = {"revision": revision, "device": device, "dtype": dtype}
+        self._settings = {**settings, **(model_kwargs or {})}
         self._ready: FinchEngine | None = None
         if isinstance(model, str | Path):
             if tokenizer is not None:
@@ -71,9 +87,39 @@ class SharedEngine:
                 )
             self.name = str(model)
         else:
-            self._ready = _ready_engine(model, tokenizer, self._settings)
+            refuse_settings({**settings, "model_kwargs": model_kwargs})
+            self._ready = as_engine(model, tokenizer)
             self.name = self._ready.backbone.name
         self._model = model
+        self._set_scorer(scorer)
+
+    @classmethod
+    def of(
+        cls, model: Any, tokenizer: Any = None, *, scorer: Any = None, **settings: Any
+    ) -> "SharedEngine":
+        """Take a `SharedEngine` as it is, or make one.
+
+        Args:
+            model: A `SharedEngine`, or what the constructor takes.
+            tokenizer: As for the constructor.
+            scorer: As for the constructor; also one for a `SharedEngine` that has none.
+            settings: As for the constructor; not for a `SharedEngine`, which has its own.
+
+        Raises:
+            ConfigurationError: The arguments contradict each other.
+            UnsupportedModelError: A ready model cannot be compressed for.
+        """
+        if not isinstance(model, SharedEngine):
+            return cls(model, tokenizer, scorer=scorer, **settings)
+        refuse_settings(settings)
+        if tokenizer is not None:
+            raise ConfigurationError("a SharedEngine has its tokenizer; leave tokenizer out")
+        if scorer is None:
+            return model
+        scored = object.__new__(cls)
+        vars(scored).update(vars(model))
+        scored._set_scorer(scorer)
+        return scored
 
     @property
     def engine(self) -> "FinchEngine":
@@ -84,43 +130,42 @@ class SharedEngine:
             UnsupportedModelError: The model cannot be compressed for.
             ConfigurationError: A setting is wrong, or a ready engine has been closed.
         """
-        if self._ready is not None:
+        if self._ready is None:
+            return registry.share(self._key, self.lease)
+        if self.scorer is None:
             return self._ready
-        with _guard:
-            engine = _engines.get(self._key)
-        if engine is None:
-            from finch_integrations.engine.engine import FinchEngine
-
-            loaded = FinchEngine.from_pretrained(self._model, **self._settings)
-            with _guard:
-                engine = _engines.setdefault(self._key, loaded)
-            if engine is not loaded:  # another thread was faster; both share the weights
-                loaded.close()
-        return engine
+        return self._scored or self._make_scored(self._ready, self.scorer)
 
     @property
     def loaded(self) -> bool:
         """Whether the model is in memory."""
-        return self._ready is not None or self._key in _engines
+        return self._ready is not None or registry.find(self._key) is not None
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether another model chooses the passages."""
+        return self.scorer is not None or bool(self._ready and self._ready.scorer)
 
     @property
     def identity(self) -> str:
         """Tells models with different answers apart, without loading one; holds no secrets."""
+        scorer = self.scorer.identity if self.scorer else None
         if self._ready is not None:
             engine = self._ready
-            models = [engine, engine.scorer] if engine.scorer else [engine]
-            fingerprints = " ".join(model.backbone.fingerprint for model in models)
-            return f"{fingerprints} {engine.compression} {engine.sampling}"
+            if engine.scorer is not None:
+                scorer = engine.scorer.backbone.fingerprint
+            return " ".join(
+                map(str, (engine.backbone.fingerprint, scorer, engine.compression, engine.sampling))
+            )
         settings = without_secrets(self._settings)
-        return repr((str(self._model), sorted(settings.items())))
+        return repr((str(self._model), sorted(settings.items()), scorer))
 
     def count_tokens(self, text: str) -> int:
         """Measure a text in the model's tokens; loads the model if need be."""
-        tokenizer = self.engine.backbone.tokenizer
-        return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        return self.engine.count_tokens(text)
 
     def named(self, model: object) -> "SharedEngine":
-        """This handle, or one of another model on the same device.
+        """This one, or one of another model on the same device with the same scorer.
 
         Args:
             model: Name or path of the other model; None: this one.
@@ -136,66 +181,133 @@ class SharedEngine:
                 "A loaded model is given to the constructor"
             )
         # The revision is of this model alone.
-        return SharedEngine(model, model_kwargs={**self._settings, "revision": None})
+        settings = {**self._settings, "revision": None}
+        return SharedEngine(model, model_kwargs=settings, scorer=self.scorer)
 
-    def stream(self, request: AskRequest) -> Generator[AnswerPiece, None, None]:
-        """Answer in the worker thread, after all earlier requests; closing it stops the work.
+    def stream(
+        self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
+    ) -> Generator[AnswerPiece, None, None]:
+        """Answer in the model's thread, after all earlier requests; closing it stops the work.
+
+        Args:
+            request: What to answer.
+            progress: Called there after every chunk of the compression.
+            keep_context: Whether the details are to hold the compressed documents.
 
         Raises:
             FinchError: As `engine` and `ask` raise it.
         """
-        return worker.stream(lambda check: self._ask(request, check))
+        yield from self._run(_asking(request, progress, keep_context))
 
-    def astream(self, request: AskRequest) -> AsyncGenerator[AnswerPiece, None]:
+    async def astream(
+        self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
+    ) -> AsyncGenerator[AnswerPiece, None]:
         """Like `stream` without blocking the event loop; cancelling the task stops the work."""
-        return worker.astream(lambda check: self._ask(request, check))
+        async with aclosing(self._arun(_asking(request, progress, keep_context))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def shorten(
-        self, documents: Sequence[Document], query: str, compression: Mapping[str, Any]
+        self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
     ) -> tuple[ShortenedDocument, ...]:
-        """Shorten documents in the worker thread, after all earlier requests.
+        """Shorten documents in the model's thread, after all earlier requests.
 
         Raises:
             FinchError: As `engine` and `shorten` raise it.
         """
-        with closing(worker.stream(self._shortening(documents, query, compression))) as results:
+        with closing(self._run(_shortening(documents, question, compression))) as results:
             return next(results)
 
     async def ashorten(
-        self, documents: Sequence[Document], query: str, compression: Mapping[str, Any]
+        self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
     ) -> tuple[ShortenedDocument, ...]:
         """Like `shorten` without blocking the event loop; cancelling the task stops the work."""
-        results = worker.astream(self._shortening(documents, query, compression))
-        async with aclosing(results):
+        task = _shortening(documents, question, compression)
+        async with aclosing(self._arun(task)) as results:
             return await anext(results)
 
     def close(self) -> None:
         """Unload the model for everyone in this process; the next use loads it again.
 
-        A ready model is its owner's to close and stays as it is.
+        A ready model is its owner's to close and stays as it is. A scorer that others use, too,
+        stays loaded.
         """
-        with _guard:
-            engine = _engines.pop(self._key, None)
-        if engine is not None:
-            engine.close()
+        registry.unload(self._key)
+        if self._end_scorer is not None:
+            self._scored = None
+            self._end_scorer()
 
-    def _ask(self, request: AskRequest, check: Check) -> Generator[AnswerPiece, None, None]:
-        yield from ask(self.engine, request, check)
+    def lease(self, leases: ExitStack) -> "FinchEngine":
+        """Get an engine that nobody else closes.
 
-    def _shortening(
-        self, documents: Sequence[Document], query: str, compression: Mapping[str, Any]
-    ) -> Work[tuple[ShortenedDocument, ...]]:
-        def work(check: Check) -> Generator[tuple[ShortenedDocument, ...], None, None]:
-            yield shorten(self.engine, documents, query, compression, check)
+        Args:
+            leases: Ends the engine's leases when it is closed.
+        """
+        if self._ready is not None:
+            return self.engine
+        from finch_integrations.engine.engine import FinchEngine
 
-        return work
+        scorer = self.scorer.lease(leases) if self.scorer else None
+        engine = FinchEngine.from_pretrained(self._model, scorer=scorer, **self._settings)
+        return leases.enter_context(engine)
+
+    def _set_scorer(self, scorer: Any) -> None:
+        if scorer is None:
+            return
+        if self.has_scorer:
+            raise ConfigurationError(
+                f"two scorers are given: {scorer!r}, and {self!r} has one. Give one"
+            )
+        if isinstance(scorer, str | Path):
+            scorer = SharedEngine(scorer, **self._place)
+        scorer = SharedEngine.of(scorer)
+        if scorer.has_scorer:
+            raise ConfigurationError(f"the scorer {scorer!r} has a scorer, which would do nothing")
+        self.scorer = scorer
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        if self._ready is None:
+            return {name: self._settings[name] for name in ("device", "dtype")}
+        return {"device": self._ready.backbone.device, "dtype": self._ready.backbone.model.dtype}
+
+    def _make_scored(self, ready: "FinchEngine", scorer: "SharedEngine") -> "FinchEngine":
+        from finch_integrations.engine.engine import FinchEngine
+
+        with _scoring, ExitStack() as leases:
+            if self._scored is None:
+                self._scored = FinchEngine(
+                    ready.backbone.model,
+                    ready.backbone.tokenizer,
+                    compression=ready.compression,
+                    sampling=ready.sampling,
+                    scorer=scorer.lease(leases),
+                )
+                self._end_scorer = weakref.finalize(self, leases.pop_all().close)
+                self._end_scorer.atexit = False
+            return self._scored
+
+    @property
+    def _worker(self) -> Worker:
+        return worker_of(self.engine.backbone.model)
+
+    def _run(self, task: Task[Item]) -> Generator[Item, None, None]:
+        yield from self._worker.stream(lambda check: task(self.engine, check))
+
+    async def _arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
+        # Loading, and importing torch before that, would block the event loop.
+        worker = self._worker if self.loaded else await asyncio.to_thread(lambda: self._worker)
+        async with aclosing(worker.astream(lambda check: task(self.engine, check))) as items:
+            async for item in items:
+                yield item
 
     @property
     def _key(self) -> str:
         """Equal for equal settings; a ready engine has a key of its own."""
+        scorer = self.scorer._key if self.scorer else None
         if self._ready is not None:
-            return f"ready {id(self._ready)}"
-        return repr((str(self._model), sorted(self._settings.items())))
+            return f"ready {id(self._ready)} {scorer}"
+        return repr((str(self._model), sorted(self._settings.items()), scorer))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SharedEngine) and self._key == other._key
@@ -226,100 +338,20 @@ def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _SECRET}
 
 
-def resolve_model(model: Any, tokenizer: Any, engine: Any) -> tuple[str, SharedEngine | None]:
-    """Sort what a constructor was given into a name and a handle.
-
-    Args:
-        model: A name or path, or a loaded model; None: `embedded`.
-        tokenizer: Of a loaded transformers model, or None.
-        engine: A loaded model or a handle, or None.
-
-    Returns:
-        The model's name, and a handle if a loaded model or a handle was given. Adapters keep the
-        handle in the model's place, because it is never copied.
-
-    Raises:
-        ConfigurationError: The arguments contradict each other.
-        UnsupportedModelError: A loaded model cannot be compressed for.
-    """
-    if not isinstance(model, str | Path | None):
-        if engine is not None:
-            raise ConfigurationError("a loaded model is given twice: as model and as engine")
-        model, engine = None, model
-    name = "embedded" if model is None else str(model)
-    if tokenizer is not None and isinstance(engine, SharedEngine | None):
-        engine = SharedEngine(name, tokenizer)  # says that a name needs no tokenizer
-    if engine is None:
-        return name, None
-    if not isinstance(engine, SharedEngine):
-        engine = SharedEngine(engine, tokenizer)
-    if model is not None:
-        _refuse_two_models(name, engine)
-    return engine.name, engine
+def _asking(
+    request: AskRequest, progress: Progress | None, keep_context: bool
+) -> Task[AnswerPiece]:
+    return lambda engine, check: ask(
+        engine, request, progress=progress, keep_context=keep_context, check=check
+    )
 
 
-class NamesModel(Protocol):
-    """An adapter's fields: the model's name, a handle or None, and how to load the model.
+def _shortening(
+    documents: Sequence[Document], question: str, compression: Mapping[str, Any]
+) -> Task[tuple[ShortenedDocument, ...]]:
+    def task(
+        engine: "FinchEngine", check: Check
+    ) -> Generator[tuple[ShortenedDocument, ...], None, None]:
+        yield shorten(engine, documents, question, compression, check)
 
-    A `revision` is optional.
-    """
-
-    model: str
-    engine: SharedEngine | None
-    device: Any
-    dtype: Any
-    model_kwargs: dict[str, Any]
-
-
-def handle_of(adapter: NamesModel) -> SharedEngine:
-    """Take the handle that an adapter was given, or make one of its model's name.
-
-    Args:
-        adapter: Its `engine` is as `resolve_model` returned it.
-
-    Raises:
-        ConfigurationError: Settings, or the name of another model, are given together with a
-            handle.
-    """
-    settings = {
-        "revision": getattr(adapter, "revision", None),
-        "device": adapter.device,
-        "dtype": adapter.dtype,
-        "model_kwargs": adapter.model_kwargs,
-    }
-    if adapter.engine is None:
-        return SharedEngine(adapter.model, **settings)
-    _refuse_settings(settings)
-    _refuse_two_models(adapter.model, adapter.engine)
-    return adapter.engine
-
-
-def _refuse_settings(settings: Mapping[str, Any]) -> None:
-    if given := [name for name, value in settings.items() if value not in (None, "auto", {})]:
-        raise ConfigurationError(
-            f"{', '.join(given)} cannot be applied to a model that is already loaded. "
-            "Leave it out, or name the model instead of handing it over"
-        )
-
-
-def _refuse_two_models(name: str, engine: SharedEngine) -> None:
-    if name != engine.name:
-        raise ConfigurationError(f"two models are given: {name!r} and {engine!r}. Give one")
-
-
-def _ready_engine(model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> "FinchEngine":
-    from finch_integrations.engine.engine import FinchEngine
-
-    _refuse_settings(settings)
-    if isinstance(model, FinchEngine):
-        if tokenizer is not None:
-            raise ConfigurationError("a FinchEngine has its tokenizer; leave tokenizer out")
-        return model
-    if not hasattr(model, "config"):
-        raise ConfigurationError(
-            "model must be a name, a folder, a .gguf file, a FinchEngine or a loaded "
-            f"transformers model, got {type(model).__name__}"
-        )
-    if tokenizer is None:
-        raise ConfigurationError("a loaded transformers model needs its tokenizer: tokenizer=…")
-    return FinchEngine(model, tokenizer)
+    return task

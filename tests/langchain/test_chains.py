@@ -209,7 +209,7 @@ async def test_middleware_hands_over_what_finch_rag_finds(engine, call):
     assert message.text == expected.text
     scores = finch(message)["document_scores"]
     assert [s["kept_tokens"] for s in scores] == [
-        share.kept_tokens for share in expected.report.documents
+        share.kept_tokens for share in expected.details.document_shares
     ]
 
 

@@ -612,11 +612,11 @@ async def test_errors_in_the_worker_reach_the_caller(chat, model):
 
 def test_constructing_loads_nothing_and_models_of_a_process_share(folder):
     first, second = ChatFinch(model=folder, max_tokens=3), ChatFinch(model=str(folder))
-    assert not first._handle.loaded
+    assert not first.handle.loaded
     assert first.warm_up().invoke(Q).text
-    assert second._handle.engine is first._handle.engine
+    assert second.handle.engine is first.handle.engine
     first.close()
-    assert not second._handle.loaded
+    assert not second.handle.loaded
     assert second.invoke(Q, max_tokens=3).text
     second.close()
 
@@ -626,11 +626,11 @@ def test_configurable_models_do_not_load_again(folder):
         temperature=ConfigurableField(id="temperature")
     )
     chat.invoke(Q)
-    engine = ChatFinch(model=folder)._handle.engine
+    engine = ChatFinch(model=folder).handle.engine
     chat.with_config(configurable={"temperature": 0.5}).invoke(Q)
-    assert ChatFinch(model=folder)._handle.engine is engine
+    assert ChatFinch(model=folder).handle.engine is engine
     engine_of_another = ChatFinch(model=folder, dtype="float64")
-    assert not engine_of_another._handle.loaded
+    assert not engine_of_another.handle.loaded
     ChatFinch(model=folder).close()
 
 
@@ -645,9 +645,9 @@ def test_copies_and_pickles_carry_no_weights(folder, chat):
     named = ChatFinch(model=folder, max_tokens=3)
     copy = pickle.loads(pickle.dumps(named))
     assert copy == named
-    assert named.model_copy(deep=True)._handle == named._handle
-    assert not copy._handle.loaded
-    assert chat.model_copy(deep=True)._handle.engine is chat._handle.engine
+    assert named.model_copy(deep=True).handle == named.handle
+    assert not copy.handle.loaded
+    assert chat.model_copy(deep=True).handle.engine is chat.handle.engine
     with pytest.raises(FinchError, match="cannot be pickled"):
         pickle.dumps(chat)
 
@@ -659,7 +659,7 @@ def test_another_model_can_be_set_where_none_was_given(folder, chat):
     for other in (named, copy):
         assert other.invoke(Q).response_metadata["model_name"] == str(folder)
         assert repr(str(folder)) in other._identifying_params["identity"]
-    assert copy._handle.engine is not named._handle.engine
+    assert copy.handle.engine is not named.handle.engine
     for other in (named, copy):
         other.close()
     with pytest.raises(ConfigurationError, match="two models are given: 'other' and"):
@@ -793,7 +793,7 @@ def test_the_profile_is_truthful(chat, folder):
     assert not chat.profile["structured_output"]
     named = ChatFinch(model=folder)
     assert "max_input_tokens" not in named.profile  # not known without loading
-    assert not named._handle.loaded
+    assert not named.handle.loaded
 
 
 def test_versions_are_recorded(chat):

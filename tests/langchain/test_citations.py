@@ -14,6 +14,7 @@ from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskReque
 from finch_integrations.pipeline.citations import cite
 from finch_integrations.pipeline.document_tags import split_tagged
 from finch_integrations.pipeline.quotes import find_quotes
+from finch_integrations.pipeline.shared_engine import SharedEngine
 
 ANSWER = "They say the boat leaves at nine."
 DOCUMENTS = (
@@ -51,17 +52,18 @@ CITATION = {
 @pytest.fixture
 def chunks():
     """The chunks of an answer, as ChatFinch makes them."""
-    call = Call(AskRequest(messages=(), documents=DOCUMENTS), "model", "kwarg")
-    report = AnswerDetails(
+    request = AskRequest(messages=(), documents=DOCUMENTS)
+    call = Call(SharedEngine("model"), request, "kwarg")
+    details = AnswerDetails(
+        text=ANSWER,
         finish_reason="stop",
         prompt_tokens=30,
         generation_tokens=8,
         generation_seconds=0.1,
         compression=None,
-        documents=SHARES,
-        quotes=find_quotes(ANSWER, DOCUMENTS),
+        document_shares=SHARES,
     )
-    pieces = [AnswerPiece(text=ANSWER[:10]), AnswerPiece(text=ANSWER[10:], report=report)]
+    pieces = [AnswerPiece(text=ANSWER[:10]), AnswerPiece(text=ANSWER[10:], details=details)]
     assert call.make_chunk(AnswerPiece(text="")) is None
     return [call.make_chunk(piece).message for piece in pieces]
 

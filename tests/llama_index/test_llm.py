@@ -46,7 +46,6 @@ from finch_integrations.llama_index import FinchLLM
 from finch_integrations.llama_index.call import Call
 from finch_integrations.llama_index.documents import as_documents
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
-from finch_integrations.pipeline.quotes import find_quotes
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from tests.llama_index.conftest import say, tiny_engine
 from tests.llama_index.contract import CHAT, COMPLETE, collect
@@ -272,7 +271,7 @@ def test_it_is_a_chat_model_and_takes_how_to_load(folder):
         max_tokens=2,
     )
     assert llm.complete(Q).text
-    assert llm._handle.engine.backbone.model.dtype == torch.float64
+    assert llm.handle.engine.backbone.model.dtype == torch.float64
     llm.close()
 
 
@@ -337,17 +336,17 @@ def test_citable_blocks_are_documents(llm, answer):
 
 def citations_of(said, document):
     """What `raw` cites of a document in an answer."""
-    report = AnswerDetails(
+    details = AnswerDetails(
+        text=said,
         finish_reason="stop",
         prompt_tokens=20,
         generation_tokens=9,
         generation_seconds=0.1,
         compression=None,
-        documents=(DocumentShare(id=document.id, title=None, tokens=10, kept_tokens=5.0),),
-        quotes=find_quotes(said, [document]),
+        document_shares=(DocumentShare(id=document.id, title=None, tokens=10, kept_tokens=5.0),),
     )
     call = Call(SharedEngine("x"), AskRequest(messages=(), documents=(document,)), "kwarg")
-    return call.respond(said, AnswerPiece(text=said, report=report)).raw["citations"]
+    return call.respond(said, AnswerPiece(text=said, details=details)).raw["citations"]
 
 
 def test_what_an_answer_quotes_is_reported():
@@ -604,12 +603,12 @@ def test_constructing_loads_nothing_and_models_of_a_process_share(folder):
     first, second = FinchLLM(model=folder, max_tokens=3), FinchLLM(model=str(folder))
     chat = ChatFinch(model=folder)
     assert first.metadata.model_name == str(folder)
-    assert not first._handle.loaded
+    assert not first.handle.loaded
     assert first.warm_up().complete(Q).text
-    assert second._handle.engine is first._handle.engine
-    assert chat._handle.engine is first._handle.engine
+    assert second.handle.engine is first.handle.engine
+    assert chat.handle.engine is first.handle.engine
     first.close()
-    assert not second._handle.loaded
+    assert not second.handle.loaded
 
 
 def test_another_model_can_be_set_where_none_was_given(folder, llm):
@@ -626,15 +625,15 @@ def test_copies_and_pickles_carry_no_weights(folder, llm):
     named = FinchLLM(model=folder, max_tokens=3, context_patterns=["(?i)(?P<context>x)"])
     loaded = pickle.loads(pickle.dumps(named))
     assert loaded.to_dict() == named.to_dict()
-    assert loaded._handle == named._handle
-    assert not loaded._handle.loaded
-    weights = weakref.ref(llm._handle.engine.backbone.model)
+    assert loaded.handle == named.handle
+    assert not loaded.handle.loaded
+    weights = weakref.ref(llm.handle.engine.backbone.model)
     twin = copy.deepcopy(llm)
-    assert twin._handle.engine.backbone.model is weights()
+    assert twin.handle.engine.backbone.model is weights()
     with pytest.raises(FinchError, match="cannot be pickled"):
         pickle.dumps(llm)
     by_handle = FinchLLM(engine=SharedEngine(folder), max_tokens=3)
-    assert pickle.loads(pickle.dumps(by_handle))._handle == by_handle._handle
+    assert pickle.loads(pickle.dumps(by_handle)).handle == by_handle.handle
 
 
 def test_settings_can_be_stored_and_hold_no_secret(folder):

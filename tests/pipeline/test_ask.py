@@ -73,19 +73,19 @@ def test_an_answer_over_documents_is_the_engines(engine, handle):
     )
     answer = engine.generate(context, max_tokens=12)
     assert text(pieces) == answer.text
-    assert [piece.report for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
-    report = pieces[-1].report
-    assert report.finish_reason == answer.finish_reason
-    assert (report.prompt_tokens, report.generation_tokens) == (context.prompt_tokens, 12)
-    assert report.documents == context.documents
-    assert report.compression.kept_tokens == 60
+    assert [piece.details for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    details = pieces[-1].details
+    assert details.finish_reason == answer.finish_reason
+    assert (details.prompt_tokens, details.generation_tokens) == (context.prompt_tokens, 12)
+    assert details.document_shares == context.documents
+    assert details.compression.kept_tokens == 60
 
 
 def test_an_answer_without_documents_is_the_plain_chats(engine, handle):
     pieces = list(handle.stream(request()))
     assert text(pieces) == text(engine.chat(CHAT, max_tokens=12))
-    assert pieces[-1].report.compression is None
-    assert pieces[-1].report.documents == ()
+    assert pieces[-1].details.compression is None
+    assert pieces[-1].details.document_shares == ()
 
 
 def test_async_and_sync_say_the_same(handle):
@@ -96,9 +96,9 @@ def test_async_and_sync_say_the_same(handle):
 
 def test_the_instruction_can_be_changed(engine, handle):
     asked = request(documents=DOCUMENTS, compression=SMALL, instruction="Question:")
-    report = list(handle.stream(asked))[-1].report
+    details = list(handle.stream(asked))[-1].details
     suffix = "\n\nQuestion: What is new?<|im_end|>\n<|im_start|>assistant\n"
-    assert report.compression.suffix_tokens == len(engine.backbone.tokenizer(suffix).input_ids)
+    assert details.compression.suffix_tokens == len(engine.backbone.tokenizer(suffix).input_ids)
 
 
 @pytest.mark.parametrize("messages", [(), CHAT[:3], CHAT[:1]])
