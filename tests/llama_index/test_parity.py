@@ -69,3 +69,10 @@ def test_the_embedded_model_answers_alike(embedded_engine):
     found = answers(embedded_engine, texts, question, 16, {"target_size": 40})
     assert set(found.values()) == {found["engine"]}
     assert found["engine"].strip()
+
+
+def test_both_frameworks_share_one_model(folder):
+    chat, llm = ChatFinch(model=folder), FinchLLM(model=str(folder))
+    assert chat.warm_up().handle.engine is llm.handle.engine
+    llm.close()
+    assert not chat.handle.loaded
