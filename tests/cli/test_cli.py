@@ -109,6 +109,25 @@ def test_ask_shows_the_best_passage_of_the_best_source_first(tmp_path, model_fol
     assert not any("a.txt" in line for line in lines[:first])
 
 
+def test_a_scorer_chooses_what_the_model_reads(folders, files):
+    large, small = map(str, folders)
+    more = ("--scorer", small, "--target-size", "50", "--max-tokens", "3", "--json")
+    result = run(app, ["ask", "What?", str(files), *options(large, *more)])
+    assert result.exit_code == 0, result.output
+    place = {"device": "cpu", "dtype": "float32"}
+    documents = [(files / name).read_text() for name in ("a.txt", "b.md")]
+    with (
+        FinchEngine.from_pretrained(small, **place) as scorer,
+        FinchEngine.from_pretrained(large, **place, scorer=scorer) as engine,
+    ):
+        context = engine.compress(documents, "What?", target_size=50)
+    found = json.loads(result.stdout)
+    assert (found["model"], found["scorer"]) == (large, small)
+    kept = {share.tokens: share.kept_tokens for share in context.documents}
+    assert {s["tokens"]: s["kept_tokens"] for s in found["sources"]} == kept
+    assert found["statistics"]["peak_kv_tokens"] == context.stats.peak_kv_tokens
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,6 +142,11 @@ def test_ask_shows_the_best_passage_of_the_best_source_first(tmp_path, model_fol
         (["ask", " ", "FILES", "--model", "MODEL"], "the question is empty"),
         (["ask", "What?", "FILES", "--model", "./nowhere"], "no model folder"),
         (["ask", "What?", "FILES", "--device", "abacus"], "device 'abacus'"),
+        (
+            ["ask", "What?", "FILES", "--method", "finch", "--scorer", "x", "--model", "x"],
+            "a scorer chooses passages and does nothing in the method 'finch'",
+        ),
+        (["ask", "What?", "FILES", "--model", "MODEL", "--scorer", "./nowhere"], "no model folder"),
     ],
 )
 def test_mistakes_end_in_one_message_without_a_traceback(model_folder, files, arguments, message):

@@ -1,7 +1,6 @@
-"""The model's handle and one question from start to end, on tiny models."""
+"""One question from start to end, on tiny models."""
 
 import asyncio
-import copy
 import pickle
 import threading
 import time
@@ -10,23 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from finch_integrations import (
-    ConfigurationError,
     Document,
-    FinchEngine,
     InvalidInputError,
-    ModelLoadError,
 )
-from finch_integrations.pipeline.ask import AskRequest
+from finch_integrations.pipeline.ask import AskRequest, convert
 from finch_integrations.pipeline.shared_engine import SharedEngine
-from tests.tiny import make_model, make_tokenizer, text_of
+from tests.tiny import text_of
 
 DOCUMENTS = (Document(text_of(300, seed=1), id="a"), Document(text_of(200, seed=2), id="b"))
+
+
 CHAT = (
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Hello."},
     {"role": "assistant", "content": "Hi."},
     {"role": "user", "content": "What is new?"},
 )
+
+
 SMALL = {"target_size": 60, "chunk_length": 50}
 
 
@@ -44,13 +44,6 @@ def forwards(model):
     )
     yield lengths
     hook.remove()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    make_model().save_pretrained(tmp_path)
-    make_tokenizer().save_pretrained(tmp_path)
-    return tmp_path
 
 
 def request(**changes):
@@ -172,62 +165,23 @@ def test_concurrent_questions_do_not_disturb_each_other(handle):
     assert together == alone
 
 
-def test_a_handle_by_name_loads_when_first_used_and_shares(folder):
-    first, second = SharedEngine(folder), SharedEngine(str(folder))
-    assert first == second
-    assert hash(first) == hash(second)
-    assert not first.loaded
-    assert text(first.stream(request()))
-    assert second.loaded
-    assert second.engine is first.engine
-    second.close()
-    assert not first.loaded
-    assert text(first.stream(request()))  # loads again
-    first.close()
+def test_progress_is_reported_and_the_context_kept_only_if_asked_for(engine, handle):
+    seen = []
+    asked = request(documents=DOCUMENTS, compression=SMALL)
+    assert list(handle.stream(asked))[-1].details.context is None
+    pieces = list(handle.stream(asked, progress=seen.append, keep_context=True))
+    assert [state.tokens for state in seen] == sorted({state.tokens for state in seen})
+    assert seen[-1].tokens == seen[-1].total_tokens
+    assert engine.generate(pieces[-1].details.context, max_tokens=12).text == text(pieces)
+    assert pieces[-1].details.text == text(pieces)
 
 
-def test_handles_that_load_at_once_share_one_engine(folder):
-    handles = [SharedEngine(folder) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        engines = list(pool.map(lambda handle: handle.engine, handles))
-    assert len(set(map(id, engines))) == 1
-    handles[0].close()
+def test_a_request_is_plain_data():
+    asked = request(documents=DOCUMENTS, compression=SMALL)
+    assert pickle.loads(pickle.dumps(asked)) == asked
 
 
-def test_copies_and_pickles_carry_settings_not_weights(folder, handle):
-    named = SharedEngine(folder, dtype="float32")
-    assert pickle.loads(pickle.dumps(named)) == named
-    assert copy.deepcopy(named) is copy.copy(named) is named
-    assert not named.loaded
-    assert copy.deepcopy(handle).engine is handle.engine
-    with pytest.raises(ConfigurationError, match="cannot be pickled. Name the model"):
-        pickle.dumps(handle)
-
-
-def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer):
-    handle = SharedEngine(model, tokenizer)
-    assert handle.loaded
-    assert handle.engine.backbone.model is model
-    handle.close()
-    assert text(handle.stream(request()))  # its owner's to close
-    assert handle != SharedEngine(FinchEngine(model, tokenizer))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (lambda m, t: {"model": m}, "needs its tokenizer"),
-        (lambda m, t: {"model": "embedded", "tokenizer": t}, "Leave the tokenizer out"),
-        (lambda m, t: {"model": FinchEngine(m, t), "tokenizer": t}, "leave tokenizer out"),
-        (lambda m, t: {"model": m, "tokenizer": t, "dtype": "float16"}, "dtype cannot be applied"),
-        (lambda m, t: {"model": 5}, "model must be a name.*got int"),
-    ],
-)
-def test_contradictory_arguments_are_named(model, tokenizer, arguments, reason):
-    with pytest.raises(ConfigurationError, match=reason):
-        SharedEngine(**arguments(model, tokenizer))
-
-
-def test_errors_of_loading_reach_the_caller(tmp_path):
-    with pytest.raises(ModelLoadError, match="there is no model folder"):
-        list(SharedEngine(tmp_path / "missing").stream(request()))
+async def test_only_the_last_piece_is_converted_in_another_thread(handle):
+    pieces = list(handle.stream(request()))
+    threads = [await convert(lambda _: threading.current_thread(), piece) for piece in pieces]
+    assert set(threads[:-1]) == {threading.current_thread()} != {threads[-1]}

@@ -4,12 +4,19 @@ import asyncio
 
 import pytest
 
-from finch_integrations import ConfigurationError, Document, InvalidInputError
+from finch_integrations import (
+    CompressionConfig,
+    ConfigurationError,
+    Document,
+    FinchEngine,
+    InvalidInputError,
+)
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece
 from finch_integrations.pipeline.rag import FinchRAG, WholeSet, _piece
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.retrieval import HybridRetriever
 from tests.encoders import HashEncoder
+from tests.tiny import make_model
 
 DOCUMENTS = [
     Document(
@@ -162,6 +169,24 @@ def test_a_retrievers_documents_without_ids_are_called_as_in_the_details(engine)
     (*_, last) = FinchRAG(Unnamed(), engine, sampling=SAMPLING).stream(QUESTION)
     ids = [document.id for document in last.answer.documents]
     assert ids == [share.id for share in last.answer.details.document_shares] == ["doc-1", "a.md"]
+
+
+def test_a_smaller_model_may_choose(retriever, engine, tokenizer):
+    small = FinchEngine(make_model(num_hidden_layers=1), tokenizer)
+    rag = FinchRAG(
+        retriever,
+        engine,
+        scorer=small,
+        compression=CompressionConfig(**COMPRESSION),
+        sampling=SAMPLING,
+    )
+    scored = FinchEngine(engine.backbone.model, tokenizer, scorer=small)
+    context = scored.compress(retriever.retrieve(QUESTION), QUESTION, **COMPRESSION)
+    assert rag.answer(QUESTION).details.excerpts == context.excerpts != ()
+    with pytest.raises(ConfigurationError, match="does nothing in the method 'finch'"):
+        FinchRAG(retriever, engine, scorer=small, compression={"method": "finch"})
+    with pytest.raises(ConfigurationError, match="target_size must be"):
+        FinchRAG(retriever, engine, compression={"target_size": 0})
 
 
 def test_a_filter_reaches_the_retriever(rag):
