@@ -17,6 +17,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = {
     "finch_integrations": "The engine",
     "finch_integrations.retrieval": "Retrieval",
+    "finch_integrations.adapters": "Options of all adapters",
     "finch_integrations.langchain": "LangChain",
     "finch_integrations.llama_index": "LlamaIndex",
     "finch_integrations.report": "Report",

@@ -40,8 +40,8 @@ class ChatFinch(LLMAdapter, BaseChatModel):
     hand documents over: `model.invoke(question, documents=documents)`.
 
     Constructing it loads nothing. All models of a process that name the same weights share
-    them, and calls are served in order by one worker thread; cancelling a call, or leaving its
-    stream, stops the work within a token.
+    them. A model answers its calls in order, in a thread of its own; cancelling a call, or leaving
+    its stream, stops the work within a token.
 
     Example:
         model = ChatFinch(model="embedded", target_size=2048, max_tokens=200)
@@ -103,9 +103,9 @@ class ChatFinch(LLMAdapter, BaseChatModel):
             structured_output=False,
             temperature=True,
         )
-        if self.engine is not None and self.engine.loaded:
+        if self.engine is not None and (engine := self.engine.loaded):
             # Of the messages; documents may be longer.
-            profile["max_input_tokens"] = self.engine.engine.window
+            profile["max_input_tokens"] = engine.window
         return profile
 
     def get_token_ids(self, text: str) -> list[int]:

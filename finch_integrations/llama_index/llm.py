@@ -45,8 +45,8 @@ class FinchLLM(LLMAdapter, LLM):
     documents=nodes)`, or `CitableBlock`s in the messages.
 
     Constructing it loads nothing. All models of a process that name the same weights share
-    them, and calls are served in order by one worker thread; cancelling a call, or leaving its
-    stream, stops the work within a token.
+    them. A model answers its calls in order, in a thread of its own; cancelling a call, or leaving
+    its stream, stops the work within a token.
 
     LlamaIndex splits a context over several calls when it exceeds `context_window`, unless
     `Settings.context_window`, `Settings.num_output` or `Settings.prompt_helper` were set: then
@@ -108,8 +108,8 @@ class FinchLLM(LLMAdapter, LLM):
     def _num_output(self) -> int:
         if self.max_tokens is not None:
             return self.max_tokens
-        ready = self.engine is not None and self.engine.loaded
-        sampling = self.handle.engine.sampling if ready else SamplingParams()
+        engine = self.engine.loaded if self.engine is not None else None
+        sampling = SamplingParams() if engine is None else engine.sampling
         return sampling.max_tokens
 
     # Answering. Decorated methods must not call one another: each call is to be one event.

@@ -13,7 +13,7 @@ from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, Progress, ask
 from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
 from finch_integrations.pipeline.shorten import ShortenedDocument, shorten
-from finch_integrations.pipeline.worker import Check, Worker, worker_of
+from finch_integrations.pipeline.worker import Check, worker_of
 from finch_integrations.types import Document
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ class SharedEngine:
         return self._scored or self._make_scored(self._ready, self.scorer)
 
     @property
-    def loaded(self) -> bool:
-        """Whether the model is in memory."""
-        return self._ready is not None or registry.find(self._key) is not None
+    def loaded(self) -> "FinchEngine | None":
+        """The engine if the model is in memory, else None; a ready one as it was given."""
+        return self._ready or registry.find(self._key)
 
     @property
     def has_scorer(self) -> bool:
@@ -287,16 +287,16 @@ class SharedEngine:
                 self._end_scorer.atexit = False
             return self._scored
 
-    @property
-    def _worker(self) -> Worker:
-        return worker_of(self.engine.backbone.model)
-
     def _run(self, task: Task[Item]) -> Generator[Item, None, None]:
-        yield from self._worker.stream(lambda check: task(self.engine, check))
+        worker = worker_of((self.loaded or self.engine).backbone.model)
+        yield from worker.stream(lambda check: task(self.engine, check))
 
     async def _arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
         # Loading, and importing torch before that, would block the event loop.
-        worker = self._worker if self.loaded else await asyncio.to_thread(lambda: self._worker)
+        engine = self.loaded
+        if engine is None:
+            engine = await asyncio.to_thread(lambda: self.engine)
+        worker = worker_of(engine.backbone.model)
         async with aclosing(worker.astream(lambda check: task(self.engine, check))) as items:
             async for item in items:
                 yield item

@@ -154,12 +154,23 @@ def test_another_model_of_a_call_keeps_device_and_scorer(folders):
     assert shared.named(None) is shared.named(shared.name) is shared
 
 
+def run_in(shared):
+    """The thread that a model's requests run in."""
+    threads = []
+    hook = shared.engine.backbone.model.register_forward_pre_hook(
+        lambda *_: threads.append(threading.current_thread())
+    )
+    list(shared.stream(request()))
+    hook.remove()
+    (thread,) = set(threads)
+    return thread
+
+
 def test_the_worker_is_the_models(engine, model, tokenizer):
     """Whoever runs a model waits for the same thread; other models have their own."""
-    same = SharedEngine(model, tokenizer)
-    other = SharedEngine(make_model(), tokenizer)
-    assert same._worker is SharedEngine(engine)._worker
-    assert other._worker is not same._worker
+    same, other = SharedEngine(model, tokenizer), SharedEngine(make_model(), tokenizer)
+    names = [run_in(shared) for shared in (SharedEngine(engine), same, other)]
+    assert names[0] == names[1] != names[2]
 
 
 def test_two_models_never_wait_for_each_other(engine, model, tokenizer):
