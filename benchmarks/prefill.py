@@ -36,7 +36,7 @@ def measure(kind: str) -> dict[str, float]:
     tokenizer = engine.backbone.tokenizer
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids[:TOKENS]
     text = tokenizer.decode(ids)
-    engine.generate(engine.compress(["Warm up. " * 50], "Why?", target_size=20), max_new_tokens=2)
+    engine.generate(engine.compress(["Warm up. " * 50], "Why?", target_size=20), max_tokens=2)
     loaded = _peak_bytes()
     if kind == "prefill":
         batch = torch.tensor([ids])

@@ -212,7 +212,7 @@ class Bench:
                 share_cache(cache),
                 self.inputs.frame.suffix,
                 cache_length(cache) + len(self.inputs.frame.suffix),
-                SamplingParams(max_new_tokens=32),
+                SamplingParams(max_tokens=32),
             )
             scores |= score_answer(join_responses(pieces).text, self.item.answers)
         return scores

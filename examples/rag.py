@@ -27,7 +27,7 @@ def main() -> None:
         HybridRetriever.load(arguments.index),
         arguments.model,
         compression={"target_size": 1024},
-        sampling={"max_new_tokens": 40},
+        sampling={"max_tokens": 40},
     )
     # Twelve passages are found; the whole documents they stand in are compressed.
     options = {"top_k": 12, "max_document_tokens": 6000, "return_parents": True}
@@ -39,7 +39,7 @@ def main() -> None:
         place = f"{citation.source}, characters {citation.source_start}-{citation.source_end}"
         print(f"  {place}, under {citation.section!r}: {citation.text}")
     print("Read:")
-    for share in piece.answer.report.documents:
+    for share in piece.answer.details.document_shares:
         print(f"  {share.kept_share:4.0%} of {share.id}")
 
 

@@ -107,7 +107,7 @@ class SamplingParams:
     """How an answer is decoded.
 
     Attributes:
-        max_new_tokens: Upper limit of generated tokens.
+        max_tokens: Upper limit of generated tokens.
         temperature: 0 takes the most likely token each time (deterministic); higher is more
             random.
         top_p: Sample from the smallest set of tokens with this probability, 0 < top_p ≤ 1.
@@ -116,7 +116,7 @@ class SamplingParams:
         seed: Makes sampling repeatable.
     """
 
-    max_new_tokens: int = 256
+    max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -124,7 +124,7 @@ class SamplingParams:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _require_int("max_new_tokens", self.max_new_tokens, minimum=1)
+        _require_int("max_tokens", self.max_tokens, minimum=1)
         if not (_is_real(self.temperature) and 0 <= self.temperature < math.inf):
             raise ConfigurationError(f"temperature must be 0 or more, got {self.temperature!r}")
         if not (_is_real(self.top_p) and 0 < self.top_p <= 1):

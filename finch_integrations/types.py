@@ -162,7 +162,7 @@ class GenerationResponse:
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated so far.
         finish_reason: None until the last piece; then `stop` (stop token or stop string) or
-            `length` (`max_new_tokens` or the model's window reached).
+            `length` (`max_tokens` or the model's window reached).
     """
 
     text: str

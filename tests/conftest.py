@@ -29,6 +29,22 @@ def engine(model, tokenizer):
 
 
 @pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Two models on disk: one to use, and a smaller one."""
+    made = []
+    for name, layers in (("model", 2), ("small", 1)):
+        made.append(tmp_path_factory.mktemp(name))
+        make_model(num_hidden_layers=layers).save_pretrained(made[-1])
+        make_tokenizer().save_pretrained(made[-1])
+    return made
+
+
+@pytest.fixture
+def folder(folders):
+    return folders[0]
+
+
+@pytest.fixture(scope="session")
 def embedded_model():
     """Where the embedded model's real weights are; tests of it carry the marker `model`."""
     from finch_integrations.engine import embedded

@@ -104,7 +104,7 @@ def test_the_finch_commands_of_a_page_run(name, embedded_engine, embedded_encode
                 COMMANDS[arguments[0]].make_context(arguments[0], arguments[1:])
                 continue
             if arguments[0] == "ask":
-                arguments += ["--max-new-tokens", "8"]  # the last one counts
+                arguments += ["--max-tokens", "8"]  # the last one counts
             arguments = ["examples" if word == "FOLDER" else word for word in arguments]
             result = CliRunner().invoke(app, arguments)
             assert result.exit_code == 0, (arguments, result.output)

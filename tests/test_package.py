@@ -90,8 +90,6 @@ def test_the_installed_wheel_answers_a_question_elsewhere(built, embedded_engine
     code = "import finch_integrations; print(finch_integrations.__file__)"
     assert run(python, "-c", code).startswith(str(ours))
     question = ("ask", "What is the door code of the store?", "lab.md")
-    answer = run(
-        home / "bin" / "finch", *question, "--max-new-tokens", "20", "--report", "page.html"
-    )
+    answer = run(home / "bin" / "finch", *question, "--max-tokens", "20", "--report", "page.html")
     assert "7316" in answer
     assert "lab.md" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -22,6 +22,20 @@ def test_importing_the_package_and_the_cli_loads_no_heavy_library():
     assert (output.stdout.strip(), output.stderr) == ("[]", "")
 
 
+def test_the_base_install_needs_no_pydantic():
+    """Only the adapters do, and the frameworks bring it."""
+    code = (
+        "import sys\n"
+        "sys.modules['pydantic'] = None\n"
+        "import pkgutil, importlib, finch_integrations.pipeline as pipeline\n"
+        "for module in pkgutil.iter_modules(pipeline.__path__, pipeline.__name__ + '.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (output.stdout.strip(), output.stderr) == ("[]", "")
+
+
 def test_importing_the_engine_registers_nothing_with_transformers():
     code = (
         "from transformers import AttentionInterface\n"

@@ -23,7 +23,7 @@ def test_with_a_budget_for_everything_the_answer_is_that_of_generate(embedded_en
     document = "The main door has no lock. The door code of the chemical store is 7316."
     question = "What is the door code of the chemical store?"
     context = embedded_engine.compress([document], question)
-    answer = embedded_engine.generate(context, max_new_tokens=30)
+    answer = embedded_engine.generate(context, max_tokens=30)
     backbone = embedded_engine.backbone
     content = f"{document}\n\nUsing only the text above, answer this question: {question}"
     prompt = backbone.tokenizer.apply_chat_template(
@@ -40,7 +40,7 @@ def test_with_a_budget_for_everything_the_answer_is_that_of_generate(embedded_en
 def test_finch_ask_answers_over_documents_longer_than_the_window(embedded_engine):
     """`embedded_engine` is requested so that the command shares its loaded weights."""
     arguments = ["ask", "What is the door code of the chemical store?", str(HANDBOOK)]
-    arguments += ["--device", "cpu", "--dtype", "float32", "--max-new-tokens", "24", "--json"]
+    arguments += ["--device", "cpu", "--dtype", "float32", "--max-tokens", "24", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
@@ -82,7 +82,7 @@ def test_a_code_hidden_in_twice_the_window_is_found(embedded_engine, method, tar
         target_size=target_size,
     )
     assert context.stats.document_tokens > 16_000
-    assert "71432" in embedded_engine.generate(context, max_new_tokens=16).text
+    assert "71432" in embedded_engine.generate(context, max_tokens=16).text
 
 
 def test_finch_rag_finds_and_cites_the_section_of_the_handbook(embedded_engine):
@@ -91,7 +91,7 @@ def test_finch_rag_finds_and_cites_the_section_of_the_handbook(embedded_engine):
 
     documents = read_documents([HANDBOOK]).documents
     retriever = HybridRetriever.from_documents(documents)
-    rag = FinchRAG(retriever, embedded_engine, sampling={"max_new_tokens": 40})
+    rag = FinchRAG(retriever, embedded_engine, sampling={"max_tokens": 40})
     answer = rag.answer("What is the door code of the chemical store?", top_k=5)
     assert "7316" in answer.text
     cited = {document.id: document for document in documents}

@@ -7,6 +7,7 @@ from page_parts.markdown import make_table
 
 PACKAGES = {
     "finch_integrations": "The engine",
+    "finch_integrations.adapters": "Options of all adapters",
     "finch_integrations.retrieval": "Retrieval",
     "finch_integrations.langchain": "LangChain",
     "finch_integrations.llama_index": "LlamaIndex",

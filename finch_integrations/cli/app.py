@@ -72,6 +72,10 @@ def ask(
         str,
         typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
     ] = "embedded",
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="A smaller model that chooses the passages, named like --model."),
+    ] = None,
     target_size: Annotated[
         int | None, typer.Option(help="Document tokens to keep (default: 2048).")
     ] = None,
@@ -82,7 +86,7 @@ def ask(
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
     ] = "likelihood",
-    max_new_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
+    max_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     device: Annotated[
@@ -116,6 +120,7 @@ def ask(
                     "return_parents": True,
                 },
                 model=model,
+                scorer=scorer,
                 device=device,
                 dtype=dtype,
                 compression={
@@ -125,7 +130,7 @@ def ask(
                     "method": method,
                 },
                 sampling={
-                    "max_new_tokens": max_new_tokens,
+                    "max_tokens": max_tokens,
                     "temperature": temperature,
                     "seed": seed,
                 },

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from finch_integrations.cli import console
-from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
+from finch_integrations.config import RetrievalConfig, SamplingParams
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.pipeline.ask import AnswerReport
+from finch_integrations.pipeline.ask import AnswerDetails
 from finch_integrations.pipeline.citations import Citation
+from finch_integrations.pipeline.options import check_compression
 from finch_integrations.pipeline.rag import FinchRAG, RagAnswer, Retriever, WholeSet
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.reading import SkippedFile, read_documents
 from finch_integrations.types import DocumentShare, Excerpt
 
@@ -29,6 +31,7 @@ class AskOptions:
     index: Path | None
     retrieval: dict[str, Any]
     model: str
+    scorer: str | None
     device: str | None
     dtype: str
     compression: dict[str, Any]
@@ -40,7 +43,10 @@ class AskOptions:
 def run_ask(options: AskOptions) -> None:
     """Run the command."""
     # Options are checked before anything slow happens.
-    CompressionConfig(**options.compression)
+    shared = SharedEngine(
+        options.model, device=options.device, dtype=options.dtype, scorer=options.scorer
+    )
+    check_compression(options.compression, has_scorer=shared.has_scorer)
     SamplingParams(**options.sampling)
     if options.report:
         _check_place(options.report)
@@ -48,15 +54,12 @@ def run_ask(options: AskOptions) -> None:
     with console.busy(f"Loading the model ({options.model})"):
         from transformers.utils import logging
 
-        from finch_integrations.pipeline.handle import EngineHandle
-
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        handle = EngineHandle(options.model, device=options.device, dtype=options.dtype)
-        engine = handle.engine
+        engine = shared.engine
     rag = FinchRAG(
         retriever,
-        handle,
+        shared,
         compression=options.compression,
         sampling=options.sampling,
         keep_context=options.report is not None,
@@ -67,16 +70,16 @@ def run_ask(options: AskOptions) -> None:
         if options.report:
             from finch_integrations.report import make_report
 
-            assert answer.report.context is not None, "it was asked for"
+            assert answer.details.context is not None, "it was asked for"
             page = make_report(
                 engine,
                 answer.documents,
-                answer.report.context,
+                answer.details.context,
                 answer=answer.text,
             )
     finally:
-        handle.close()
-    sources = _rank_sources(answer.report.documents, answer.report.excerpts)
+        shared.close()
+    sources = _rank_sources(answer.details.document_shares, answer.details.excerpts)
     if options.as_json:
         content = _as_json(options, skipped, answer, sources)
         console.write(json.dumps(content, ensure_ascii=False, indent=2))
@@ -84,7 +87,7 @@ def run_ask(options: AskOptions) -> None:
         console.write("")
         _show_sources(sources)
         _show_citations(answer.citations)
-        console.note(_statistics_line(answer.report), style="dim")
+        console.note(_statistics_line(answer.details), style="dim")
     # Last, so that nothing is lost if the disk is full.
     if options.report and page:
         try:
@@ -176,8 +179,8 @@ def _show_citations(citations: Sequence[Citation]) -> None:
         console.quote(citation.text, indent=10)
 
 
-def _statistics_line(report: AnswerReport) -> str:
-    stats = report.compression
+def _statistics_line(details: AnswerDetails) -> str:
+    stats = details.compression
     assert stats is not None, "there are documents"
     smaller = stats.document_tokens / stats.kept_tokens
     kept = f"{stats.kept_tokens:,} kept ({smaller:.1f}x smaller)" if smaller > 1 else "all kept"
@@ -185,7 +188,7 @@ def _statistics_line(report: AnswerReport) -> str:
         f"{stats.document_tokens:,} document tokens, {kept}, "
         f"peak KV {stats.peak_kv_tokens:,} tokens\n"
         f"compressed in {stats.seconds:.1f} s, "
-        f"answered {report.generation_tokens} tokens in {report.generation_seconds:.1f} s"
+        f"answered {details.generation_tokens} tokens in {details.generation_seconds:.1f} s"
     )
 
 
@@ -195,14 +198,15 @@ def _as_json(
     answer: RagAnswer,
     sources: Sequence[_Source],
 ) -> dict[str, Any]:
-    report = answer.report
-    stats = report.compression
+    details = answer.details
+    stats = details.compression
     assert stats is not None, "there are documents"
     return {
         "question": options.question,
         "answer": answer.text,
-        "finish_reason": report.finish_reason,
+        "finish_reason": details.finish_reason,
         "model": options.model,
+        "scorer": options.scorer,
         "method": options.compression["method"],
         "citations": [asdict(citation) for citation in answer.citations],
         "sources": [
@@ -217,8 +221,8 @@ def _as_json(
         "statistics": asdict(stats)
         | {
             "compression_ratio": stats.compression_ratio,
-            "prompt_tokens": report.prompt_tokens,
-            "generation_tokens": report.generation_tokens,
-            "generation_seconds": report.generation_seconds,
+            "prompt_tokens": details.prompt_tokens,
+            "generation_tokens": details.generation_tokens,
+            "generation_seconds": details.generation_seconds,
         },
     }

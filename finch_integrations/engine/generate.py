@@ -87,7 +87,7 @@ def stream_tokens(
     stop_tokens = _stop_tokens(backbone)
     stream = TextStream(backbone.tokenizer, params.stop)
     sampler = make_sampler(params)
-    limit = min(params.max_new_tokens, backbone.spec.window - cache_length(cache) - len(ids))
+    limit = min(params.max_tokens, backbone.spec.window - cache_length(cache) - len(ids))
     steps = generate_step(backbone, cache, ids, sampler)
     for count, token in enumerate(steps, start=1):
         ended = token in stop_tokens

@@ -1,43 +1,22 @@
-"""From a model's name to a backbone, shared by everyone in the process who asks for the same."""
+"""From a model's name to a backbone: which files, on which device, in which dtype."""
 
 import gc
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finch_integrations.engine import embedded
+from finch_integrations.engine import embedded, registry
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.gguf import load_gguf
+from finch_integrations.engine.registry import Lease as Lease
+from finch_integrations.engine.registry import release as release
 from finch_integrations.errors import ConfigurationError, FinchError, ModelLoadError
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A loaded or loading model. `lock` makes a second caller wait for the first one's load."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    backbone: Backbone | None = None
-    users: int = 0
-
-
-_entries: dict[str, _Entry] = {}
-_guard = threading.Lock()
 
 # Where and how files are found; the tokenizer's as well as the model's.
 _HUB_OPTIONS = ("token", "cache_dir", "subfolder", "proxies", "force_download")
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A claim on a shared backbone; `release` it when done."""
-
-    key: str
-    backbone: Backbone
 
 
 def acquire(
@@ -48,7 +27,7 @@ def acquire(
     dtype: str | torch.dtype = "auto",
     **model_kwargs: Any,
 ) -> Lease:
-    """Load a model, or share it if this process has loaded the same one already.
+    """Lease a model; it is loaded if this process has not done so yet.
 
     Raises:
         ConfigurationError: The device or dtype is unknown.
@@ -61,22 +40,7 @@ def acquire(
     wanted = resolve_dtype(dtype, target, model_kwargs)
     name = _canonical_name(model)
     key = repr((name, revision, str(target), str(wanted), sorted(model_kwargs.items(), key=str)))
-    with _guard:
-        entry = _entries.setdefault(key, _Entry())
-        entry.users += 1
-    try:
-        with entry.lock:
-            if entry.backbone is None:
-                entry.backbone = _load(name, revision, target, wanted, model_kwargs)
-    except BaseException:
-        _drop_user(key)
-        raise
-    return Lease(key, entry.backbone)
-
-
-def release(lease: Lease) -> None:
-    """Give up a claim; the last one frees the weights."""
-    _drop_user(lease.key)
+    return registry.acquire(key, lambda: _load(name, revision, target, wanted, model_kwargs))
 
 
 def free_memory() -> None:
@@ -187,13 +151,3 @@ def _load(
     if device is not None and "quantization_config" not in model_kwargs:
         model = model.to(device)
     return Backbone(model, tokenizer, name)
-
-
-def _drop_user(key: str) -> None:
-    with _guard:
-        entry = _entries.get(key)
-        if entry is None:
-            return
-        entry.users -= 1
-        if entry.users <= 0:
-            del _entries[key]

@@ -8,14 +8,16 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 
+from finch_integrations.adapters.llm import CallArguments
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.documents import as_documents
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
-from finch_integrations.pipeline.options import Options
-from finch_integrations.pipeline.request import Prompting, describe, make_request
+from finch_integrations.pipeline.quotes import find_quotes
+from finch_integrations.pipeline.request import describe, make_request
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.types import Document
 
 
@@ -24,73 +26,63 @@ class Call:
     """A request and what its answer's chunks report.
 
     Attributes:
+        handle: The model.
         request: For the pipeline.
-        model_name: Named in the answer's metadata.
         source: Where the documents were found.
     """
 
+    handle: SharedEngine
     request: AskRequest
-    model_name: str
     source: DocumentsFrom
 
     def make_chunk(self, piece: AnswerPiece) -> ChatGenerationChunk | None:
         """Make a chunk; pieces without text have none, except for the last one."""
-        report = piece.report
-        if report is None:
+        details = piece.details
+        if details is None:
             if not piece.text:
                 return None
             message = AIMessageChunk(
                 content=piece.text, response_metadata={"model_provider": PROVIDER}
             )
             return ChatGenerationChunk(message=message)
+        documents = self.request.documents
+        quotes = find_quotes(details.text, documents)
         message = AIMessageChunk(
             content=piece.text,
             chunk_position="last",
             usage_metadata=UsageMetadata(
-                input_tokens=report.prompt_tokens,
-                output_tokens=report.generation_tokens,
-                total_tokens=report.prompt_tokens + report.generation_tokens,
+                input_tokens=details.prompt_tokens,
+                output_tokens=details.generation_tokens,
+                total_tokens=details.prompt_tokens + details.generation_tokens,
             ),
             # Only here: LangChain joins the strings and adds the numbers of all chunks.
             response_metadata={
                 "model_provider": PROVIDER,
-                "model_name": self.model_name,
-                "finish_reason": report.finish_reason,
-                "citations": make_citations(
-                    report.quotes, self.request.documents, report.documents
-                ),
-                "finch": describe(report, self.source),
+                "model_name": self.handle.name,
+                "finish_reason": details.finish_reason,
+                "citations": make_citations(quotes, documents, details.document_shares),
+                "finch": describe(details, self.source),
             },
         )
         return ChatGenerationChunk(message=message)
 
 
-def make_call(
-    messages: Sequence[BaseMessage],
-    documents: object,
-    prompting: Prompting,
-    options: Options,
-    model_name: str,
-) -> Call:
+def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call:
     """Take the documents out of a call's messages.
-
-    Args:
-        messages: The chat.
-        documents: The call's `documents=…`, if there are any.
-        prompting: How documents are found and presented.
-        options: For the engine.
-        model_name: Named in the answer's metadata.
 
     Raises:
         InvalidInputError: Messages or documents are unusable.
     """
     request, source = make_request(
-        to_turns(messages), *handed_over(messages, documents), prompting, options
+        to_turns(messages),
+        *given_documents(messages, arguments.documents),
+        arguments.prompt,
+        arguments.options,
     )
-    return Call(request, model_name, source)
+    return Call(arguments.handle, request, source)
 
 
-def handed_over(
+def given_documents(
     messages: Sequence[BaseMessage], documents: object
 ) -> tuple[tuple[Document, ...], Literal["kwarg", "message"]]:
     """Take the documents of the call, or of the last human message's `additional_kwargs`.

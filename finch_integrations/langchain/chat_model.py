@@ -1,10 +1,9 @@
 """ChatFinch: LangChain's chat model over the shared pipeline."""
 
-import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, ModelProfile
@@ -16,22 +15,14 @@ from langchain_core.language_models.chat_models import (
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.tools import BaseTool
-from pydantic import Field, model_validator
 
 from finch_integrations import __version__
-from finch_integrations.langchain.call import Call, handed_over, make_call
+from finch_integrations.adapters.llm import LLMAdapter
+from finch_integrations.langchain.call import Call, given_documents, make_call
 from finch_integrations.langchain.citations import PROVIDER
 from finch_integrations.langchain.messages import to_turns
-from finch_integrations.pipeline.detection import ContextDetection, detect
-from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
-from finch_integrations.pipeline.options import (
-    Options,
-    check_call,
-    make_options,
-    own_options,
-    with_known_names,
-)
-from finch_integrations.pipeline.request import Prompting
+from finch_integrations.pipeline.ask import convert
+from finch_integrations.pipeline.detection import detect
 
 NO_TOOLS = (
     "ChatFinch cannot call tools or follow a schema: its decoding is not constrained, and many "
@@ -41,7 +32,7 @@ NO_TOOLS = (
 )
 
 
-class ChatFinch(BaseChatModel):
+class ChatFinch(LLMAdapter, BaseChatModel):
     """A local chat model that compresses the documents of its prompt under the question.
 
     Put it where another chat model stands in a RAG chain: documents that the chain writes into
@@ -49,92 +40,26 @@ class ChatFinch(BaseChatModel):
     hand documents over: `model.invoke(question, documents=documents)`.
 
     Constructing it loads nothing. All models of a process that name the same weights share
-    them, and calls are served in order by one worker thread; cancelling a call, or leaving its
-    stream, stops the work within a token.
+    them. A model answers its calls in order, in a thread of its own; cancelling a call, or leaving
+    its stream, stops the work within a token.
 
     Example:
         model = ChatFinch(model="embedded", target_size=2048, max_tokens=200)
         chain = create_retrieval_chain(retriever, create_stuff_documents_chain(model, prompt))
 
+    The options of `LLMAdapter` and `Adapter` are this one's, too.
+
     Attributes:
-        model: `embedded`, a folder, a `.gguf` file or a hub id. A loaded transformers model
-            (with `tokenizer=`) or a `FinchEngine` is taken too and then found in `engine`.
-        engine: A model that is already loaded, instead of `model`.
-        revision: Of a hub model.
-        device: Default: the accelerator if there is one.
-        dtype: Default: by device.
-        model_kwargs: Passed to transformers' `from_pretrained`.
-        max_tokens: Upper limit of generated tokens.
-        temperature: 0 is deterministic.
-        top_p: Sample from the smallest set of tokens with this probability.
-        top_k: Sample from this many most likely tokens; 0 means all.
-        seed: Makes sampling repeatable.
-        stop: Strings that end the answer and are left out of it.
-        target_size: Document tokens to keep.
-        compression_ratio: Fraction of the document tokens to remove, instead of `target_size`.
-        max_kv_bytes: Size of the cache in bytes, instead of `target_size`.
-        compression: Further fields of `CompressionConfig`.
-        context_detection: `auto` recognises marked documents and well-known prompts, `marked`
-            only marks and tool artifacts, `off` only documents that are handed over.
-        context_patterns: Regular expressions for your own prompts: the group `context` is the
-            documents, the group `question`, if there is one, the question.
-        strict: Raise if no documents are found, and do not go by well-known prompts.
-        instruction: Stands between the documents and the question. Default: the engine's, or
-            `Question:` where the chain's prompt has its own.
-        chat_template_kwargs: Further variables for the chat template.
         streaming: Have `invoke` stream to callbacks.
     """
 
-    model: str = "embedded"
-    engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
-    revision: str | None = None
-    device: Any = None
-    dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    stop: list[str] | None = None
-    target_size: int | None = None
-    compression_ratio: float | None = None
-    max_kv_bytes: int | None = None
-    compression: dict[str, Any] = Field(default_factory=dict)
-    context_detection: ContextDetection = "auto"
-    context_patterns: list[re.Pattern[str]] = Field(default_factory=list)
-    strict: bool = False
-    instruction: str | None = None
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     streaming: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _take_loaded_models(cls, values: Any) -> Any:
-        """Refuse unknown options, and put a loaded model behind a handle, which is never copied."""
-        if not isinstance(values, Mapping):
-            return values
-        values = dict(values)
-        tokenizer = values.pop("tokenizer", None)
-        values = with_known_names(values, cls.model_fields, owner="ChatFinch")
-        values["model"], engine = resolve_model(
-            values.get("model"), tokenizer, values.get("engine")
-        )
-        return values if engine is None else {**values, "engine": engine}
+    no_tools = NO_TOOLS
 
-    @model_validator(mode="after")
-    def _set_finch_up(self) -> Self:
+    def _check_options(self) -> None:
         self._add_version("finch-integrations", __version__)
-        # Wrong values are named now, not at the first call.
-        _ = self._handle
-        self._prompting({})
-        self._options({})
-        return self
-
-    @property
-    def _handle(self) -> EngineHandle:
-        """Of the fields as they are now: copies and assignments may have changed them."""
-        return handle_of(self)
+        super()._check_options()
 
     # What LangChain asks about the model
 
@@ -145,10 +70,10 @@ class ChatFinch(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         # Where and how the model is loaded is part of the handle's identity.
-        hidden = {"engine", "model_kwargs", "streaming", "device", "dtype", "revision"}
+        hidden = {"device", "dtype", "engine", "model_kwargs", "revision", "scorer", "streaming"}
         names = self.__class__.model_fields.keys() - BaseChatModel.model_fields.keys() - hidden
         values = {name: getattr(self, name) for name in sorted(names)}
-        return {"model_name": self.model, "identity": self._handle.identity, **values}
+        return {"model_name": self.model, "identity": self.handle.identity, **values}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
@@ -178,16 +103,16 @@ class ChatFinch(BaseChatModel):
             structured_output=False,
             temperature=True,
         )
-        if self.engine is not None and self.engine.loaded:
+        if self.engine is not None and (engine := self.engine.loaded):
             # Of the messages; documents may be longer.
-            profile["max_input_tokens"] = self.engine.engine.backbone.spec.window
+            profile["max_input_tokens"] = engine.window
         return profile
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenize with the model's own tokenizer; loads the model if need be."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        tokenizer = self._handle.engine.backbone.tokenizer
+        tokenizer = self.handle.engine.backbone.tokenizer
         return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def get_num_tokens_from_messages(
@@ -196,21 +121,21 @@ class ChatFinch(BaseChatModel):
         """Count the tokens of the model's prompt, documents uncompressed; loads the model."""
         if tools:
             raise NotImplementedError(NO_TOOLS)
-        from finch_integrations.engine.chat import build_chat
-
         turns = to_turns(messages)
-        documents = [*handed_over(messages, None)[0], *(d for turn in turns for d in turn.blocks)]
+        documents = [
+            *given_documents(messages, None)[0],
+            *(d for turn in turns for d in turn.blocks),
+        ]
         texts = "\n\n".join(document.text for document in documents)
         # There may be no question: part of a chat is counted, too.
-        without = [replace(turn, blocks=(), emptied=bool(turn.blocks)) for turn in turns]
+        without = [replace(turn, blocks=(), documents_removed=bool(turn.blocks)) for turn in turns]
         said = [m for m in detect(without, mode="off").messages if m["content"].strip()]
-        tokenizer = self._handle.engine.backbone.tokenizer
-        prompt = (
-            build_chat(tokenizer, said, chat_template_kwargs=self.chat_template_kwargs)
-            if said
-            else ()
-        )
-        return len(prompt) + (len(self.get_token_ids(texts)) if texts else 0)
+        count = len(self.get_token_ids(texts)) if texts else 0
+        if said:
+            count += self.handle.engine.count_chat_tokens(
+                said, chat_template_kwargs=self.chat_template_kwargs
+            )
+        return count
 
     def bind_tools(
         self,
@@ -235,20 +160,6 @@ class ChatFinch(BaseChatModel):
             NotImplementedError: Always; it says what to do instead.
         """
         raise NotImplementedError(NO_TOOLS)
-
-    def warm_up(self) -> Self:
-        """Load the model now instead of at the first call.
-
-        Raises:
-            ModelLoadError: There is no such model, or it cannot be read.
-            UnsupportedModelError: The model cannot be compressed for.
-        """
-        _ = self._handle.engine
-        return self
-
-    def close(self) -> None:
-        """Unload the model for everyone in this process; the next call loads it again."""
-        self._handle.close()
 
     # Answering
 
@@ -278,8 +189,8 @@ class ChatFinch(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        handle, call = self._prepare(messages, stop, kwargs)
-        with closing(handle.stream(call.request)) as pieces:
+        call = self._prepare(messages, stop, kwargs)
+        with closing(call.handle.stream(call.request)) as pieces:
             for piece in pieces:
                 if chunk := call.make_chunk(piece):
                     if run_manager:
@@ -293,33 +204,15 @@ class ChatFinch(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        handle, call = self._prepare(messages, stop, kwargs)
-        async with aclosing(handle.astream(call.request)) as pieces:
+        call = self._prepare(messages, stop, kwargs)
+        async with aclosing(call.handle.astream(call.request)) as pieces:
             async for piece in pieces:
-                if chunk := call.make_chunk(piece):
+                if chunk := await convert(call.make_chunk, piece):
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
 
     def _prepare(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> tuple[EngineHandle, Call]:
-        given = check_call(kwargs, no_tools=NO_TOOLS)
-        handle = self._handle.named(given.get("model"))
-        call = make_call(
-            messages,
-            given.get("documents"),
-            self._prompting(given),
-            self._options({**given, "stop": stop}),
-            handle.name,
-        )
-        return handle, call
-
-    def _prompting(self, call: Mapping[str, Any]) -> Prompting:
-        names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
-        own = {name: getattr(self, name) for name in names}
-        given = {name: call[name] for name in names if call.get(name) is not None}
-        return Prompting(context_patterns=self.context_patterns, **(own | given))
-
-    def _options(self, call: Mapping[str, Any]) -> Options:
-        return make_options(own_options(self), self.compression, call)
+    ) -> Call:
+        return make_call(messages, self._read_call({**kwargs, "stop": stop}))

@@ -1,21 +1,18 @@
 """FinchCompressor: retrieved documents shortened for any chat model, remote ones included."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, model_validator
 
+from finch_integrations.adapters.model import Adapter
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.langchain.documents import from_langchain
-from finch_integrations.pipeline.handle import EngineHandle, handle_of, resolve_model
-from finch_integrations.pipeline.options import make_compression, refuse_unknown
 from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
 from finch_integrations.types import Document as EngineDocument
 
 
-class FinchCompressor(BaseDocumentCompressor):
+class FinchCompressor(Adapter, BaseDocumentCompressor):
     """Shortens documents to the passages that matter to the query, as text.
 
     A small local model chooses; any model answers. Documents keep their order, ids and metadata;
@@ -27,50 +24,8 @@ class FinchCompressor(BaseDocumentCompressor):
             base_compressor=FinchCompressor(target_size=1000), base_retriever=retriever
         )
 
-    Attributes:
-        model: `embedded`, a folder, a `.gguf` file or a hub id.
-        engine: A model that is already loaded, instead of `model`: an `EngineHandle` or a
-            `FinchEngine`.
-        device: Default: the accelerator if there is one.
-        dtype: Default: by device.
-        model_kwargs: Passed to transformers' `from_pretrained`.
-        target_size: Tokens to keep of all documents together.
-        compression_ratio: Fraction of the tokens to remove, instead of `target_size`.
-        compression: Further fields of `CompressionConfig`.
+    Its options are those of `Adapter`; the budget is for all documents together.
     """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    model: str = "embedded"
-    engine: EngineHandle | None = Field(default=None, exclude=True, repr=False)
-    device: Any = None
-    dtype: Any = "auto"
-    model_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
-    target_size: int | None = None
-    compression_ratio: float | None = None
-    compression: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _take_loaded_models(cls, values: Any) -> Any:
-        """Refuse unknown options, and put a loaded model behind a handle, which is never copied."""
-        if not isinstance(values, Mapping):
-            return values
-        refuse_unknown(values, cls.model_fields, owner="FinchCompressor")
-        model, engine = resolve_model(values.get("model"), None, values.get("engine"))
-        return {**values, "model": model, "engine": engine}
-
-    @model_validator(mode="after")
-    def _set_finch_up(self) -> Self:
-        # Wrong values are named now, not at the first call.
-        _ = self._handle
-        self._compression()
-        return self
-
-    @property
-    def _handle(self) -> EngineHandle:
-        """Of the fields as they are now: copies and assignments may have changed them."""
-        return handle_of(self)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -83,7 +38,7 @@ class FinchCompressor(BaseDocumentCompressor):
         written, prepared = _prepare(documents)
         if not written:
             return []
-        return _to_langchain(written, self._handle.shorten(prepared, query, self._compression()))
+        return _to_langchain(written, self.handle.shorten(prepared, query, self._compression()))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -93,14 +48,7 @@ class FinchCompressor(BaseDocumentCompressor):
         if not written:
             return []
         return _to_langchain(
-            written, await self._handle.ashorten(prepared, query, self._compression())
-        )
-
-    def _compression(self) -> dict[str, Any]:
-        return make_compression(
-            self.compression,
-            target_size=self.target_size,
-            compression_ratio=self.compression_ratio,
+            written, await self.handle.ashorten(prepared, query, self._compression())
         )
 
 

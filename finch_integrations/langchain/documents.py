@@ -8,7 +8,7 @@ from langchain_core.prompts import PromptTemplate
 
 from finch_integrations.documents import DocumentReader
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.pipeline.marks import mark_document
+from finch_integrations.pipeline.document_tags import tag_document
 from finch_integrations.types import Document
 
 # What calls a document by its name, and where in its file a chunk was cut out.
@@ -28,7 +28,7 @@ def format_docs(documents: Iterable[LangChainDocument]) -> str:
         chain = {"context": retriever | format_docs, "question": RunnablePassthrough()} | ...
     """
     marked = [
-        mark_document(
+        tag_document(
             document.page_content,
             {"id": document.id, **{name: document.metadata.get(name) for name in _SHOWN_METADATA}},
         )
@@ -67,7 +67,7 @@ class _DocumentPrompt(PromptTemplate):
 
     def format(self, **kwargs: Any) -> str:
         """Write one document."""
-        return mark_document(kwargs.pop("page_content"), kwargs)
+        return tag_document(kwargs.pop("page_content"), kwargs)
 
 
 def from_langchain(document: LangChainDocument) -> Document:

@@ -12,20 +12,20 @@ from llama_index.core.base.llms.types import (
     MessageRole,
 )
 
+from finch_integrations.adapters.llm import CallArguments
 from finch_integrations.errors import FinchError
 from finch_integrations.llama_index.documents import as_documents, place_in_node
 from finch_integrations.llama_index.messages import to_turns
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
-from finch_integrations.pipeline.handle import EngineHandle
-from finch_integrations.pipeline.options import Options
-from finch_integrations.pipeline.quotes import Quote
-from finch_integrations.pipeline.request import Prompting, describe, make_request
+from finch_integrations.pipeline.quotes import Quote, find_quotes
+from finch_integrations.pipeline.request import describe, make_request
+from finch_integrations.pipeline.shared_engine import SharedEngine
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request and what its responses report.
+    """A request and what its responses details.
 
     Attributes:
         handle: The model.
@@ -33,7 +33,7 @@ class Call:
         source: Where the documents were found.
     """
 
-    handle: EngineHandle
+    handle: SharedEngine
     request: AskRequest
     source: DocumentsFrom
 
@@ -47,59 +47,48 @@ class Call:
         return ChatResponse(
             message=ChatMessage(role=MessageRole.ASSISTANT, content=said),
             delta=piece.text,
-            raw=None if piece.report is None else self._describe(said, piece.report),
+            raw=None if piece.details is None else self._describe(piece.details),
         )
 
-    def _describe(self, said: str, report: AnswerReport) -> dict[str, Any]:
+    def _describe(self, details: AnswerDetails) -> dict[str, Any]:
+        quotes = find_quotes(details.text, self.request.documents)
         return {
             "model": self.handle.name,
-            "finish_reason": report.finish_reason,
+            "finish_reason": details.finish_reason,
             "usage": {
-                "prompt_tokens": report.prompt_tokens,
-                "completion_tokens": report.generation_tokens,
-                "total_tokens": report.prompt_tokens + report.generation_tokens,
+                "prompt_tokens": details.prompt_tokens,
+                "completion_tokens": details.generation_tokens,
+                "total_tokens": details.prompt_tokens + details.generation_tokens,
             },
-            "citations": [self._cite(said, quote, report) for quote in report.quotes],
-            "finch": describe(report, self.source),
+            "citations": [self._cite(quote, details) for quote in quotes],
+            "finch": describe(details, self.source),
         }
 
-    def _cite(self, said: str, quote: Quote, report: AnswerReport) -> dict[str, Any]:
+    def _cite(self, quote: Quote, details: AnswerDetails) -> dict[str, Any]:
         document = self.request.documents[quote.document]
         place = place_in_node(document, quote.source_start, quote.source_end)
         start, end = place or (None, None)
         return {
-            "text": said[quote.start : quote.end],
+            "text": details.text[quote.start : quote.end],
             "start": quote.start,
             "end": quote.end,
-            "document_id": report.documents[quote.document].id,
+            "document_id": details.document_shares[quote.document].id,
             "source_start": start,
             "source_end": end,
         }
 
 
-def make_call(
-    messages: Sequence[ChatMessage],
-    documents: object,
-    prompting: Prompting,
-    options: Options,
-    handle: EngineHandle,
-) -> Call:
+def make_call(messages: Sequence[ChatMessage], arguments: CallArguments) -> Call:
     """Take the documents out of a call's messages.
-
-    Args:
-        messages: The chat.
-        documents: The call's `documents=…`, or None.
-        prompting: How documents are found and presented.
-        options: For the engine.
-        handle: The model.
 
     Raises:
         InvalidInputError: Messages or documents are unusable.
     """
-    handed_over = () if documents is None else as_documents(documents, "documents")
-    turns = to_turns(messages, read_templates=prompting.context_detection != "off")
-    request, source = make_request(turns, handed_over, "kwarg", prompting, options)
-    return Call(handle, request, source)
+    documents, prompt = arguments.documents, arguments.prompt
+    given = () if documents is None else as_documents(documents, "documents")
+    turns = to_turns(messages, read_templates=prompt.context_detection != "off")
+    request, source = make_request(turns, given, "kwarg", prompt, arguments.options)
+    return Call(arguments.handle, request, source)
 
 
 def as_completion(response: ChatResponse) -> CompletionResponse:

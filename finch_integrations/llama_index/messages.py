@@ -19,7 +19,7 @@ from llama_index.core.base.llms.types import (
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.llama_index.templates import Span, read_spans
 from finch_integrations.pipeline.detection import Role, Turn
-from finch_integrations.pipeline.marks import join_texts
+from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.types import Document
 
 _ROLES: dict[MessageRole, Role] = {
@@ -153,7 +153,7 @@ def _without_context(turn: Turn, spans: Sequence[Span], *, asks: bool) -> Turn:
         instruction=instruction.strip(),
         question=None if question is None else question.strip(),
         template=tuple(Document(document) for document in _documents(text, spans)),
-        emptied=bool(contexts),
+        documents_removed=bool(contexts),
     )
 
 

@@ -1,4 +1,4 @@
 """What all framework adapters share: a lazily loaded model, one question, one answer.
 
-`EngineHandle.stream` and `.astream` are what adapters call; they know no framework.
+`SharedEngine.stream` and `.astream` are what adapters call; they know no framework.
 """

@@ -1,13 +1,13 @@
 """One question from start to end: compress the documents, then stream the answer."""
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finch_integrations.documents import check_text
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.types import (
     CompressionProgress,
     CompressionStats,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
 
 Progress = Callable[[CompressionProgress], None]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,6 @@ class AskRequest:
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
-        progress: Called after every chunk of the compression.
-        keep_context: Whether the report is to hold the compressed documents.
     """
 
     messages: tuple[Message, ...]
@@ -48,53 +47,58 @@ class AskRequest:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    progress: Progress | None = None
-    keep_context: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerReport:
+class AnswerDetails:
     """What an answer took.
 
     Attributes:
+        text: The whole answer.
         finish_reason: `stop` or `length`.
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated.
         generation_seconds: Wall-clock time of the decoding.
         compression: What the compression did; None without documents.
-        documents: Per document, how much of it was kept.
-        quotes: Where the answer repeats the documents word for word.
+        document_shares: Per document, how much of it was kept.
         excerpts: The passages that were kept of them, where the method keeps passages.
         context: The compressed documents, if they were asked for.
     """
 
+    text: str
     finish_reason: FinishReason
     prompt_tokens: int
     generation_tokens: int
     generation_seconds: float
     compression: CompressionStats | None
-    documents: tuple[DocumentShare, ...]
-    quotes: tuple[Quote, ...]
+    document_shares: tuple[DocumentShare, ...]
     excerpts: tuple[Excerpt, ...] = ()
     context: "CompressedContext | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerPiece:
-    """A piece of an answer; the last one, and only the last, has the report."""
+    """A piece of an answer; the last one, and only the last, has the details."""
 
     text: str
-    report: AnswerReport | None = None
+    details: AnswerDetails | None = None
 
 
 def ask(
-    engine: "FinchEngine", request: AskRequest, check: Callable[[], None] = lambda: None
-) -> Iterator[AnswerPiece]:
+    engine: "FinchEngine",
+    request: AskRequest,
+    *,
+    progress: Progress | None = None,
+    keep_context: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Generator[AnswerPiece, None, None]:
     """Answer a request; one piece per token, so its text may be empty.
 
     Args:
         engine: Runs the model.
         request: What to answer.
+        progress: Called after every chunk of the compression.
+        keep_context: Whether the details are to hold the compressed documents.
         check: Called after every chunk of a compression; raises to cancel.
 
     Raises:
@@ -111,7 +115,7 @@ def ask(
             system=system,
             history=history,
             chat_template_kwargs=request.chat_template_kwargs,
-            progress=lambda state: _proceed(state, request.progress, check),
+            progress=lambda state: _proceed(state, progress, check),
             **instruction,
             **request.compression,
         )
@@ -125,21 +129,32 @@ def ask(
     started = time.perf_counter()
     answer = ""
     for piece in pieces:
-        report = None
+        details = None
         answer += piece.text
         if piece.finish_reason is not None:
-            report = AnswerReport(
+            details = AnswerDetails(
+                text=answer,
                 finish_reason=piece.finish_reason,
                 prompt_tokens=piece.prompt_tokens,
                 generation_tokens=piece.generation_tokens,
                 generation_seconds=time.perf_counter() - started,
                 compression=context.stats if context else None,
-                documents=context.document_shares if context else (),
-                quotes=find_quotes(answer, request.documents),
+                document_shares=context.document_shares if context else (),
                 excerpts=context.excerpts if context else (),
-                context=context if request.keep_context else None,
+                context=context if keep_context else None,
             )
-        yield AnswerPiece(text=piece.text, report=report)
+        yield AnswerPiece(text=piece.text, details=details)
+
+
+async def convert(make: Callable[[AnswerPiece], Result], piece: AnswerPiece) -> Result:
+    """Make something of a piece without blocking the event loop.
+
+    The last one is converted in another thread: finding what it quotes of many documents takes
+    time.
+    """
+    if piece.details is None:
+        return make(piece)
+    return await asyncio.to_thread(make, piece)
 
 
 def _proceed(

@@ -1,8 +1,8 @@
 """Find the documents in a chat, and put the rest in the order compression needs.
 
 Pure functions over turns; what is not certain to be documents stays where it is, verbatim.
-The first source that has documents wins: handed over by the caller, content blocks, templates
-that say where they put documents, a tool's artifact, marked text, known prompts.
+The first source that has documents wins: given by the caller, content blocks, templates
+that say where they put documents, a tool's artifact, tagged text, known prompts.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Literal
 
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline import patterns as known
-from finch_integrations.pipeline.marks import join_texts, split_marked
+from finch_integrations.pipeline.document_tags import join_texts, split_tagged
 from finch_integrations.types import Document, Message
 
 ContextDetection = Literal["auto", "marked", "off"]
@@ -36,7 +36,7 @@ class Turn:
         instruction: The part of the text that leads up to the question.
         question: The part of the text that is the question, once documents were found around it.
         only_calls: Whether an assistant turn consists of tool calls.
-        emptied: Whether documents were taken out of the text.
+        documents_removed: Whether documents were taken out of the text.
     """
 
     role: Role
@@ -48,7 +48,7 @@ class Turn:
     instruction: str = ""
     question: str | None = None
     only_calls: bool = False
-    emptied: bool = False
+    documents_removed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,8 @@ class Detected:
 
 def detect(
     turns: Sequence[Turn],
-    handed_over: Sequence[Document] = (),
-    handed_over_by: Literal["kwarg", "message"] = "kwarg",
+    given: Sequence[Document] = (),
+    given_by: Literal["kwarg", "message"] = "kwarg",
     *,
     mode: ContextDetection = "auto",
     patterns: Sequence[re.Pattern[str]] = (),
@@ -81,8 +81,8 @@ def detect(
 
     Args:
         turns: The chat.
-        handed_over: Documents the caller gave beside it.
-        handed_over_by: How.
+        given: Documents the caller gave beside it.
+        given_by: How.
         mode: `auto` uses every source, `marked` no prompts without marks, `off` only documents
             that are given as such (handed over, as blocks or by a template).
         patterns: The user's own; the group `context` is documents, the group `question`, if
@@ -95,20 +95,20 @@ def detect(
     """
     blocks = tuple(document for turn in turns for document in turn.blocks)
     template = tuple(document for turn in turns for document in turn.template)
-    given: list[tuple[tuple[Document, ...], DocumentsFrom, str]] = [
-        (tuple(handed_over), handed_over_by, "handed over"),
+    named: list[tuple[tuple[Document, ...], DocumentsFrom, str]] = [
+        (tuple(given), given_by, "handed over"),
         (blocks, "blocks", "as content blocks of messages"),
         (template, "template", "by the prompt's template"),
     ]
-    given = [one for one in given if one[0]]
-    if len(given) > 1:
-        ways = " and ".join(f"{len(documents)} {way}" for documents, _, way in given)
+    named = [one for one in named if one[0]]
+    if len(named) > 1:
+        ways = " and ".join(f"{len(documents)} {way}" for documents, _, way in named)
         raise InvalidInputError(f"documents are given twice: {ways}. Give them in one way")
-    if given:
-        return _compose(turns, *given[0][:2])
+    if named:
+        return _compose(turns, *named[0][:2])
     sources: list[tuple[DocumentsFrom, Callable[[Turn], _Taken | None]]] = []
     if mode != "off":
-        sources += [("artifact", _take_artifact), ("marked", _take_marked)]
+        sources += [("artifact", _take_artifact), ("marked", _take_tagged)]
     if mode == "auto":
         sources.append(("pattern", lambda turn: _take_by_patterns(turn, patterns)))
         if not strict:
@@ -164,8 +164,8 @@ def _take_artifact(turn: Turn) -> _Taken | None:
     return _take(turn, tuple(documents), join_texts(*rest))
 
 
-def _take_marked(turn: Turn) -> _Taken | None:
-    found = split_marked(turn.text) if turn.role != "assistant" else None
+def _take_tagged(turn: Turn) -> _Taken | None:
+    found = split_tagged(turn.text) if turn.role != "assistant" else None
     if found is None:
         return None
     if turn.role == "user":
@@ -199,7 +199,7 @@ def _taken(turn: Turn, found: known.SplitPrompt | None) -> _Taken | None:
 def _take(
     turn: Turn, documents: tuple[Document, ...], rest: str, question: str | None = None
 ) -> _Taken:
-    return _Taken(replace(turn, text=rest, question=question, emptied=True), documents)
+    return _Taken(replace(turn, text=rest, question=question, documents_removed=True), documents)
 
 
 def _question(turns: Sequence[Turn]) -> str:
@@ -261,7 +261,7 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
             end += 1
         results = turns[position + 1 : end]
         spent = results and all(
-            (result.emptied or result.blocks) and not result.text for result in results
+            (result.documents_removed or result.blocks) and not result.text for result in results
         )
         if not (turn.only_calls and spent):
             kept += turns[position:end]
@@ -272,7 +272,7 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
 def _as_messages(turn: Turn) -> list[Message]:
     """What the model reads of a turn; nothing if it consisted of documents or says nothing."""
     text = join_texts(turn.text, turn.instruction, turn.question or "")
-    if not text and (turn.role == "assistant" or turn.emptied or turn.blocks):
+    if not text and (turn.role == "assistant" or turn.documents_removed or turn.blocks):
         return []
     if turn.role == "tool":
         return [Message(role="user", content=f"{turn.label}\n{text or '(nothing)'}")]

@@ -8,8 +8,8 @@ from finch_integrations.config import CompressionConfig, SamplingParams, with_ov
 from finch_integrations.errors import ConfigurationError
 
 _COMPRESSION = frozenset(field.name for field in fields(CompressionConfig))
-_BUDGETS = frozenset({"target_size", "compression_ratio", "max_kv_bytes"})
-_SAMPLING = frozenset({"temperature", "top_p", "top_k", "seed", "max_tokens", "stop"})
+BUDGETS = frozenset({"target_size", "compression_ratio", "max_kv_bytes"})
+SAMPLING = frozenset(field.name for field in fields(SamplingParams))
 _OTHERS = frozenset(
     {"chat_template_kwargs", "context_detection", "documents", "instruction", "model", "strict"}
 )
@@ -21,7 +21,7 @@ _ALIASES = {"max_new_tokens": "max_tokens", "model_name": "model"}
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CallOptions:
     """The engine's options for one call.
 
     Attributes:
@@ -83,7 +83,7 @@ def check_call(kwargs: Mapping[str, Any], *, no_tools: str) -> dict[str, Any]:
     if any(kwargs.get(name) for name in _TOOLS):
         raise NotImplementedError(no_tools)
     resolved = _resolve_aliases(kwargs)
-    known = _COMPRESSION | _SAMPLING | _OTHERS
+    known = _COMPRESSION | SAMPLING | _OTHERS
     if unknown := sorted(resolved.keys() - known - _TOOLS):
         raise ConfigurationError(
             f"a call takes no option {', '.join(map(repr, unknown))}; "
@@ -92,52 +92,86 @@ def check_call(kwargs: Mapping[str, Any], *, no_tools: str) -> dict[str, Any]:
     return resolved
 
 
-def own_options(model: object) -> dict[str, Any]:
-    """Read the sampling options and budgets off a model's attributes."""
-    return {name: getattr(model, name) for name in sorted(_SAMPLING | _BUDGETS)}
+def split_compression(
+    compression: CompressionConfig | Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the budget out of compression options.
+
+    Args:
+        compression: A configuration, or fields of one without a budget.
+
+    Returns:
+        The budget that a configuration has, and the other options.
+
+    Raises:
+        ConfigurationError: There is a budget among the fields, which are further ones.
+    """
+    if isinstance(compression, CompressionConfig):
+        values = {name: getattr(compression, name) for name in sorted(_COMPRESSION)}
+        budget = {name: values.pop(name) for name in sorted(BUDGETS)}
+        return {name: value for name, value in budget.items() if value is not None}, values
+    if clash := sorted(compression.keys() & BUDGETS):
+        raise ConfigurationError(f"give {', '.join(clash)} directly and not inside compression=…")
+    return {}, dict(compression)
 
 
 def make_options(
-    own: Mapping[str, Any], compression: Mapping[str, Any], call: Mapping[str, Any]
-) -> Options:
+    own: Mapping[str, Any],
+    compression: Mapping[str, Any],
+    call: Mapping[str, Any],
+    *,
+    has_scorer: bool = False,
+) -> CallOptions:
     """Lay a call's options over the model's. None leaves an option as it is.
 
     Args:
         own: The model's sampling options and budgets.
         compression: The model's further compression options.
         call: The call's options; its budget replaces the model's.
+        has_scorer: Whether another model chooses the passages.
 
     Raises:
         ConfigurationError: A value is wrong.
     """
-    if clash := sorted(compression.keys() & _BUDGETS):
-        raise ConfigurationError(f"give {', '.join(clash)} directly and not inside compression=…")
     changes = {name: value for name, value in call.items() if value is not None}
     defaults = {name: value for name, value in {**compression, **own}.items() if value is not None}
-    if changes.keys() & _BUDGETS:
-        defaults = {name: value for name, value in defaults.items() if name not in _BUDGETS}
+    if changes.keys() & BUDGETS:
+        defaults = {name: value for name, value in defaults.items() if name not in BUDGETS}
     chosen = defaults | changes
-    sampling = {name: chosen[name] for name in sorted(_SAMPLING & chosen.keys())}
-    if "max_tokens" in sampling:
-        sampling["max_new_tokens"] = sampling.pop("max_tokens")
+    sampling = {name: chosen[name] for name in sorted(SAMPLING & chosen.keys())}
+    with_overrides(SamplingParams(), sampling)
     # A misspelt name inside compression=… is to be named too, so only known others are left out.
-    further = chosen.keys() - _SAMPLING - _OTHERS - _TOOLS
-    options = Options(sampling, {name: chosen[name] for name in sorted(further)})
-    with_overrides(SamplingParams(), options.sampling)
-    with_overrides(CompressionConfig(), options.compression)
-    return options
+    further = chosen.keys() - SAMPLING - _OTHERS - _TOOLS
+    compression = {name: chosen[name] for name in sorted(further)}
+    return CallOptions(sampling, check_compression(compression, has_scorer=has_scorer))
 
 
-def make_compression(further: Mapping[str, Any], **budgets: Any) -> dict[str, Any]:
-    """Lay budgets over further compression options; None leaves a budget out.
+def check_compression(
+    compression: CompressionConfig | Mapping[str, Any], *, has_scorer: bool
+) -> dict[str, Any]:
+    """Check compression options.
+
+    Args:
+        compression: A configuration, or fields of one.
+        has_scorer: Whether another model chooses the passages.
+
+    Returns:
+        The fields; those of a configuration without the budgets that it leaves open.
 
     Raises:
-        ConfigurationError: An option is unknown or its value is wrong.
+        ConfigurationError: An option is unknown, its value is wrong, or the scorer does nothing.
     """
-    given = {name: value for name, value in budgets.items() if value is not None}
-    compression = {**further, **given}
-    with_overrides(CompressionConfig(), compression)
-    return compression
+    if isinstance(compression, CompressionConfig):
+        budget, further = split_compression(compression)
+        compression = {**budget, **further}
+    config = with_overrides(CompressionConfig(), compression)
+    if has_scorer and config.method == "finch":
+        raise ConfigurationError(
+            "a scorer chooses passages and does nothing in the method 'finch', which goes by the "
+            "attention of the model that answers. Leave the scorer out, or take "
+            "method='likelihood'"
+        )
+    return dict(compression)
 
 
 def _resolve_aliases(values: Mapping[str, Any]) -> dict[str, Any]:

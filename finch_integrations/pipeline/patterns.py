@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from finch_integrations.pipeline.marks import join_texts
+from finch_integrations.pipeline.document_tags import join_texts
 
 _NOUN = r"(?:context|documents?|articles?|passages?|sources?|excerpts?|information)"
 _ANNOUNCED = re.compile(

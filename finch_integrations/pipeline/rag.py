@@ -6,12 +6,20 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from finch_integrations.config import CompressionConfig
 from finch_integrations.documents import check_text, prepare_documents, with_unique_ids
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest, Progress
+from finch_integrations.pipeline.ask import (
+    AnswerDetails,
+    AnswerPiece,
+    AskRequest,
+    Progress,
+    convert,
+)
 from finch_integrations.pipeline.citations import Citation, cite
-from finch_integrations.pipeline.handle import EngineHandle
-from finch_integrations.pipeline.options import refuse_unknown
+from finch_integrations.pipeline.options import check_compression, refuse_unknown
+from finch_integrations.pipeline.quotes import find_quotes
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.types import Document, Message
 
 
@@ -62,13 +70,13 @@ class RagAnswer:
         text: The answer.
         documents: What was found and compressed, with its scores in the metadata.
         citations: Where the answer repeats the documents word for word.
-        report: What retrieval left to do: compression and decoding.
+        details: What retrieval left to do: compression and decoding.
     """
 
     text: str
     documents: tuple[Document, ...]
     citations: tuple[Citation, ...]
-    report: AnswerReport
+    details: AnswerDetails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +101,10 @@ class FinchRAG:
         retriever: Retriever,
         model: Any = "embedded",
         *,
+        scorer: Any = None,
         system: str | None = None,
         instruction: str | None = None,
-        compression: Mapping[str, Any] | None = None,
+        compression: CompressionConfig | Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
         keep_context: bool = False,
     ) -> None:
@@ -104,44 +113,51 @@ class FinchRAG:
         Args:
             retriever: Finds the documents; its configuration says how many and how long. Its
                 `max_document_tokens` are the model's.
-            model: An `EngineHandle`, or what it takes: a model's name, or a `FinchEngine`.
+            model: A `SharedEngine`, or what it takes: a model's name, or a `FinchEngine`.
+            scorer: A smaller model that chooses the passages, as `SharedEngine` takes it.
             system: System text, kept verbatim.
-            instruction: Stands between documents and question; None: the engine's own.
-            compression: Fields of `CompressionConfig` to change.
+            instruction: Goes between documents and question; None: the engine's own.
+            compression: A `CompressionConfig`, or fields of one to change.
             sampling: Fields of `SamplingParams` to change.
             keep_context: Hand the compressed documents out with the answer, to be saved, shown
                 or asked again; they are as large as the cache.
+
+        Raises:
+            ConfigurationError: The arguments contradict each other, or an option is wrong.
+            UnsupportedModelError: A ready model cannot be compressed for.
         """
         self.retriever = retriever
-        self.handle = model if isinstance(model, EngineHandle) else EngineHandle(model)
+        self.handle = SharedEngine.of(model, scorer=scorer)
         self._system = system
         self._instruction = instruction
-        self._compression = dict(compression or {})
+        self._compression = check_compression(compression or {}, has_scorer=self.handle.has_scorer)
         self._sampling = dict(sampling or {})
         self._keep_context = keep_context
 
-    def retrieve(self, query: str, **retrieval: Any) -> tuple[Document, ...]:
+    def retrieve(self, question: str, **retrieval: Any) -> tuple[Document, ...]:
         """Find the documents that an answer would rest on; there may be none.
 
         Args:
-            query: The question.
+            question: The question.
             retrieval: For the retriever, such as `filter`, `top_k` and `return_parents`.
 
         Raises:
             InvalidInputError: The question is unusable.
             FinchError: As the retriever raises it.
         """
-        check_text("the question", query)
-        found = self.retriever.retrieve(query, count_tokens=self.handle.count_tokens, **retrieval)
+        check_text("the question", question)
+        found = self.retriever.retrieve(
+            question, count_tokens=self.handle.count_tokens, **retrieval
+        )
         return tuple(found)
 
-    async def aretrieve(self, query: str, **retrieval: Any) -> tuple[Document, ...]:
+    async def aretrieve(self, question: str, **retrieval: Any) -> tuple[Document, ...]:
         """Like `retrieve`, without blocking the event loop."""
-        return await asyncio.to_thread(self.retrieve, query, **retrieval)
+        return await asyncio.to_thread(self.retrieve, question, **retrieval)
 
     def stream(
         self,
-        query: str,
+        question: str,
         *,
         history: Sequence[Message] = (),
         progress: Progress | None = None,
@@ -150,7 +166,7 @@ class FinchRAG:
         """Answer a question piece by piece; closing the generator stops the work.
 
         Args:
-            query: The question.
+            question: The question.
             history: Earlier user and assistant turns.
             progress: Called after every chunk of the compression, in another thread.
             retrieval: For the retriever, as for `retrieve`.
@@ -159,40 +175,38 @@ class FinchRAG:
             InvalidInputError: The question is unusable, or nothing was found on it.
             FinchError: As retriever and engine raise it.
         """
-        request = self._request(query, history, progress, self.retrieve(query, **retrieval))
-        text = ""
-        with closing(self.handle.stream(request)) as pieces:
+        request = self._request(question, history, self.retrieve(question, **retrieval))
+        keep = self._keep_context
+        with closing(self.handle.stream(request, progress=progress, keep_context=keep)) as pieces:
             for piece in pieces:
-                text += piece.text
-                yield _piece(piece, text, request.documents)
+                yield _piece(piece, request.documents)
 
     async def astream(
         self,
-        query: str,
+        question: str,
         *,
         history: Sequence[Message] = (),
         progress: Progress | None = None,
         **retrieval: Any,
     ) -> AsyncGenerator[RagPiece, None]:
         """Like `stream`, without blocking the event loop; cancelling the task stops the work."""
-        documents = await self.aretrieve(query, **retrieval)
-        request = self._request(query, history, progress, documents)
-        text = ""
-        async with aclosing(self.handle.astream(request)) as pieces:
+        request = self._request(question, history, await self.aretrieve(question, **retrieval))
+        keep = self._keep_context
+        answering = self.handle.astream(request, progress=progress, keep_context=keep)
+        async with aclosing(answering) as pieces:
             async for piece in pieces:
-                text += piece.text
-                yield _piece(piece, text, request.documents)
+                yield await convert(lambda piece: _piece(piece, request.documents), piece)
 
-    def answer(self, query: str, **options: Any) -> RagAnswer:
+    def answer(self, question: str, **options: Any) -> RagAnswer:
         """Answer a question at once; options and errors as for `stream`."""
-        *_, last = self.stream(query, **options)
+        *_, last = self.stream(question, **options)
         assert last.answer is not None, "the last piece has the answer"
         return last.answer
 
-    async def aanswer(self, query: str, **options: Any) -> RagAnswer:
+    async def aanswer(self, question: str, **options: Any) -> RagAnswer:
         """Like `answer`, without blocking the event loop."""
         answer = None
-        async with aclosing(self.astream(query, **options)) as pieces:
+        async with aclosing(self.astream(question, **options)) as pieces:
             async for piece in pieces:
                 answer = piece.answer
         assert answer is not None, "the last piece has the answer"
@@ -200,34 +214,32 @@ class FinchRAG:
 
     def _request(
         self,
-        query: str,
+        question: str,
         history: Sequence[Message],
-        progress: Progress | None,
         documents: tuple[Document, ...],
     ) -> AskRequest:
         if not documents:
             raise InvalidInputError(
-                f"the collection has nothing on {query!r}. Ask in other words; where there is a "
+                f"the collection has nothing on {question!r}. Ask in other words; where there is a "
                 "filter or a score_threshold, it may be too strict"
             )
         system: list[Message] = (
             [{"role": "system", "content": self._system}] if self._system else []
         )
         return AskRequest(
-            messages=(*system, *history, {"role": "user", "content": query}),
+            messages=(*system, *history, {"role": "user", "content": question}),
             # Named as the report will name them.
             documents=tuple(prepare_documents(with_unique_ids(documents))),
             instruction=self._instruction,
             compression=self._compression,
             sampling=self._sampling,
-            progress=progress,
-            keep_context=self._keep_context,
         )
 
 
-def _piece(piece: AnswerPiece, text: str, documents: tuple[Document, ...]) -> RagPiece:
-    if piece.report is None:
+def _piece(piece: AnswerPiece, documents: tuple[Document, ...]) -> RagPiece:
+    details = piece.details
+    if details is None:
         return RagPiece(text=piece.text)
-    citations = cite(piece.report.quotes, documents)
-    answer = RagAnswer(text=text, documents=documents, citations=citations, report=piece.report)
+    citations = cite(find_quotes(details.text, documents), documents)
+    answer = RagAnswer(text=details.text, documents=documents, citations=citations, details=details)
     return RagPiece(text=piece.text, answer=answer)

@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.pipeline.ask import AnswerReport, AskRequest
+from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import ContextDetection, DocumentsFrom, Turn, detect
-from finch_integrations.pipeline.marks import join_texts
-from finch_integrations.pipeline.options import Options
+from finch_integrations.pipeline.document_tags import join_texts
+from finch_integrations.pipeline.options import CallOptions
 from finch_integrations.types import Document
 
 # A prompt into which the documents were written has its own instruction.
@@ -19,7 +19,7 @@ _WRITTEN_IN = ("marked", "pattern", "template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompting:
+class PromptOptions:
     """How documents are found and presented.
 
     Attributes:
@@ -53,18 +53,18 @@ class Prompting:
 
 def make_request(
     turns: Sequence[Turn],
-    handed_over: Sequence[Document],
-    handed_over_by: Literal["kwarg", "message"],
-    prompting: Prompting,
-    options: Options,
+    given: Sequence[Document],
+    given_by: Literal["kwarg", "message"],
+    prompt: PromptOptions,
+    options: CallOptions,
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
     Args:
         turns: The chat.
-        handed_over: Documents the caller gave beside it.
-        handed_over_by: How.
-        prompting: How documents are found and presented.
+        given: Documents the caller gave beside it.
+        given_by: How.
+        prompt: How documents are found and presented.
         options: For the engine.
 
     Returns:
@@ -75,27 +75,27 @@ def make_request(
     """
     found = detect(
         turns,
-        handed_over,
-        handed_over_by,
-        mode=prompting.context_detection,
-        patterns=prompting.context_patterns,
-        strict=prompting.strict,
+        given,
+        given_by,
+        mode=prompt.context_detection,
+        patterns=prompt.context_patterns,
+        strict=prompt.strict,
     )
-    instruction = join_texts(found.instruction, prompting.instruction or "") or None
+    instruction = join_texts(found.instruction, prompt.instruction or "") or None
     if instruction is None and found.source in _WRITTEN_IN:
         instruction = _PROMPTS_OWN
     request = AskRequest(
         messages=found.messages,
         documents=with_unique_ids(found.documents),
         instruction=instruction,
-        chat_template_kwargs=prompting.chat_template_kwargs,
+        chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
     )
     return request, found.source
 
 
-def describe(report: AnswerReport, source: DocumentsFrom) -> dict[str, Any]:
+def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
     What was kept of a document need not be what the answer says, so it is no citation and has a
@@ -103,10 +103,10 @@ def describe(report: AnswerReport, source: DocumentsFrom) -> dict[str, Any]:
     """
     statistics: dict[str, Any] = {
         "documents_from": source,
-        "documents": len(report.documents),
-        "decode_s": report.generation_seconds,
+        "documents": len(details.document_shares),
+        "decode_s": details.generation_seconds,
     }
-    if stats := report.compression:
+    if stats := details.compression:
         statistics |= {
             "document_tokens": stats.document_tokens,
             "kept_tokens": stats.kept_tokens,
@@ -122,7 +122,7 @@ def describe(report: AnswerReport, source: DocumentsFrom) -> dict[str, Any]:
                     "kept_tokens": share.kept_tokens,
                     "kept_share": share.kept_share,
                 }
-                for share in report.documents
+                for share in details.document_shares
             ],
         }
     return statistics

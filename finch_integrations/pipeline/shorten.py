@@ -41,16 +41,16 @@ class ShortenedDocument:
 def shorten(
     engine: "FinchEngine",
     documents: Sequence[Document],
-    query: str,
+    question: str,
     compression: Mapping[str, Any],
     check: Callable[[], None] = lambda: None,
 ) -> tuple[ShortenedDocument, ...]:
-    """Keep the passages that matter to a query; documents without any are left out.
+    """Keep the passages that matter to a question; documents without any are left out.
 
     Args:
         engine: Chooses the passages.
         documents: Ids, where given, differ.
-        query: The question.
+        question: What they are to matter to.
         compression: Fields of `CompressionConfig` to change.
         check: Called after every chunk; raises to cancel.
 
@@ -58,7 +58,7 @@ def shorten(
         FinchError: As `FinchEngine.extract` raises it.
     """
     documents = prepare_documents(documents)
-    excerpts = engine.extract(documents, query, progress=lambda _: check(), **compression)
+    excerpts = engine.extract(documents, question, progress=lambda _: check(), **compression)
     shortened = []
     for index, document in enumerate(documents):
         own = tuple(excerpt for excerpt in excerpts if excerpt.document_id == document.id)

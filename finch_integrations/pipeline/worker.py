@@ -1,9 +1,9 @@
-"""The one thread that runs models, and the ways to wait for it.
+"""The thread that runs a model, and the ways to wait for it.
 
-Blocking generators run here one after another, in the order they were asked for. Their items
-are handed over as they come, to threads (`stream`) or to event loops (`astream`). The worker does
-not wait for whoever reads, so a reader who pauses holds nobody up; a reader who leaves stops
-the generator at its next item.
+Every model has one. Blocking generators run there one after another, in the order they were asked
+for; two models never wait for each other. Items are handed over as they come, to threads (`stream`)
+or to event loops (`astream`). The worker does not wait for whoever reads, so a reader who pauses
+holds nobody up; a reader who leaves stops the generator at its next item.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import atexit
 import os
 import queue
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.reset()
+        _workers.add(self)
 
     def reset(self) -> None:
         """Forget the thread and its jobs; a forked child has neither."""
@@ -115,7 +117,8 @@ class Worker:
                 return
             self._stopping.set()
             self._jobs.put(None)
-        thread.join()
+        if thread is not threading.current_thread():  # its last job may have held the model
+            thread.join()
 
     def _submit(self, work: Work[Any], send: Callable[[Any], None]) -> _Job:
         with self._guard:
@@ -150,8 +153,34 @@ def _raise(ended: _Ended) -> None:
         del error
 
 
-worker = Worker()
+_workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+_by_model: "weakref.WeakKeyDictionary[object, Worker]" = weakref.WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def worker_of(model: object) -> Worker:
+    """Return the worker of a loaded model, the same for all who use it; it ends with the model."""
+    with _guard:
+        worker = _by_model.get(model)
+        if worker is None:
+            worker = _by_model[model] = Worker()
+            weakref.finalize(model, worker.stop).atexit = False
+        return worker
+
+
+def _stop_all() -> None:
+    for worker in list(_workers):
+        worker.stop()
+
+
+def _reset_all() -> None:
+    global _guard
+    _guard = threading.Lock()
+    for worker in list(_workers):
+        worker.reset()
+
+
 # Threads that are still inside torch when the interpreter ends can crash it.
-atexit.register(worker.stop)
+atexit.register(_stop_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=worker.reset)
+    os.register_at_fork(after_in_child=_reset_all)

@@ -48,7 +48,7 @@ def options(model_folder, *more):
 
 
 def test_ask_streams_the_answer_and_names_sources_on_standard_error(model_folder, files):
-    more = ("--target-size", "50", "--chunk-length", "64", "--max-new-tokens", "12")
+    more = ("--target-size", "50", "--chunk-length", "64", "--max-tokens", "12")
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert result.exit_code == 0, result.output
     with FinchEngine.from_pretrained(model_folder, device="cpu", dtype="float32") as engine:
@@ -57,7 +57,7 @@ def test_ask_streams_the_answer_and_names_sources_on_standard_error(model_folder
             for name in ("a.txt", "b.md")
         ]
         context = engine.compress(documents, "What?", target_size=50, chunk_length=64)
-        expected = engine.generate(context, max_new_tokens=12)
+        expected = engine.generate(context, max_tokens=12)
     assert result.stdout == expected.text + "\n"
     assert f"skipped {files}/empty.txt: holds no text" in result.stderr
     for share in context.document_shares:
@@ -69,14 +69,14 @@ def test_ask_streams_the_answer_and_names_sources_on_standard_error(model_folder
 
 
 def test_ask_says_when_nothing_had_to_be_removed(model_folder, files):
-    more = ("--target-size", "402", "--max-new-tokens", "1")
+    more = ("--target-size", "402", "--max-tokens", "1")
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert result.exit_code == 0, result.output
     assert "402 document tokens, all kept, peak KV" in result.stderr
 
 
 def test_ask_json_is_one_object_with_everything(model_folder, files):
-    more = ("--compression-ratio", "0.5", "--max-new-tokens", "5", "--json")
+    more = ("--compression-ratio", "0.5", "--max-tokens", "5", "--json")
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
@@ -99,7 +99,7 @@ def test_ask_json_is_one_object_with_everything(model_folder, files):
 def test_ask_shows_the_best_passage_of_the_best_source_first(tmp_path, model_folder):
     (tmp_path / "a.txt").write_text("Nothing of that kind is said in here. " * 9, "utf-8")
     (tmp_path / "b.txt").write_text("The lamp oil stands behind the red shed door. " * 9, "utf-8")
-    more = ("--target-size", "300", "--max-new-tokens", "1")
+    more = ("--target-size", "300", "--max-tokens", "1")
     question = "Where does the lamp oil stand? Behind the red shed door?"
     result = run(app, ["ask", question, str(tmp_path), *options(model_folder, *more)])
     lines = result.stderr.splitlines()
@@ -107,6 +107,25 @@ def test_ask_shows_the_best_passage_of_the_best_source_first(tmp_path, model_fol
     assert "The lamp oil stands behind the red shed" in lines[first + 1]
     assert all(len(line) <= 80 for line in lines if line.startswith(" " * 10))
     assert not any("a.txt" in line for line in lines[:first])
+
+
+def test_a_scorer_chooses_what_the_model_reads(folders, files):
+    large, small = map(str, folders)
+    more = ("--scorer", small, "--target-size", "50", "--max-tokens", "3", "--json")
+    result = run(app, ["ask", "What?", str(files), *options(large, *more)])
+    assert result.exit_code == 0, result.output
+    place = {"device": "cpu", "dtype": "float32"}
+    documents = [(files / name).read_text() for name in ("a.txt", "b.md")]
+    with (
+        FinchEngine.from_pretrained(small, **place) as scorer,
+        FinchEngine.from_pretrained(large, **place, scorer=scorer) as engine,
+    ):
+        context = engine.compress(documents, "What?", target_size=50)
+    found = json.loads(result.stdout)
+    assert (found["model"], found["scorer"]) == (large, small)
+    kept = {share.tokens: share.kept_tokens for share in context.documents}
+    assert {s["tokens"]: s["kept_tokens"] for s in found["sources"]} == kept
+    assert found["statistics"]["peak_kv_tokens"] == context.stats.peak_kv_tokens
 
 
 @pytest.mark.parametrize(
@@ -118,11 +137,16 @@ def test_ask_shows_the_best_passage_of_the_best_source_first(tmp_path, model_fol
             ["ask", "What?", "FILES", "--target-size", "9", "--compression-ratio", ".5"],
             "one budget",
         ),
-        (["ask", "What?", "FILES", "--max-new-tokens", "0"], "max_new_tokens"),
+        (["ask", "What?", "FILES", "--max-tokens", "0"], "max_tokens"),
         (["ask", "What?", "FILES", "--method", "magic", "--model", "MODEL"], "unknown method"),
         (["ask", " ", "FILES", "--model", "MODEL"], "the question is empty"),
         (["ask", "What?", "FILES", "--model", "./nowhere"], "no model folder"),
         (["ask", "What?", "FILES", "--device", "abacus"], "device 'abacus'"),
+        (
+            ["ask", "What?", "FILES", "--method", "finch", "--scorer", "x", "--model", "x"],
+            "a scorer chooses passages and does nothing in the method 'finch'",
+        ),
+        (["ask", "What?", "FILES", "--model", "MODEL", "--scorer", "./nowhere"], "no model folder"),
     ],
 )
 def test_mistakes_end_in_one_message_without_a_traceback(model_folder, files, arguments, message):
@@ -176,7 +200,7 @@ def test_the_module_runs_like_the_command():
 
 def test_ask_writes_a_report(tmp_path, model_folder, files):
     page = tmp_path / "kept.html"
-    more = ("--target-size", "50", "--max-new-tokens", "3", "--report", str(page))
+    more = ("--target-size", "50", "--max-tokens", "3", "--report", str(page))
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert result.exit_code == 0, result.output
     assert f"Report: {page}" in result.stderr
@@ -198,7 +222,7 @@ def test_a_report_that_cannot_be_written_costs_no_answer(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("finch_integrations.report.Report.save", full)
-    more = ("--max-new-tokens", "3", "--json", "--report", str(tmp_path / "kept.html"))
+    more = ("--max-tokens", "3", "--json", "--report", str(tmp_path / "kept.html"))
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert result.exit_code == 1
     assert json.loads(result.stdout)["finish_reason"] == "length"

@@ -135,7 +135,7 @@ def model(tmp_path):
 
 def test_ask_compresses_the_documents_that_the_index_has_on_the_question(files, model):
     index("--encoder", "none")
-    options = [*model, "--target-size", "20", "--max-new-tokens", "3", "--json"]
+    options = [*model, "--target-size", "20", "--max-tokens", "3", "--json"]
     answer = json.loads(run(app, ["ask", "Which boat leaks?", "-i", "idx", *options]).stdout)
     assert [source["id"] for source in answer["sources"]] == ["files/boats.md"]
     from_file = run(app, ["ask", "Which boat leaks?", "files/boats.md", *options])
@@ -144,7 +144,7 @@ def test_ask_compresses_the_documents_that_the_index_has_on_the_question(files, 
 
 def test_ask_counts_the_budget_in_the_models_tokens(files, model):
     index("--encoder", "none")
-    ask = ["ask", "Does the boat leak at the door?", "-i", "idx", *model, "--max-new-tokens", "1"]
+    ask = ["ask", "Does the boat leak at the door?", "-i", "idx", *model, "--max-tokens", "1"]
     both = run(app, [*ask, "--json"])
     assert len(json.loads(both.stdout)["sources"]) == 2
     # One byte is one token of this model: boats.md has 57, doors.txt 22.
@@ -163,7 +163,7 @@ def test_ask_shows_file_section_and_place_of_what_the_answer_cites(
     path = f"{HANDBOOK.name}/04-laboratory.md"
     arguments = ["index", path, "--out", str(tmp_path / "idx"), "--encoder", "none"]
     assert run(app, arguments).exit_code == 0
-    ask = ["ask", "What is the door code of the chemical store?", "--max-new-tokens", "20"]
+    ask = ["ask", "What is the door code of the chemical store?", "--max-tokens", "20"]
     ask += ["--target-size", "512", "--device", "cpu", "--dtype", "float32"]
     found = run(app, [*ask, "--index", str(tmp_path / "idx")])
     answer = json.loads(run(app, [*ask, path, "--json"]).stdout)

@@ -18,7 +18,7 @@ CHAT = [
 
 @pytest.mark.parametrize("messages", [CHAT, CHAT[1:], CHAT[1:3], CHAT[2:], CHAT[3:]])
 def test_the_answer_is_that_of_generate_over_the_templates_prompt(model, tokenizer, messages):
-    answer = join_responses(FinchEngine(model, tokenizer).chat(messages, max_new_tokens=20))
+    answer = join_responses(FinchEngine(model, tokenizer).chat(messages, max_tokens=20))
     prompt = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
@@ -60,13 +60,13 @@ def test_a_chat_that_fills_the_window_is_an_error(tokenizer):
     with pytest.raises(ContextTooLongError, match=r"the messages .* window of 200 tokens"):
         next(engine.chat([{"role": "user", "content": text_of(200)}]))
     short = [{"role": "user", "content": text_of(100)}]
-    answer = join_responses(engine.chat(short, max_new_tokens=1000))
+    answer = join_responses(engine.chat(short, max_tokens=1000))
     assert answer.prompt_tokens + answer.generation_tokens == 200
 
 
 def test_long_chats_are_read_in_chunks_to_the_same_effect(model, tokenizer):
     messages = [{"role": "user", "content": text_of(1400)}]
-    answer = join_responses(FinchEngine(model, tokenizer).chat(messages, max_new_tokens=5))
+    answer = join_responses(FinchEngine(model, tokenizer).chat(messages, max_tokens=5))
     ids = torch.tensor([build_chat(tokenizer, messages)])
     output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5)
     assert list(answer.tokens) == output[0, ids.shape[1] :].tolist()

@@ -23,7 +23,7 @@ def test_a_loaded_context_answers_the_same(tmp_path, tokenizer, dtype, method):
     context.save(tmp_path / "context.safetensors")
     again = FinchEngine(make_model(dtype=dtype), tokenizer)  # as after a restart
     loaded = again.load_context(tmp_path / "context.safetensors")
-    assert again.generate(loaded, max_new_tokens=20) == engine.generate(context, max_new_tokens=20)
+    assert again.generate(loaded, max_tokens=20) == engine.generate(context, max_tokens=20)
     assert (loaded.stats, loaded.document_shares) == (context.stats, context.document_shares)
     assert all(torch.equal(x, y) for x, y in zip(loaded.kept, context.kept, strict=True))
 
@@ -55,9 +55,7 @@ def test_weights_that_are_offloaded_do_not_say_where_keys_lie(tmp_path, tokenize
         }
         context = engine.compress(DOCUMENTS, "What?", target_size=50)
         context.save(path)
-        answers = [
-            engine.generate(c, max_new_tokens=10) for c in (context, engine.load_context(path))
-        ]
+        answers = [engine.generate(c, max_tokens=10) for c in (context, engine.load_context(path))]
     assert answers[0] == answers[1]
 
 

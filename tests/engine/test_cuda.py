@@ -37,7 +37,7 @@ def test_the_same_tokens_are_kept_and_the_same_text_is_written(architecture, met
         engine = engine_on(device, architecture)
         context = compress(engine, method)
         contexts.append(context)
-        pieces = engine.stream(context, max_new_tokens=8)
+        pieces = engine.stream(context, max_tokens=8)
         answers.append([token for piece in pieces for token in piece.tokens])
     cpu, cuda = contexts
     for ours, theirs in zip(cpu.kept, cuda.kept, strict=True):
@@ -68,7 +68,7 @@ def test_a_saved_context_goes_from_one_device_to_the_other(tmp_path):
         loaded = target.load_context(path)
         assert loaded.cache.layers[0].keys.device.type == target.backbone.device.type
         written = [
-            [token for piece in engine.stream(it, max_new_tokens=8) for token in piece.tokens]
+            [token for piece in engine.stream(it, max_tokens=8) for token in piece.tokens]
             for engine, it in ((source, context), (target, loaded))
         ]
         assert written[0] == written[1]

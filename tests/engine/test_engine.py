@@ -82,13 +82,13 @@ def test_defaults_of_the_engine_can_be_changed_per_call(model, tokenizer):
         model,
         tokenizer,
         compression=CompressionConfig(target_size=50),
-        sampling=SamplingParams(max_new_tokens=3),
+        sampling=SamplingParams(max_tokens=3),
     )
     assert engine.compress(LONG, "What?").stats.kept_tokens == 50
     context = engine.compress(LONG, "What?", compression_ratio=0.5)
     assert context.stats.kept_tokens == 301
     assert engine.generate(context).generation_tokens == 3
-    assert engine.generate(context, max_new_tokens=5).generation_tokens == 5
+    assert engine.generate(context, max_tokens=5).generation_tokens == 5
 
 
 def test_progress_is_reported_after_every_chunk(engine):
@@ -134,7 +134,7 @@ def test_an_exception_in_a_forward_leaves_the_model_as_it_was(tokenizer, impleme
     assert not any(module._forward_hooks for module in model.modules())
     after = engine.compress(LONG, "What?", target_size=90)
     assert all(torch.equal(x, y) for x, y in zip(before.kept, after.kept, strict=True))
-    assert engine.generate(after, max_new_tokens=5) == engine.generate(before, max_new_tokens=5)
+    assert engine.generate(after, max_tokens=5) == engine.generate(before, max_tokens=5)
 
 
 def test_both_attention_implementations_choose_the_same(tokenizer):
@@ -144,7 +144,7 @@ def test_both_attention_implementations_choose_the_same(tokenizer):
         model.set_attn_implementation(implementation)
         engine = FinchEngine(model, tokenizer)
         context = engine.compress(LONG, "What?", target_size=90, chunk_length=100)
-        results.append((context.kept, engine.generate(context, max_new_tokens=20).tokens))
+        results.append((context.kept, engine.generate(context, max_tokens=20).tokens))
     assert all(torch.equal(x, y) for x, y in zip(results[0][0], results[1][0], strict=True))
     assert results[0][1] == results[1][1]
 
@@ -159,7 +159,7 @@ def test_engines_in_threads_do_not_disturb_each_other(tokenizer, shared):
     def work(number):
         engine, question = engines[number], f"What is {number}?"
         context = engine.compress(LONG, question, target_size=60 + number, chunk_length=50)
-        return engine.generate(context, max_new_tokens=15).tokens
+        return engine.generate(context, max_tokens=15).tokens
 
     expected = [work(0), work(1)]
     results = {0: [], 1: []}
@@ -235,7 +235,7 @@ def test_bad_options_are_named(engine, options, error, reason):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
         ({"top_p": 0}, "top_p"),

@@ -24,7 +24,7 @@ def test_with_a_budget_for_everything_the_tokens_are_those_of_generate(architect
     context = engine.compress(DOCUMENTS, "What?", target_size=10_000, chunk_length=64)
     assert context.stats.kept_tokens == context.stats.document_tokens == 202
     expected = plain_generate(model, tokenizer, DOCUMENTS, "What?", max_new_tokens=40)
-    assert list(engine.generate(context, max_new_tokens=40).tokens) == expected
+    assert list(engine.generate(context, max_tokens=40).tokens) == expected
 
 
 def test_a_small_budget_changes_the_answer(tokenizer):
@@ -33,14 +33,14 @@ def test_a_small_budget_changes_the_answer(tokenizer):
     engine = FinchEngine(model, tokenizer)
     context = engine.compress(DOCUMENTS, "What?", target_size=20, chunk_length=64)
     expected = plain_generate(model, tokenizer, DOCUMENTS, "What?", max_new_tokens=40)
-    assert list(engine.generate(context, max_new_tokens=40).tokens) != expected
+    assert list(engine.generate(context, max_tokens=40).tokens) != expected
 
 
 def test_joined_stream_is_generate_and_the_context_stays_as_it_is(engine):
     context = engine.compress(DOCUMENTS, "What?", target_size=50)
     before = [layer.keys.clone() for layer in context.cache.layers]
-    pieces = list(engine.stream(context, max_new_tokens=30))
-    answer = engine.generate(context, max_new_tokens=30)
+    pieces = list(engine.stream(context, max_tokens=30))
+    answer = engine.generate(context, max_tokens=30)
     assert "".join(piece.text for piece in pieces) == answer.text
     assert tuple(t for piece in pieces for t in piece.tokens) == answer.tokens
     assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
@@ -53,7 +53,7 @@ def test_joined_stream_is_generate_and_the_context_stays_as_it_is(engine):
 
 def test_streams_over_one_context_can_be_interleaved(engine):
     context = engine.compress(DOCUMENTS, "What?", target_size=50)
-    options = {"max_new_tokens": 20, "temperature": 1.0}
+    options = {"max_tokens": 20, "temperature": 1.0}
     alone = [engine.generate(context, seed=seed, **options).tokens for seed in (1, 2)]
     streams = [engine.stream(context, seed=seed, **options) for seed in (1, 2)]
     tokens = [[], []]
@@ -69,10 +69,10 @@ def test_streams_over_one_context_can_be_interleaved(engine):
 def test_stop_token_ends_the_answer_and_is_not_shown(model, tokenizer):
     engine = FinchEngine(model, tokenizer)
     context = engine.compress(DOCUMENTS, "What?")
-    free = engine.generate(context, max_new_tokens=10)
+    free = engine.generate(context, max_tokens=10)
     model.generation_config.eos_token_id = [free.tokens[4]]
     first = free.tokens.index(free.tokens[4])
-    stopped = engine.generate(context, max_new_tokens=10)
+    stopped = engine.generate(context, max_tokens=10)
     assert stopped.finish_reason == "stop"
     assert stopped.tokens == free.tokens[: first + 1]
     assert free.text.startswith(stopped.text)
@@ -80,7 +80,7 @@ def test_stop_token_ends_the_answer_and_is_not_shown(model, tokenizer):
 
 def test_stop_string_is_matched_across_tokens(engine):
     context = engine.compress(DOCUMENTS, "What?", target_size=50)
-    options = {"temperature": 1.0, "seed": 3, "max_new_tokens": 60}
+    options = {"temperature": 1.0, "seed": 3, "max_tokens": 60}
     text = engine.generate(context, **options).text
     stop = text[20:23]
     answer = engine.generate(context, stop=[stop], **options)
@@ -93,7 +93,7 @@ def test_answers_end_at_the_models_window(tokenizer):
     engine = FinchEngine(make_model(max_position_embeddings=300), tokenizer)
     context = engine.compress(DOCUMENTS, "What?", target_size=100, chunk_length=50)
     held = context.stats.prefix_tokens + 100 + context.stats.suffix_tokens
-    answer = engine.generate(context, max_new_tokens=1000)
+    answer = engine.generate(context, max_tokens=1000)
     assert answer.finish_reason == "length"
     assert answer.generation_tokens == 300 - held
 
@@ -109,7 +109,7 @@ def test_a_context_without_room_for_an_answer_is_an_error(tokenizer):
 
 def test_temperature_zero_is_deterministic_and_seeds_repeat(engine):
     context = engine.compress(DOCUMENTS, "What?", target_size=50)
-    run = lambda **kw: engine.generate(context, max_new_tokens=20, **kw).tokens  # noqa: E731
+    run = lambda **kw: engine.generate(context, max_tokens=20, **kw).tokens  # noqa: E731
     assert run() == run() == run(seed=1) == run(seed=2)
     assert run(temperature=1.0, seed=1) == run(temperature=1.0, seed=1)
     assert run(temperature=1.0, seed=1) != run(temperature=1.0, seed=2)

@@ -16,7 +16,7 @@ from finch_integrations import (
     ModelLoadError,
     UnsupportedModelError,
 )
-from finch_integrations.engine import gguf, loading
+from finch_integrations.engine import gguf, loading, registry
 from tests.tiny import CONFIGS, make_model, make_tokenizer, text_of
 
 
@@ -33,7 +33,7 @@ def test_a_local_folder_answers_like_the_model_it_was_saved_from(folder, engine)
     loaded = FinchEngine.from_pretrained(folder, device="cpu", dtype="float32")
     documents = [text_of(200)]
     answers = [
-        e.generate(e.compress(documents, "What?", target_size=50), max_new_tokens=10)
+        e.generate(e.compress(documents, "What?", target_size=50), max_tokens=10)
         for e in (loaded, engine)
     ]
     assert answers[0] == answers[1]
@@ -41,7 +41,7 @@ def test_a_local_folder_answers_like_the_model_it_was_saved_from(folder, engine)
 
 
 def test_engines_of_one_model_share_weights_until_the_last_is_closed(folder, monkeypatch):
-    before = dict(loading._entries)
+    before = dict(registry._entries)
     monkeypatch.chdir(folder.parent)
     first = FinchEngine.from_pretrained(folder, device="cpu", dtype="float32")
     second = FinchEngine.from_pretrained("./model", device="cpu", dtype=torch.float32)
@@ -55,7 +55,7 @@ def test_engines_of_one_model_share_weights_until_the_last_is_closed(folder, mon
     other.close()
     gc.collect()
     assert weights() is None
-    assert loading._entries == before
+    assert registry._entries == before
 
 
 def test_threads_that_ask_at_once_load_once(folder, monkeypatch):
@@ -81,13 +81,13 @@ def test_threads_that_ask_at_once_load_once(folder, monkeypatch):
 
 
 def test_a_failed_load_is_not_remembered(folder):
-    before = dict(loading._entries)
+    before = dict(registry._entries)
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:100])
     with pytest.raises(ModelLoadError, match="cannot load the model"):
         FinchEngine.from_pretrained(folder, device="cpu")
-    assert loading._entries == before
+    assert registry._entries == before
     weights.write_bytes(content)
     FinchEngine.from_pretrained(folder, device="cpu").close()
 

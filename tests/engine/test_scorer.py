@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from finch_integrations import Document, FinchEngine
 from finch_integrations.engine.segments import split_segments, translate_segments
-from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from tests.tiny import make_input, make_model, make_tokenizer
 
 DOCUMENTS = [
@@ -55,7 +55,7 @@ def test_the_scorers_passages_are_kept_in_the_other_models_tokens(target_size):
         assert mine.document_id == best.document_id
         assert best.text[:20] in DOCUMENTS[int(mine.document_id[-1]) - 1].text
         assert abs(mine.start - best.start) <= 4  # a token's length
-    large.generate(context, max_new_tokens=3)
+    large.generate(context, max_tokens=3)
 
 
 @pytest.mark.parametrize("target_size", [60, 150])
@@ -83,7 +83,7 @@ def test_a_byte_budget_is_counted_in_the_answering_models_bytes():
 def test_who_chooses_is_part_of_what_tells_engines_apart(tokenizer):
     small = FinchEngine(make_model("qwen3"), tokenizer)
     alone, guided = (FinchEngine(make_model(), tokenizer, scorer=s) for s in (None, small))
-    assert EngineHandle(alone).identity != EngineHandle(guided).identity
+    assert SharedEngine(alone).identity != SharedEngine(guided).identity
 
 
 def test_what_fits_is_kept_whole_without_asking_the_scorer(tokenizer):

@@ -71,7 +71,7 @@ import sys
 from finch_integrations import FinchEngine, Selection
 engine = FinchEngine.from_pretrained(sys.argv[1], device="cpu", dtype="float32")
 context = engine.encode(Selection.load(sys.argv[2]))
-print(engine.generate(context, max_new_tokens=20).tokens)
+print(engine.generate(context, max_tokens=20).tokens)
 """
 
 
@@ -83,7 +83,7 @@ def test_a_saved_selection_is_encoded_in_another_process_and_answers_the_same(tm
         selection = engine.select(DOCUMENTS, "What is said?", target_size=120, **PROMPT)
         selection.save(path)
         assert Selection.load(path) == selection
-        answer = engine.generate(engine.encode(selection), max_new_tokens=20)
+        answer = engine.generate(engine.encode(selection), max_tokens=20)
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "model"), str(path)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == str(answer.tokens)
@@ -94,14 +94,14 @@ def test_a_follow_up_equals_a_context_of_the_same_tokens_under_that_question(eng
     options = {"target_size": 120, "method": method, **PROMPT}
     context = engine.compress(DOCUMENTS, "What is said?", **options)
     before = (context.document_shares, context.excerpts, context.stats)
-    follow_up = engine.generate(context, question="And who is there?", max_new_tokens=20)
+    follow_up = engine.generate(context, question="And who is there?", max_tokens=20)
     prompt = replace(context.prompt, question="And who is there?")
     fresh = replace(context, prompt=prompt)
     if method == "likelihood":
         selection = engine.select(DOCUMENTS, "What is said?", **options)
         fresh = engine.encode(replace(selection, prompt=prompt))
-    assert follow_up == engine.generate(fresh, max_new_tokens=20)
-    assert follow_up.tokens != engine.generate(context, max_new_tokens=20).tokens
+    assert follow_up == engine.generate(fresh, max_tokens=20)
+    assert follow_up.tokens != engine.generate(context, max_tokens=20).tokens
     assert (context.document_shares, context.excerpts, context.stats) == before
     with pytest.raises(InvalidInputError, match="the question is empty"):
         engine.generate(context, question=" ")

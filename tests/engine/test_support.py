@@ -122,7 +122,7 @@ def test_longrope_works_in_its_short_range_and_is_refused_beyond():
     documents = ["word " * 200]
     context = engine.compress(documents, "What?", target_size=40, chunk_length=40)
     assert context.stats.peak_kv_tokens <= 256
-    assert engine.generate(context, max_new_tokens=3).generation_tokens == 3
+    assert engine.generate(context, max_tokens=3).generation_tokens == 3
     with pytest.raises(UnsupportedModelError, match="longrope"):
         engine.compress(documents, "What?", target_size=200)
 

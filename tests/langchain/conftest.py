@@ -37,6 +37,6 @@ def answer(engine):
 
     def ask(documents, question, **prompt):
         context = engine.compress(documents, question, target_size=60, **prompt)
-        return engine.generate(context, max_new_tokens=8).text
+        return engine.generate(context, max_tokens=8).text
 
     return ask

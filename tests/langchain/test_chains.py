@@ -190,7 +190,7 @@ async def test_middleware_hands_over_what_finch_rag_finds(engine, call):
         Document(f"# Boats\n{text_of(60, seed=1)} boat.", id="a", metadata={"source": "a.md"}),
         Document(f"# Doors\nThe code is 4711. {text_of(60, seed=2)} boat.", id="b", title="B"),
     ]
-    options = {"compression": {"target_size": 60}, "sampling": {"max_new_tokens": 8}}
+    options = {"compression": {"target_size": 60}, "sampling": {"max_tokens": 8}}
     search = HybridRetriever.from_documents(
         documents, chunk_size=40, config=RetrievalConfig(max_document_tokens=70)
     )
@@ -209,7 +209,7 @@ async def test_middleware_hands_over_what_finch_rag_finds(engine, call):
     assert message.text == expected.text
     scores = finch(message)["document_scores"]
     assert [s["kept_tokens"] for s in scores] == [
-        share.kept_tokens for share in expected.report.documents
+        share.kept_tokens for share in expected.details.document_shares
     ]
 
 

@@ -10,10 +10,11 @@ from finch_integrations.langchain import document_prompt, format_docs
 from finch_integrations.langchain.call import Call
 from finch_integrations.langchain.citations import make_citations
 from finch_integrations.langchain.documents import from_langchain, to_langchain
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport, AskRequest
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.citations import cite
-from finch_integrations.pipeline.marks import split_marked
+from finch_integrations.pipeline.document_tags import split_tagged
 from finch_integrations.pipeline.quotes import find_quotes
+from finch_integrations.pipeline.shared_engine import SharedEngine
 
 ANSWER = "They say the boat leaves at nine."
 DOCUMENTS = (
@@ -51,17 +52,18 @@ CITATION = {
 @pytest.fixture
 def chunks():
     """The chunks of an answer, as ChatFinch makes them."""
-    call = Call(AskRequest(messages=(), documents=DOCUMENTS), "model", "kwarg")
-    report = AnswerReport(
+    request = AskRequest(messages=(), documents=DOCUMENTS)
+    call = Call(SharedEngine("model"), request, "kwarg")
+    details = AnswerDetails(
+        text=ANSWER,
         finish_reason="stop",
         prompt_tokens=30,
         generation_tokens=8,
         generation_seconds=0.1,
         compression=None,
-        documents=SHARES,
-        quotes=find_quotes(ANSWER, DOCUMENTS),
+        document_shares=SHARES,
     )
-    pieces = [AnswerPiece(text=ANSWER[:10]), AnswerPiece(text=ANSWER[10:], report=report)]
+    pieces = [AnswerPiece(text=ANSWER[:10]), AnswerPiece(text=ANSWER[10:], details=details)]
     assert call.make_chunk(AnswerPiece(text="")) is None
     return [call.make_chunk(piece).message for piece in pieces]
 
@@ -140,7 +142,7 @@ def test_the_place_of_a_chunk_goes_through_a_prompts_text(write):
     whole = Document("# Boats\nNone.\n# Doors\nThe code of the store is 4711.", id="lab.md")
     search = HybridRetriever.from_documents([whole], chunk_size=40)
     chunk = to_langchain(search.retrieve("code")[0])
-    (marked,) = with_unique_ids(split_marked(write([chunk])).documents)
+    (marked,) = with_unique_ids(split_tagged(write([chunk])).documents)
     share = DocumentShare(id=marked.id or "doc-1", title=None, tokens=9, kept_tokens=3)
     quotes = find_quotes("I think the code of the store is 4711.", [marked])
     (citation,) = make_citations(quotes, [marked], [share])

@@ -59,7 +59,7 @@ def answer(engine):
 
     def ask(documents, question, **prompt):
         found = engine.compress(documents, question, target_size=60, **prompt)
-        return engine.generate(found, max_new_tokens=8).text
+        return engine.generate(found, max_tokens=8).text
 
     return ask
 

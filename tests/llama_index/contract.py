@@ -123,7 +123,7 @@ class LLMContract:
                 if beats > 3:
                     beaten.set()
 
-        model = llm._handle.engine.backbone.model
+        model = llm.handle.engine.backbone.model
         hook = model.register_forward_pre_hook(lambda *_: beaten.wait(2) and None)
         beating = asyncio.create_task(heart())
         await collect(llm, method, self.argument(method), max_tokens=2)
@@ -169,7 +169,7 @@ class LLMContract:
     def test_copies_share_the_model(self, llm):
         twin = copy.deepcopy(llm)
         assert twin.to_dict() == llm.to_dict()
-        assert twin._handle.engine is llm._handle.engine
+        assert twin.handle.engine is llm.handle.engine
 
     def test_settings_are_plain_data(self, llm):
         assert json.loads(llm.to_json()) == llm.to_dict()

@@ -30,7 +30,7 @@ def answers(engine, texts, question, max_tokens, options):
     llm = FinchLLM(engine=engine, max_tokens=max_tokens, **options)
     context = engine.compress(documents, question, **rest)
     return {
-        "engine": engine.generate(context, max_new_tokens=max_tokens, **sampling).text,
+        "engine": engine.generate(context, max_tokens=max_tokens, **sampling).text,
         "ChatFinch": chat.invoke(
             question,
             documents=[LangChainDocument(d["text"], id=d["id"]) for d in documents],
@@ -69,3 +69,10 @@ def test_the_embedded_model_answers_alike(embedded_engine):
     found = answers(embedded_engine, texts, question, 16, {"target_size": 40})
     assert set(found.values()) == {found["engine"]}
     assert found["engine"].strip()
+
+
+def test_both_frameworks_share_one_model(folder):
+    chat, llm = ChatFinch(model=folder), FinchLLM(model=str(folder))
+    assert chat.warm_up().handle.engine is llm.handle.engine
+    llm.close()
+    assert not chat.handle.loaded

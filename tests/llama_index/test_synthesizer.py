@@ -76,7 +76,7 @@ def test_options_are_of_every_call(llm, retriever, engine):
     context = engine.compress(
         [n.node.get_content(MetadataMode.LLM) for n in nodes], Q, target_size=90, instruction="Say:"
     )
-    assert response.response == engine.generate(context, max_new_tokens=3).text
+    assert response.response == engine.generate(context, max_tokens=3).text
 
 
 def test_a_template_formats_the_question(llm, retriever, answer):

@@ -1,7 +1,6 @@
-"""The model's handle and one question from start to end, on tiny models."""
+"""One question from start to end, on tiny models."""
 
 import asyncio
-import copy
 import pickle
 import threading
 import time
@@ -10,29 +9,30 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from finch_integrations import (
-    ConfigurationError,
     Document,
-    FinchEngine,
     InvalidInputError,
-    ModelLoadError,
 )
-from finch_integrations.pipeline.ask import AskRequest
-from finch_integrations.pipeline.handle import EngineHandle
-from tests.tiny import make_model, make_tokenizer, text_of
+from finch_integrations.pipeline.ask import AskRequest, convert
+from finch_integrations.pipeline.shared_engine import SharedEngine
+from tests.tiny import text_of
 
 DOCUMENTS = (Document(text_of(300, seed=1), id="a"), Document(text_of(200, seed=2), id="b"))
+
+
 CHAT = (
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Hello."},
     {"role": "assistant", "content": "Hi."},
     {"role": "user", "content": "What is new?"},
 )
+
+
 SMALL = {"target_size": 60, "chunk_length": 50}
 
 
 @pytest.fixture
 def handle(engine):
-    return EngineHandle(engine)
+    return SharedEngine(engine)
 
 
 @pytest.fixture
@@ -46,15 +46,8 @@ def forwards(model):
     hook.remove()
 
 
-@pytest.fixture
-def folder(tmp_path):
-    make_model().save_pretrained(tmp_path)
-    make_tokenizer().save_pretrained(tmp_path)
-    return tmp_path
-
-
 def request(**changes):
-    options = {"messages": CHAT, "sampling": {"max_new_tokens": 12}}
+    options = {"messages": CHAT, "sampling": {"max_tokens": 12}}
     return AskRequest(**options | changes)
 
 
@@ -71,21 +64,21 @@ def test_an_answer_over_documents_is_the_engines(engine, handle):
     context = engine.compress(
         DOCUMENTS, "What is new?", system="Be brief.", history=CHAT[1:3], **SMALL
     )
-    answer = engine.generate(context, max_new_tokens=12)
+    answer = engine.generate(context, max_tokens=12)
     assert text(pieces) == answer.text
-    assert [piece.report for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
-    report = pieces[-1].report
-    assert report.finish_reason == answer.finish_reason
-    assert (report.prompt_tokens, report.generation_tokens) == (context.prompt_tokens, 12)
-    assert report.documents == context.document_shares
-    assert report.compression.kept_tokens == 60
+    assert [piece.details for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    details = pieces[-1].details
+    assert details.finish_reason == answer.finish_reason
+    assert (details.prompt_tokens, details.generation_tokens) == (context.prompt_tokens, 12)
+    assert details.document_shares == context.document_shares
+    assert details.compression.kept_tokens == 60
 
 
 def test_an_answer_without_documents_is_the_plain_chats(engine, handle):
     pieces = list(handle.stream(request()))
-    assert text(pieces) == text(engine.chat(CHAT, max_new_tokens=12))
-    assert pieces[-1].report.compression is None
-    assert pieces[-1].report.documents == ()
+    assert text(pieces) == text(engine.chat(CHAT, max_tokens=12))
+    assert pieces[-1].details.compression is None
+    assert pieces[-1].details.document_shares == ()
 
 
 def test_async_and_sync_say_the_same(handle):
@@ -96,9 +89,9 @@ def test_async_and_sync_say_the_same(handle):
 
 def test_the_instruction_can_be_changed(engine, handle):
     asked = request(documents=DOCUMENTS, compression=SMALL, instruction="Question:")
-    report = list(handle.stream(asked))[-1].report
+    details = list(handle.stream(asked))[-1].details
     suffix = "\n\nQuestion: What is new?<|im_end|>\n<|im_start|>assistant\n"
-    assert report.compression.suffix_tokens == len(engine.backbone.tokenizer(suffix).input_ids)
+    assert details.compression.suffix_tokens == len(engine.backbone.tokenizer(suffix).input_ids)
 
 
 @pytest.mark.parametrize("messages", [(), CHAT[:3], CHAT[:1]])
@@ -117,11 +110,11 @@ def test_a_malformed_question_is_named(handle, last):
 
 def test_leaving_stops_the_decoding_within_a_token(model, handle, forwards):
     model.register_forward_pre_hook(lambda *_: time.sleep(0.005))
-    pieces = handle.stream(request(sampling={"max_new_tokens": 1000}))
+    pieces = handle.stream(request(sampling={"max_tokens": 1000}))
     next(pieces)
     pieces.close()
     begun = len(forwards)
-    list(handle.stream(request(sampling={"max_new_tokens": 1})))  # its turn comes after
+    list(handle.stream(request(sampling={"max_tokens": 1})))  # its turn comes after
     assert len(forwards) <= begun + 1 + 1  # the token under way, and this answer's only one
 
 
@@ -150,7 +143,7 @@ def test_leaving_stops_a_compression_at_the_next_chunk(model, handle, forwards):
     go_on.set()
     hook.remove()
     begun = len(forwards)
-    list(handle.stream(request(sampling={"max_new_tokens": 1})))
+    list(handle.stream(request(sampling={"max_tokens": 1})))
     assert begun == 1
     # Of 11 chunks only the first was read, with two questions behind it; then the other answer.
     assert len(forwards) <= begun + 4
@@ -172,62 +165,23 @@ def test_concurrent_questions_do_not_disturb_each_other(handle):
     assert together == alone
 
 
-def test_a_handle_by_name_loads_when_first_used_and_shares(folder):
-    first, second = EngineHandle(folder), EngineHandle(str(folder))
-    assert first == second
-    assert hash(first) == hash(second)
-    assert not first.loaded
-    assert text(first.stream(request()))
-    assert second.loaded
-    assert second.engine is first.engine
-    second.close()
-    assert not first.loaded
-    assert text(first.stream(request()))  # loads again
-    first.close()
+def test_progress_is_reported_and_the_context_kept_only_if_asked_for(engine, handle):
+    seen = []
+    asked = request(documents=DOCUMENTS, compression=SMALL)
+    assert list(handle.stream(asked))[-1].details.context is None
+    pieces = list(handle.stream(asked, progress=seen.append, keep_context=True))
+    assert [state.tokens for state in seen] == sorted({state.tokens for state in seen})
+    assert seen[-1].tokens == seen[-1].total_tokens
+    assert engine.generate(pieces[-1].details.context, max_tokens=12).text == text(pieces)
+    assert pieces[-1].details.text == text(pieces)
 
 
-def test_handles_that_load_at_once_share_one_engine(folder):
-    handles = [EngineHandle(folder) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        engines = list(pool.map(lambda handle: handle.engine, handles))
-    assert len(set(map(id, engines))) == 1
-    handles[0].close()
+def test_a_request_is_plain_data():
+    asked = request(documents=DOCUMENTS, compression=SMALL)
+    assert pickle.loads(pickle.dumps(asked)) == asked
 
 
-def test_copies_and_pickles_carry_settings_not_weights(folder, handle):
-    named = EngineHandle(folder, dtype="float32")
-    assert pickle.loads(pickle.dumps(named)) == named
-    assert copy.deepcopy(named) is copy.copy(named) is named
-    assert not named.loaded
-    assert copy.deepcopy(handle).engine is handle.engine
-    with pytest.raises(ConfigurationError, match="cannot be pickled. Name the model"):
-        pickle.dumps(handle)
-
-
-def test_a_loaded_model_is_taken_with_its_tokenizer(model, tokenizer):
-    handle = EngineHandle(model, tokenizer)
-    assert handle.loaded
-    assert handle.engine.backbone.model is model
-    handle.close()
-    assert text(handle.stream(request()))  # its owner's to close
-    assert handle != EngineHandle(FinchEngine(model, tokenizer))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (lambda m, t: {"model": m}, "needs its tokenizer"),
-        (lambda m, t: {"model": "embedded", "tokenizer": t}, "Leave the tokenizer out"),
-        (lambda m, t: {"model": FinchEngine(m, t), "tokenizer": t}, "leave tokenizer out"),
-        (lambda m, t: {"model": m, "tokenizer": t, "dtype": "float16"}, "dtype cannot be applied"),
-        (lambda m, t: {"model": 5}, "model must be a name.*got int"),
-    ],
-)
-def test_contradictory_arguments_are_named(model, tokenizer, arguments, reason):
-    with pytest.raises(ConfigurationError, match=reason):
-        EngineHandle(**arguments(model, tokenizer))
-
-
-def test_errors_of_loading_reach_the_caller(tmp_path):
-    with pytest.raises(ModelLoadError, match="there is no model folder"):
-        list(EngineHandle(tmp_path / "missing").stream(request()))
+async def test_only_the_last_piece_is_converted_in_another_thread(handle):
+    pieces = list(handle.stream(request()))
+    threads = [await convert(lambda _: threading.current_thread(), piece) for piece in pieces]
+    assert set(threads[:-1]) == {threading.current_thread()} != {threads[-1]}

@@ -4,13 +4,19 @@ import asyncio
 
 import pytest
 
-from finch_integrations import ConfigurationError, Document, InvalidInputError
-from finch_integrations.pipeline.ask import AnswerPiece, AnswerReport
-from finch_integrations.pipeline.handle import EngineHandle
-from finch_integrations.pipeline.quotes import find_quotes
+from finch_integrations import (
+    CompressionConfig,
+    ConfigurationError,
+    Document,
+    FinchEngine,
+    InvalidInputError,
+)
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece
 from finch_integrations.pipeline.rag import FinchRAG, WholeSet, _piece
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.retrieval import HybridRetriever
 from tests.encoders import HashEncoder
+from tests.tiny import make_model
 
 DOCUMENTS = [
     Document(
@@ -23,7 +29,7 @@ DOCUMENTS = [
 ]
 QUESTION = "What is the code of the store?"
 COMPRESSION = {"target_size": 40}
-SAMPLING = {"max_new_tokens": 8}
+SAMPLING = {"max_tokens": 8}
 
 
 @pytest.fixture
@@ -50,8 +56,8 @@ def test_the_answer_is_the_engines_over_what_the_retriever_finds(rag, retriever,
     assert "".join(piece.text for piece in pieces) == answer.text == expected.text
     assert [piece.answer for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     assert list(answer.documents) == documents
-    assert answer.report.documents == context.document_shares
-    assert answer.report.compression.kept_tokens == context.stats.kept_tokens
+    assert answer.details.document_shares == context.document_shares
+    assert answer.details.compression.kept_tokens == context.stats.kept_tokens
 
 
 def test_at_once_and_async_answers_are_the_streamed_one(rag):
@@ -68,7 +74,7 @@ def test_leaving_a_stream_stops_the_work(retriever, engine, model):
     hook = model.register_forward_pre_hook(
         lambda _, args, kwargs: lengths.append(1), with_kwargs=True
     )
-    rag = FinchRAG(retriever, engine, compression=COMPRESSION, sampling={"max_new_tokens": 500})
+    rag = FinchRAG(retriever, engine, compression=COMPRESSION, sampling={"max_tokens": 500})
     stream = rag.stream(QUESTION)
     next(stream)
     stream.close()
@@ -114,21 +120,21 @@ def test_progress_is_reported_and_the_context_kept_only_if_asked_for(retriever, 
     seen = []
     compression = {**COMPRESSION, "chunk_length": 32}
     rag = FinchRAG(retriever, engine, compression=compression, sampling=SAMPLING, keep_context=True)
-    report = rag.answer(QUESTION, progress=seen.append).report
+    details = rag.answer(QUESTION, progress=seen.append).details
     read = [state.tokens for state in seen]
     assert read == sorted(set(read))
     assert read[-1] == seen[-1].total_tokens
     assert len(read) > 3
-    assert report.excerpts == report.context.excerpts != ()
-    again = engine.generate(report.context, **SAMPLING)
+    assert details.excerpts == details.context.excerpts != ()
+    again = engine.generate(details.context, **SAMPLING)
     assert again.text == rag.answer(QUESTION).text
-    assert FinchRAG(retriever, engine, sampling=SAMPLING).answer(QUESTION).report.context is None
+    assert FinchRAG(retriever, engine, sampling=SAMPLING).answer(QUESTION).details.context is None
 
 
 def test_system_history_and_instruction_reach_the_model(retriever, engine):
     history = ({"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"})
     rag = FinchRAG(
-        retriever, EngineHandle(engine), system="Be brief.", instruction="Read:", sampling=SAMPLING
+        retriever, SharedEngine(engine), system="Be brief.", instruction="Read:", sampling=SAMPLING
     )
     context = engine.compress(
         retriever.retrieve(QUESTION),
@@ -137,8 +143,8 @@ def test_system_history_and_instruction_reach_the_model(retriever, engine):
         history=history,
         instruction="Read:",
     )
-    report = rag.answer(QUESTION, history=history).report
-    assert report.prompt_tokens == context.prompt_tokens
+    details = rag.answer(QUESTION, history=history).details
+    assert details.prompt_tokens == context.prompt_tokens
 
 
 @pytest.mark.parametrize(
@@ -155,14 +161,32 @@ def test_malformed_history_is_named(rag, history, reason):
         rag.answer(QUESTION, history=history)
 
 
-def test_a_retrievers_documents_without_ids_are_called_as_in_the_report(engine):
+def test_a_retrievers_documents_without_ids_are_called_as_in_the_details(engine):
     class Unnamed:
         def retrieve(self, query, *, count_tokens, **options):
             return [Document("The boat leaks."), Document("No.", metadata={"source": "a.md"})]
 
     (*_, last) = FinchRAG(Unnamed(), engine, sampling=SAMPLING).stream(QUESTION)
     ids = [document.id for document in last.answer.documents]
-    assert ids == [share.id for share in last.answer.report.documents] == ["doc-1", "a.md"]
+    assert ids == [share.id for share in last.answer.details.document_shares] == ["doc-1", "a.md"]
+
+
+def test_a_smaller_model_may_choose(retriever, engine, tokenizer):
+    small = FinchEngine(make_model(num_hidden_layers=1), tokenizer)
+    rag = FinchRAG(
+        retriever,
+        engine,
+        scorer=small,
+        compression=CompressionConfig(**COMPRESSION),
+        sampling=SAMPLING,
+    )
+    scored = FinchEngine(engine.backbone.model, tokenizer, scorer=small)
+    context = scored.compress(retriever.retrieve(QUESTION), QUESTION, **COMPRESSION)
+    assert rag.answer(QUESTION).details.excerpts == context.excerpts != ()
+    with pytest.raises(ConfigurationError, match="does nothing in the method 'finch'"):
+        FinchRAG(retriever, engine, scorer=small, compression={"method": "finch"})
+    with pytest.raises(ConfigurationError, match="target_size must be"):
+        FinchRAG(retriever, engine, compression={"target_size": 0})
 
 
 def test_a_filter_reaches_the_retriever(rag):
@@ -183,16 +207,16 @@ def test_nothing_found_is_an_error_and_not_an_answer_without_documents(engine):
 
 
 def piece_of(text, documents):
-    report = AnswerReport(
+    details = AnswerDetails(
+        text=text,
         finish_reason="stop",
         prompt_tokens=1,
         generation_tokens=1,
         generation_seconds=1.0,
         compression=None,
-        documents=(),
-        quotes=find_quotes(text, documents),
+        document_shares=(),
     )
-    return _piece(AnswerPiece(text=text, report=report), text, tuple(documents))
+    return _piece(AnswerPiece(text=text, details=details), tuple(documents))
 
 
 @pytest.mark.parametrize("return_parents", [False, True])

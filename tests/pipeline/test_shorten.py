@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from finch_integrations import ConfigurationError, Document
-from finch_integrations.pipeline.handle import EngineHandle
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.pipeline.shorten import GAP, shorten
 
 FILLER = "Nothing of that kind is said in here today. "
@@ -39,7 +39,7 @@ def test_with_room_for_everything_nothing_changes(engine):
 
 
 def test_a_handle_shortens_in_the_worker_with_and_without_an_event_loop(engine):
-    handle = EngineHandle(engine)
+    handle = SharedEngine(engine)
     expected = shorten(engine, DOCUMENTS, QUESTION, {"target_size": 100})
     assert handle.shorten(DOCUMENTS, QUESTION, {"target_size": 100}) == expected
     result = asyncio.run(handle.ashorten(DOCUMENTS, QUESTION, {"target_size": 100}))

@@ -11,7 +11,7 @@ import weakref
 
 import pytest
 
-from finch_integrations.pipeline.worker import Cancelled, Worker
+from finch_integrations.pipeline.worker import Cancelled, Worker, worker_of
 
 
 @pytest.fixture
@@ -277,8 +277,11 @@ def test_a_failed_job_is_let_go_with_its_error(worker, how):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_has_a_worker_of_its_own():
-    from finch_integrations.pipeline.worker import worker
+    class Model:
+        pass
 
+    model = Model()
+    worker = worker_of(model)
     assert list(worker.stream(Counter(2))) == [0, 1]
     child = os.fork()
     if child == 0:

@@ -1,7 +1,7 @@
-"""Marks around documents in a prompt's text: written by `format_docs`, read back here.
+"""Tags around documents in a prompt's text: written by `format_docs`, read back here.
 
 <document id="…" title="…" …>text</document>     one document
-<documents>…</documents>, <context>…</context>   around documents, marked or not
+<documents>…</documents>, <context>…</context>   around documents, tagged or not
 """
 
 import html
@@ -17,20 +17,20 @@ _WRAPPER_TAG = re.compile(r"<(/?)(context|documents)>", re.IGNORECASE)
 _OPENING = re.compile(r"<document((?:\s+[\w.:-]+=\"[^\"]*\")*)\s*>", re.IGNORECASE)
 _CLOSING = re.compile("</document>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"([\w.:-]+)=\"([^\"]*)\"")
-# A backslash behind the bracket; texts that have one there already get one more, so that
+# A backslash after the bracket; texts that have one there already get one more, so that
 # unescaping gives every text back as it was.
 _TO_ESCAPE = re.compile(rf"<(\\*)(/?(?:{_NAMES})\b)", re.IGNORECASE)
 _TO_UNESCAPE = re.compile(rf"<(\\*)\\(/?(?:{_NAMES})\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class MarkedText:
-    """A text with its marked documents taken out.
+class TaggedText:
+    """A text with its tagged documents taken out.
 
     Attributes:
         lead: Everything before the last document that is not one.
         documents: In the order of the text.
-        tail: Everything behind the last document.
+        tail: Everything after the last document.
     """
 
     lead: str
@@ -38,32 +38,32 @@ class MarkedText:
     tail: str
 
 
-def escape_marks(text: str) -> str:
-    """Change marks inside a document's text, so that it cannot end itself or begin another."""
+def escape_tags(text: str) -> str:
+    """Change tags inside a document's text, so that it cannot end itself or begin another."""
     return _TO_ESCAPE.sub(r"<\1\\\2", text)
 
 
-def unescape_marks(text: str) -> str:
-    """Undo `escape_marks`."""
+def unescape_tags(text: str) -> str:
+    """Undo `escape_tags`."""
     return _TO_UNESCAPE.sub(r"<\1\2", text)
 
 
-def mark_document(text: str, attributes: Mapping[str, Any]) -> str:
-    """Write one document with its marks; attributes that are None are left out."""
+def tag_document(text: str, attributes: Mapping[str, Any]) -> str:
+    """Write one document with its tags; attributes that are None are left out."""
     shown = (
         f' {name}="{html.escape(str(value))}"'
         for name, value in attributes.items()
         if value is not None
     )
-    return f"<document{''.join(shown)}>\n{escape_marks(text)}\n</document>"
+    return f"<document{''.join(shown)}>\n{escape_tags(text)}\n</document>"
 
 
-def split_marked(text: str) -> MarkedText | None:
-    """Take the marked documents out of a text; None if there are none."""
+def split_tagged(text: str) -> TaggedText | None:
+    """Take the tagged documents out of a text; None if there are none."""
     parts: list[str | Document] = []
     position = 0
     for start, inner_start, inner_end, end in _wrappers(text):
-        inside = _elements(text[inner_start:inner_end], unmarked_are_documents=True)
+        inside = _elements(text[inner_start:inner_end], untagged_are_documents=True)
         if any(isinstance(part, Document) for part in inside):
             parts += [*_elements(text[position:start]), *inside]
             position = end
@@ -71,7 +71,7 @@ def split_marked(text: str) -> MarkedText | None:
     last = max((n for n, part in enumerate(parts) if isinstance(part, Document)), default=None)
     if last is None:
         return None
-    return MarkedText(
+    return TaggedText(
         lead=join_texts(*(part for part in parts[:last] if isinstance(part, str))),
         documents=tuple(part for part in parts if isinstance(part, Document)),
         tail=join_texts(*(part for part in parts[last:] if isinstance(part, str))),
@@ -106,12 +106,12 @@ def _wrappers(text: str) -> list[tuple[int, int, int, int]]:
     return regions
 
 
-def _elements(text: str, *, unmarked_are_documents: bool = False) -> list[str | Document]:
+def _elements(text: str, *, untagged_are_documents: bool = False) -> list[str | Document]:
     parts: list[str | Document] = []
     position = 0
 
-    def add_unmarked(piece: str) -> None:
-        if not unmarked_are_documents:
+    def add_untagged(piece: str) -> None:
+        if not untagged_are_documents:
             parts.append(piece)
         elif _WRAPPER_TAG.sub("", piece).strip():  # <context><documents>… is one wrapper
             parts.append(Document(piece.strip()))
@@ -120,13 +120,13 @@ def _elements(text: str, *, unmarked_are_documents: bool = False) -> list[str | 
         closing = _CLOSING.search(text, opening.end())
         if closing is None:
             break
-        add_unmarked(text[position : opening.start()])
+        add_untagged(text[position : opening.start()])
         position = closing.end()
-        body = unescape_marks(text[opening.end() : closing.start()].strip())
+        body = unescape_tags(text[opening.end() : closing.start()].strip())
         if not body:  # a scanned page, say
             continue
         values = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(opening[1])}
         id, title = values.pop("id", None) or None, values.pop("title", None) or None
         parts.append(Document(body, id=id, title=title, metadata=values))
-    add_unmarked(text[position:])
+    add_untagged(text[position:])
     return parts

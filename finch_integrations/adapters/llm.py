@@ -1,0 +1,109 @@
+"""The options of adapters that answer, and what they make of a call's options."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import Field, field_serializer
+
+from finch_integrations.adapters.model import Adapter
+from finch_integrations.pipeline.detection import ContextDetection
+from finch_integrations.pipeline.options import (
+    SAMPLING,
+    CallOptions,
+    check_call,
+    make_options,
+    split_compression,
+)
+from finch_integrations.pipeline.request import PromptOptions
+from finch_integrations.pipeline.shared_engine import SharedEngine
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """What a call is to be answered with.
+
+    Attributes:
+        handle: The model.
+        documents: The call's `documents=…`, or None.
+        prompt: How documents are found and presented.
+        options: For the engine.
+    """
+
+    handle: SharedEngine
+    documents: object
+    prompt: PromptOptions
+    options: CallOptions
+
+
+class LLMAdapter(Adapter):
+    """An adapter that answers. All of its options but the model's can be changed for a call.
+
+    Attributes:
+        max_tokens: Upper limit of generated tokens.
+        temperature: 0 is deterministic.
+        top_p: Sample from the smallest set of tokens with this probability.
+        top_k: Sample from this many most likely tokens; 0 means all.
+        seed: Makes sampling repeatable.
+        stop: Strings that end the answer and are left out of it.
+        context_detection: `auto` goes by all that tells where documents are, well-known prompts
+            included, `marked` not by well-known prompts, `off` only by documents that are handed
+            over.
+        context_patterns: Regular expressions for your own prompts: the group `context` is the
+            documents, the group `question`, if there is one, the question.
+        strict: Raise if no documents are found, and do not go by well-known prompts.
+        instruction: Goes between the documents and the question. Default: the prompt's own, or
+            the engine's.
+        chat_template_kwargs: Further variables for the chat template.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    context_detection: ContextDetection = "auto"
+    context_patterns: list[re.Pattern[str]] = Field(default_factory=list)
+    strict: bool = False
+    instruction: str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    # Says what to do instead of calling tools.
+    no_tools: ClassVar[str]
+
+    def _check_options(self) -> None:
+        self._read_call({})
+
+    def _read_call(self, kwargs: Mapping[str, Any]) -> CallArguments:
+        """Lay a call's options over the adapter's.
+
+        Raises:
+            NotImplementedError: The call brings tools or a schema.
+            ConfigurationError: An option is unknown or wrong.
+        """
+        call = check_call(kwargs, no_tools=self.no_tools)
+        handle = self.handle.named(call.get("model"))
+        names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
+        prompt = {name: getattr(self, name) for name in names}
+        prompt |= {name: call[name] for name in names if call.get(name) is not None}
+        own = {**{name: getattr(self, name) for name in SAMPLING}, **self._budgets()}
+        _, further = split_compression(self.compression)
+        return CallArguments(
+            handle,
+            call.get("documents"),
+            PromptOptions(context_patterns=self.context_patterns, **prompt),
+            make_options(own, further, call, has_scorer=handle.has_scorer),
+        )
+
+    @field_serializer("context_patterns")
+    def _as_texts(self, patterns: list[re.Pattern[str]]) -> list[str]:
+        return [_with_inline_flags(pattern) for pattern in patterns]
+
+
+def _with_inline_flags(pattern: re.Pattern[str]) -> str:
+    missing = pattern.flags & ~re.compile(pattern.pattern).flags
+    letters = ((re.I, "i"), (re.M, "m"), (re.S, "s"), (re.X, "x"))
+    flags = "".join(letter for flag, letter in letters if missing & flag)
+    return f"(?{flags}){pattern.pattern}" if flags else pattern.pattern

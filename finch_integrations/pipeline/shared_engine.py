@@ -1,0 +1,357 @@
+"""A model by its settings: loaded when first used, shared by all who name the same one."""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from finch_integrations.engine import registry
+from finch_integrations.errors import ConfigurationError
+from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, Progress, ask
+from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
+from finch_integrations.pipeline.shorten import ShortenedDocument, shorten
+from finch_integrations.pipeline.worker import Check, worker_of
+from finch_integrations.types import Document
+
+if TYPE_CHECKING:
+    from finch_integrations.engine.engine import FinchEngine
+
+Item = TypeVar("Item")
+# What runs in the model's thread; the function that it gets raises when nobody waits any more.
+Task = Callable[["FinchEngine", Check], Generator[Item, None, None]]
+
+_SECRET = ("token",)
+_scoring = threading.Lock()
+
+
+class SharedEngine:
+    """Names a model; making, copying and pickling one loads and copies no weights.
+
+    Questions to one model are answered in the order of asking, in a thread of its own.
+
+    Example:
+        shared = SharedEngine("embedded")
+        request = AskRequest(messages=({"role": "user", "content": "Hello!"},))
+        for piece in shared.stream(request):
+            print(piece.text, end="")
+
+    Attributes:
+        name: The model's.
+        scorer: The model that chooses the passages instead, or None.
+    """
+
+    scorer: "SharedEngine | None" = None
+    # Of a ready model: the same with its scorer, and what ends the scorer's lease.
+    _scored: "FinchEngine | None" = None
+    _end_scorer: "weakref.finalize[[], Any] | None" = None
+
+    def __init__(
+        self,
+        model: Any = "embedded",
+        tokenizer: Any = None,
+        *,
+        revision: str | None = None,
+        device: Any = None,
+        dtype: Any = "auto",
+        model_kwargs: Mapping[str, Any] | None = None,
+        scorer: Any = None,
+    ) -> None:
+        """Take a model's settings, or a model that is already loaded.
+
+        Args:
+            model: `embedded`, a folder, a `.gguf` file or a hub id; or a ready `FinchEngine`; or
+                a ready transformers model, together with its tokenizer.
+            tokenizer: Of a ready transformers model.
+            revision: Of a hub model.
+            device: Default: the accelerator if there is one.
+            dtype: Default: by device.
+            model_kwargs: Passed to transformers' `from_pretrained`.
+            scorer: A smaller model that chooses the passages: anything that `model` may be, a
+                name meaning that model in the same device and dtype; or a `SharedEngine`.
+
+        Raises:
+            ConfigurationError: The arguments contradict each other.
+            UnsupportedModelError: A ready model cannot be compressed for.
+        """
+        settings = {"revision": revision, "device": device, "dtype": dtype}
+        self._settings = {**settings, **(model_kwargs or {})}
+        self._ready: FinchEngine | None = None
+        if isinstance(model, str | Path):
+            if tokenizer is not None:
+                raise ConfigurationError(
+                    "a tokenizer goes with a ready model, but the model is given by its name "
+                    f"({str(model)!r}). Leave the tokenizer out; the model's own is used"
+                )
+            self.name = str(model)
+        else:
+            refuse_settings({**settings, "model_kwargs": model_kwargs})
+            self._ready = as_engine(model, tokenizer)
+            self.name = self._ready.backbone.name
+        self._model = model
+        self._set_scorer(scorer)
+
+    @classmethod
+    def of(
+        cls, model: Any, tokenizer: Any = None, *, scorer: Any = None, **settings: Any
+    ) -> "SharedEngine":
+        """Take a `SharedEngine` as it is, or make one.
+
+        Args:
+            model: A `SharedEngine`, or what the constructor takes.
+            tokenizer: As for the constructor.
+            scorer: As for the constructor; also one for a `SharedEngine` that has none.
+            settings: As for the constructor; not for a `SharedEngine`, which has its own.
+
+        Raises:
+            ConfigurationError: The arguments contradict each other.
+            UnsupportedModelError: A ready model cannot be compressed for.
+        """
+        if not isinstance(model, SharedEngine):
+            return cls(model, tokenizer, scorer=scorer, **settings)
+        refuse_settings(settings)
+        if tokenizer is not None:
+            raise ConfigurationError("a SharedEngine has its tokenizer; leave tokenizer out")
+        if scorer is None:
+            return model
+        scored = object.__new__(cls)
+        vars(scored).update(vars(model))
+        scored._set_scorer(scorer)
+        return scored
+
+    @property
+    def engine(self) -> "FinchEngine":
+        """The engine; loads the model if this process has not done so yet.
+
+        Raises:
+            ModelLoadError: There is no such model, or it cannot be read.
+            UnsupportedModelError: The model cannot be compressed for.
+            ConfigurationError: A setting is wrong, or a ready engine has been closed.
+        """
+        if self._ready is None:
+            return registry.share(self._key, self.lease)
+        if self.scorer is None:
+            return self._ready
+        return self._scored or self._make_scored(self._ready, self.scorer)
+
+    @property
+    def loaded(self) -> "FinchEngine | None":
+        """The engine if the model is in memory, else None; a ready one as it was given."""
+        return self._ready or registry.find(self._key)
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether another model chooses the passages."""
+        return self.scorer is not None or bool(self._ready and self._ready.scorer)
+
+    @property
+    def identity(self) -> str:
+        """Tells models with different answers apart, without loading one; holds no secrets."""
+        scorer = self.scorer.identity if self.scorer else None
+        if self._ready is not None:
+            engine = self._ready
+            if engine.scorer is not None:
+                scorer = engine.scorer.backbone.fingerprint
+            return " ".join(
+                map(str, (engine.backbone.fingerprint, scorer, engine.compression, engine.sampling))
+            )
+        settings = without_secrets(self._settings)
+        return repr((str(self._model), sorted(settings.items()), scorer))
+
+    def count_tokens(self, text: str) -> int:
+        """Measure a text in the model's tokens; loads the model if need be."""
+        return self.engine.count_tokens(text)
+
+    def named(self, model: object) -> "SharedEngine":
+        """This one, or one of another model on the same device with the same scorer.
+
+        Args:
+            model: Name or path of the other model; None: this one.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        if model is None or model == self.name:
+            return self
+        if not isinstance(model, str | Path):
+            raise ConfigurationError(
+                f"model=… of a call must name a model, got {type(model).__name__}. "
+                "A loaded model is given to the constructor"
+            )
+        # The revision is of this model alone.
+        settings = {**self._settings, "revision": None}
+        return SharedEngine(model, model_kwargs=settings, scorer=self.scorer)
+
+    def stream(
+        self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
+    ) -> Generator[AnswerPiece, None, None]:
+        """Answer in the model's thread, after all earlier requests; closing it stops the work.
+
+        Args:
+            request: What to answer.
+            progress: Called there after every chunk of the compression.
+            keep_context: Whether the details are to hold the compressed documents.
+
+        Raises:
+            FinchError: As `engine` and `ask` raise it.
+        """
+        yield from self._run(_asking(request, progress, keep_context))
+
+    async def astream(
+        self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
+    ) -> AsyncGenerator[AnswerPiece, None]:
+        """Like `stream` without blocking the event loop; cancelling the task stops the work."""
+        async with aclosing(self._arun(_asking(request, progress, keep_context))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def shorten(
+        self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
+    ) -> tuple[ShortenedDocument, ...]:
+        """Shorten documents in the model's thread, after all earlier requests.
+
+        Raises:
+            FinchError: As `engine` and `shorten` raise it.
+        """
+        with closing(self._run(_shortening(documents, question, compression))) as results:
+            return next(results)
+
+    async def ashorten(
+        self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
+    ) -> tuple[ShortenedDocument, ...]:
+        """Like `shorten` without blocking the event loop; cancelling the task stops the work."""
+        task = _shortening(documents, question, compression)
+        async with aclosing(self._arun(task)) as results:
+            return await anext(results)
+
+    def close(self) -> None:
+        """Unload the model for everyone in this process; the next use loads it again.
+
+        A ready model is its owner's to close and stays as it is. A scorer that others use, too,
+        stays loaded.
+        """
+        registry.unload(self._key)
+        if self._end_scorer is not None:
+            self._scored = None
+            self._end_scorer()
+
+    def lease(self, leases: ExitStack) -> "FinchEngine":
+        """Get an engine that nobody else closes.
+
+        Args:
+            leases: Ends the engine's leases when it is closed.
+        """
+        if self._ready is not None:
+            return self.engine
+        from finch_integrations.engine.engine import FinchEngine
+
+        scorer = self.scorer.lease(leases) if self.scorer else None
+        engine = FinchEngine.from_pretrained(self._model, scorer=scorer, **self._settings)
+        return leases.enter_context(engine)
+
+    def _set_scorer(self, scorer: Any) -> None:
+        if scorer is None:
+            return
+        if self.has_scorer:
+            raise ConfigurationError(
+                f"two scorers are given: {scorer!r}, and {self!r} has one. Give one"
+            )
+        if isinstance(scorer, str | Path):
+            scorer = SharedEngine(scorer, **self._place)
+        scorer = SharedEngine.of(scorer)
+        if scorer.has_scorer:
+            raise ConfigurationError(f"the scorer {scorer!r} has a scorer, which would do nothing")
+        self.scorer = scorer
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        if self._ready is None:
+            return {name: self._settings[name] for name in ("device", "dtype")}
+        return {"device": self._ready.backbone.device, "dtype": self._ready.backbone.model.dtype}
+
+    def _make_scored(self, ready: "FinchEngine", scorer: "SharedEngine") -> "FinchEngine":
+        from finch_integrations.engine.engine import FinchEngine
+
+        with _scoring, ExitStack() as leases:
+            if self._scored is None:
+                self._scored = FinchEngine(
+                    ready.backbone.model,
+                    ready.backbone.tokenizer,
+                    compression=ready.compression,
+                    sampling=ready.sampling,
+                    scorer=scorer.lease(leases),
+                )
+                self._end_scorer = weakref.finalize(self, leases.pop_all().close)
+                self._end_scorer.atexit = False
+            return self._scored
+
+    def _run(self, task: Task[Item]) -> Generator[Item, None, None]:
+        worker = worker_of((self.loaded or self.engine).backbone.model)
+        yield from worker.stream(lambda check: task(self.engine, check))
+
+    async def _arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
+        # Loading, and importing torch before that, would block the event loop.
+        engine = self.loaded
+        if engine is None:
+            engine = await asyncio.to_thread(lambda: self.engine)
+        worker = worker_of(engine.backbone.model)
+        async with aclosing(worker.astream(lambda check: task(self.engine, check))) as items:
+            async for item in items:
+                yield item
+
+    @property
+    def _key(self) -> str:
+        """Equal for equal settings; a ready engine has a key of its own."""
+        scorer = self.scorer._key if self.scorer else None
+        if self._ready is not None:
+            return f"ready {id(self._ready)} {scorer}"
+        return repr((str(self._model), sorted(self._settings.items()), scorer))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SharedEngine) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"SharedEngine({self.name!r})"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._ready is not None:
+            raise ConfigurationError(
+                f"{self!r} holds loaded weights and cannot be pickled. "
+                "Name the model (a folder or hub id) instead of handing it over loaded"
+            )
+        return vars(self)
+
+
+def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what must not be stored, logged or shown."""
+    return {name: value for name, value in settings.items() if name not in _SECRET}
+
+
+def _asking(
+    request: AskRequest, progress: Progress | None, keep_context: bool
+) -> Task[AnswerPiece]:
+    return lambda engine, check: ask(
+        engine, request, progress=progress, keep_context=keep_context, check=check
+    )
+
+
+def _shortening(
+    documents: Sequence[Document], question: str, compression: Mapping[str, Any]
+) -> Task[tuple[ShortenedDocument, ...]]:
+    def task(
+        engine: "FinchEngine", check: Check
+    ) -> Generator[tuple[ShortenedDocument, ...], None, None]:
+        yield shorten(engine, documents, question, compression, check)
+
+    return task
