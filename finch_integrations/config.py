@@ -26,6 +26,9 @@ class CompressionConfig:
         compression_ratio: Fraction of the document tokens to remove, 0 ≤ ratio < 1.
         max_kv_bytes: Size in bytes of the cache the answer starts from: prefix, kept document
             tokens, question and generation prompt.
+        read_size: Document tokens that the model reads at most to choose; the passages whose words
+            match the question best. `auto`: three times as many as are kept. None: everything.
+            Only of the method `likelihood`.
         method: `likelihood`: keep the passages that make the question likely, and encode them
             again. `contrast`: those that the question attends to more than any question would.
             `finch`: the paper's method; the options below it are its own.
@@ -43,6 +46,7 @@ class CompressionConfig:
     target_size: int | None = None
     compression_ratio: float | None = None
     max_kv_bytes: int | None = None
+    read_size: int | Literal["auto"] | None = None
     method: str = "likelihood"
     chunk_length: int = 1024
     selection: Selection = "layer"
@@ -71,6 +75,8 @@ class CompressionConfig:
                 "compression_ratio is the fraction of tokens to remove and must be "
                 f"at least 0 and below 1, got {ratio!r}"
             )
+        if self.read_size not in (None, "auto"):
+            _require_int("read_size", self.read_size, minimum=1)
         if not isinstance(self.method, str) or not self.method:
             raise ConfigurationError(f"method must be a method's name, got {self.method!r}")
         _require_int("chunk_length", self.chunk_length, minimum=1)
@@ -85,6 +91,11 @@ class CompressionConfig:
             )
         if self.method != "finch":
             self._refuse_options_of_finch()
+        if self.method != "likelihood" and isinstance(self.read_size, int):
+            raise ConfigurationError(
+                "read_size is an option of the method 'likelihood': "
+                f"{self.method!r} reads everything. Leave it out"
+            )
         if self.pooling == "none" and self.pooling_kernel != 5:
             raise ConfigurationError(
                 "pooling_kernel does nothing with pooling='none'. Leave it out, or choose a pooling"

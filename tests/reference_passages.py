@@ -10,7 +10,9 @@ from finch_integrations.words import words as split_words
 from tests.reference import feed
 
 
-def reference_passages(method, model, inputs, segments, *, target, chunk_length, reach=128):
+def reference_passages(
+    method, model, inputs, segments, *, target, chunk_length, reach=128, read_size=None
+):
     """Return (kept positions, keys, values); `segments` are (start, end, document)."""
     model = copy.deepcopy(model)
     model.set_attn_implementation("eager")
@@ -34,12 +36,13 @@ def reference_passages(method, model, inputs, segments, *, target, chunk_length,
         null = reference_attention(model, inputs, frame.null_window, chunk_length)
         parts = [z_scores(reference_ratios(asked, null, groups)) for groups in tokens]
     else:
-        likelihoods = reference_likelihoods(model, inputs, segments)
-        parts = [[2 * z for z in z_scores(likelihoods)]]
+        parts = []
     for groups in tokens:
         texts = ["".join(documents.text[documents.offsets[t]] for t in inside) for inside in groups]
         parts.append(z_scores(reference_bm25(texts, frame.question)))
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
+    if method == "likelihood":
+        scores = reference_cascade(model, inputs, segments, scores, read_size)
 
     ranked, left = [], target
     for i in sorted(range(len(segments)), key=lambda i: (-scores[i], i)):
@@ -65,6 +68,33 @@ def reference_ratios(asked, null, groups):
         )
         for inside in groups
     ]
+
+
+def reference_cascade(model, inputs, segments, words, read_size):
+    """Words first; the likelihood of the best, with the worse half of those for all the others."""
+    ranked = sorted(range(len(segments)), key=lambda i: (-words[i], i))
+    read, left = [], math.inf if read_size is None else read_size
+    for i in ranked:
+        length = segments[i][1] - segments[i][0]
+        if read and length > left:
+            break
+        read.append(i)
+        left -= length
+    likelihoods = dict(
+        zip(read, reference_likelihoods(model, inputs, [segments[i] for i in read]), strict=True)
+    )
+    worse = read[len(read) // 2 :]
+    weight = {i: 1.0 for i in read}
+    for i in worse:
+        weight[i] += (len(segments) - len(read)) / len(worse)
+    centre = sum(weight[i] * likelihoods[i] for i in read) / sum(weight.values())
+    squares = sum(weight[i] * (likelihoods[i] - centre) ** 2 for i in read)
+    spread = math.sqrt(squares / sum(weight.values()))
+    scores = {
+        i: (2 * (likelihoods[i] - centre) / spread if spread else 0.0) + words[i] for i in read
+    }
+    last = min(scores.values()) - 1
+    return [scores.get(i, last - (max(words) - words[i])) for i in range(len(segments))]
 
 
 @torch.no_grad()

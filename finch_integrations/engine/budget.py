@@ -6,6 +6,8 @@ from finch_integrations.engine.support import ModelSpec, window_error
 from finch_integrations.errors import ContextTooLongError
 
 DEFAULT_TARGET_SIZE = 2048
+# How many times what is kept is read. See docs/methods.md for what it costs and what it loses.
+AUTO_READ = 3
 
 
 def target_tokens(config: CompressionConfig, spec: ModelSpec, frame: Frame, total: int) -> int:
@@ -15,6 +17,14 @@ def target_tokens(config: CompressionConfig, spec: ModelSpec, frame: Frame, tota
         ContextTooLongError: The byte budget is too small for the rest of the prompt.
     """
     return min(total, _wanted_tokens(config, spec, frame, total))
+
+
+def tokens_to_read(config: CompressionConfig, target: int, total: int) -> int:
+    """Document tokens to read of `total` in order to choose `target`; never fewer than those."""
+    if config.read_size is None:
+        return total
+    wanted = AUTO_READ * target if config.read_size == "auto" else config.read_size
+    return min(total, max(target, wanted))
 
 
 def check_answer_fits(spec: ModelSpec, frame: Frame, total: int, target: int) -> None:

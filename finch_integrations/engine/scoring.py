@@ -64,10 +64,16 @@ def contrast_scores(asked: Tensor, null: Tensor) -> Tensor:
     return ((asked + _EPSILON).log() - (null + _EPSILON).log()).mean(dim=0)
 
 
-def standardize(scores: Tensor) -> Tensor:
-    """Shift and scale to mean 0 and standard deviation 1; equal scores become 0."""
-    deviations = scores - scores.mean()
-    spread = deviations.square().mean().sqrt()
+def standardize(scores: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Shift and scale to mean 0 and standard deviation 1; equal scores become 0.
+
+    Args:
+        scores: [U].
+        weights: How much each counts for mean and deviation, [U]. Default: all alike.
+    """
+    weights = torch.ones_like(scores) if weights is None else weights
+    deviations = scores - (weights * scores).sum() / weights.sum()
+    spread = ((weights * deviations.square()).sum() / weights.sum()).sqrt()
     return deviations / spread if spread > 0 else torch.zeros_like(scores)
 
 

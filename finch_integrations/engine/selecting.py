@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import reading_length
+from finch_integrations.engine.budget import reading_length, tokens_to_read
 from finch_integrations.engine.document_shares import count_shares
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.methods import PassageMethod, Reading
@@ -62,7 +62,9 @@ def select_passages(
     if reader.backbone is not backbone:
         prompts = [one.prompt for one in inputs]
         read = make_inputs(reader.backbone.tokenizer, inputs[0].documents, prompts)
-    segments, scores = _rate(reader, read, method, config, tracker)
+    total = len(read[0].tokens)
+    read_sizes = [tokens_to_read(config, target, total) for target in targets]
+    segments, scores = _rate(reader, read, read_sizes, method, config, tracker)
     if reader.backbone is not backbone:
         segments = translate_segments(segments, read[0].tokens, documents)
     peak = tracker.peak if reader.backbone is backbone else 0
@@ -120,6 +122,7 @@ def _make(
 def _rate(
     reader: Reader,
     inputs: Sequence[ModelInput],
+    read_sizes: Sequence[int],
     method: PassageMethod,
     config: CompressionConfig,
     tracker: ProgressTracker,
@@ -128,7 +131,7 @@ def _rate(
     backbone, frames = reader.backbone, [one.frame for one in inputs]
     length = min(reading_length(config, backbone.spec, frame) for frame in frames)
     documents = inputs[0].tokens
-    tracker.total = len(documents)
+    tracker.total = len(documents)  # a method that reads fewer says so
     return method.score(
         Reading(
             backbone=backbone,
@@ -136,6 +139,7 @@ def _rate(
             frames=frames,
             prefix=backbone.encode(frames[0].prefix, length),
             chunk_length=length,
+            read_sizes=read_sizes,
             store=reader.store,
             tracker=tracker,
         )

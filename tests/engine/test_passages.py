@@ -38,9 +38,11 @@ DOCUMENTS = [
 QUESTION = "Where is the lamp oil?"
 
 
-def compress(method, model, *, target, chunk_length, documents=DOCUMENTS, question=QUESTION):
+def compress(
+    method, model, *, target, chunk_length, documents=DOCUMENTS, question=QUESTION, read_size=None
+):
     inputs = make_input(documents, question)
-    config = CompressionConfig(target_size=target, chunk_length=chunk_length)
+    config = CompressionConfig(target_size=target, chunk_length=chunk_length, read_size=read_size)
     backbone = Backbone(model, make_tokenizer(), "tiny")
     tracker, steps = ProgressTracker(None), []
     chunk_done = tracker.chunk_done
@@ -67,6 +69,49 @@ def test_every_architecture_equals_the_reference(method, architecture):
 @pytest.mark.parametrize(("target", "chunk_length"), [(1, 700), (90, 96), (500, 101)])
 def test_every_budget_and_chunk_length_equals_the_reference(target, chunk_length, method):
     assert_equals_reference(method, make_model(), target=target, chunk_length=chunk_length)
+
+
+@pytest.mark.parametrize("read_size", [1, 60, 100, 300, 700, 10_000])
+@pytest.mark.parametrize("target", [40, 90])
+def test_reading_only_the_best_by_their_words_equals_the_reference(read_size, target):
+    sizes = {"target": target, "chunk_length": 200, "read_size": max(target, read_size)}
+    assert_equals_reference("likelihood", make_model(), **sizes)
+
+
+def test_a_read_size_is_kept_and_enough_is_the_same_as_everything(engine):
+    def select(**options):
+        return engine.select(DOCUMENTS, QUESTION, target_size=60, **options)
+
+    everything = select(read_size=None)
+    total = everything.stats.document_tokens
+    assert everything.stats.rated_tokens == total
+    enough = select(read_size=total)
+    assert (enough.positions, enough.excerpts) == (everything.positions, everything.excerpts)
+    for read_size in (60, 150, 300):
+        stats = select(read_size=read_size).stats
+        assert read_size - 96 < stats.rated_tokens <= read_size
+    assert select(read_size=1).stats.rated_tokens <= 96  # not fewer than are kept
+    assert 180 - 96 < select(read_size="auto").stats.rated_tokens <= 180
+
+
+def test_progress_counts_what_is_read(engine):
+    seen = []
+    selection = engine.select(
+        DOCUMENTS, QUESTION, target_size=60, read_size=200, progress=seen.append
+    )
+    assert seen[-1].tokens == seen[-1].total_tokens == selection.stats.rated_tokens <= 200
+
+
+@pytest.mark.parametrize("read_size", [0, -1, 2.5, True, "all"])
+def test_a_read_size_that_is_none_is_refused(engine, read_size):
+    with pytest.raises(ConfigurationError, match="read_size must be a whole number"):
+        engine.select(DOCUMENTS, QUESTION, read_size=read_size)
+
+
+@pytest.mark.parametrize("method", ["contrast", "finch"])
+def test_methods_that_read_everything_take_no_read_size(engine, method):
+    with pytest.raises(ConfigurationError, match="read_size is an option of the method"):
+        engine.compress(DOCUMENTS, QUESTION, method=method, read_size=100)
 
 
 def test_of_a_long_question_the_last_128_tokens_are_rated():

@@ -32,6 +32,7 @@ class Reading:
         frames: What is around them, one for each question. They differ in the question alone.
         prefix: The prefix's cache; stays as it is.
         chunk_length: Tokens to read per step.
+        read_sizes: For each question, the document tokens to read at most.
         store: Where what is read of passages is kept; None: nowhere.
         tracker: Follows the reading.
     """
@@ -41,6 +42,7 @@ class Reading:
     frames: Sequence[Frame]
     prefix: KVCache
     chunk_length: int
+    read_sizes: Sequence[int]
     store: PassageStore | None
     tracker: ProgressTracker
 

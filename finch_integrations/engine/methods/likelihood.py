@@ -33,17 +33,68 @@ _WEIGHT = 2
 def score_by_likelihood(
     reading: Reading, *, shortest: int = SHORTEST, longest: int = LONGEST
 ) -> tuple[list[Segment], Tensor]:
-    """Rate segments of `shortest` to `longest` tokens, see `SegmentScorer`."""
+    """Rate segments of `shortest` to `longest` tokens, see `SegmentScorer`.
+
+    Where not everything is read, those are whose words match best; all others come after them, in
+    the order of their words.
+    """
     documents = reading.documents
     longest = min(longest, reading.chunk_length)
     segments = split_segments(documents, shortest=min(shortest, longest), longest=longest)
-    words = [_match_words(documents, frame.question, segments) for frame in reading.frames]
-    likelihoods = _question_likelihoods(reading, segments)
-    scores = [
-        _WEIGHT * standardize(likelihood) + match
-        for likelihood, match in zip(likelihoods, words, strict=True)
-    ]
-    return segments, torch.stack(scores)
+    words = torch.stack(
+        [_match_words(documents, frame.question, segments) for frame in reading.frames]
+    )
+    read = torch.stack(
+        [
+            shortlist(segments, free, size)
+            for free, size in zip(words, reading.read_sizes, strict=True)
+        ]
+    )
+    likelihoods = _question_likelihoods(reading, segments, read)
+    rows = zip(likelihoods, words, read, strict=True)
+    return segments, torch.stack([combine(*row) for row in rows])
+
+
+def shortlist(segments: Sequence[Segment], free: Tensor, size: int) -> Tensor:
+    """Which segments to read: the best by their free scores within `size` tokens, at least one.
+
+    Args:
+        segments: U of them.
+        free: Scores that cost nothing, [U].
+        size: Tokens.
+
+    Returns:
+        bool, [U].
+    """
+    read = torch.zeros(len(segments), dtype=torch.bool)
+    for number in free.sort(descending=True, stable=True).indices.tolist():
+        if len(segments[number]) > size and read.any():
+            break
+        read[number] = True
+        size -= len(segments[number])
+    return read
+
+
+def combine(likelihood: Tensor, words: Tensor, read: Tensor) -> Tensor:
+    """Put both scores together, [segments].
+
+    The likelihoods of a shortlist are higher and closer together than those of all segments would
+    be. Its worse half, by words, stands for what was not read when mean and spread are taken.
+
+    Args:
+        likelihood: Of the segments that were read, [segments].
+        words: Standardised over all segments, [segments].
+        read: Which were read, bool, [segments].
+    """
+    ranked = words.masked_fill(~read, -torch.inf).sort(descending=True, stable=True).indices
+    count = int(read.sum())
+    worse = ranked[count // 2 : count]
+    weights = read.float()
+    weights[worse] += (~read).sum() / len(worse)
+    scores = _WEIGHT * standardize(likelihood.masked_fill(~read, 0.0), weights) + words
+    # Whatever was read comes before whatever was not.
+    last = scores[read].min() - 1
+    return torch.where(read, scores, last - (words.max() - words))
 
 
 def headed_segments(
@@ -69,8 +120,17 @@ def _match_words(documents: DocumentTokens, question: str, segments: Sequence[Se
     )
 
 
-def _question_likelihoods(reading: Reading, segments: Sequence[Segment]) -> Tensor:
-    """Mean log-likelihood of each question's tokens after each segment, [questions, segments]."""
+def _question_likelihoods(reading: Reading, segments: Sequence[Segment], wanted: Tensor) -> Tensor:
+    """Mean log-likelihood of each question's tokens after each wanted segment.
+
+    Args:
+        reading: The documents.
+        segments: Of them.
+        wanted: bool, [questions, segments].
+
+    Returns:
+        [questions, segments]; NaN where not wanted.
+    """
     windows, tracker = [frame.window for frame in reading.frames], reading.tracker
     passages = headed_segments(reading.documents, segments, longest=reading.chunk_length)
     reader = PassageReader(
@@ -81,7 +141,8 @@ def _question_likelihoods(reading: Reading, segments: Sequence[Segment]) -> Tens
         tokens = sum(len(segments[number]) for number in numbers)
         tracker.rated(tokens, kv_tokens, reused=not fresh)
 
-    wanted = torch.ones(len(windows), len(passages), dtype=torch.bool)
+    lengths = torch.tensor([len(segment) for segment in segments])
+    tracker.total = int(lengths[wanted.any(dim=0)].sum())
     return reader.likelihoods(
         passages, windows, wanted, room=reading.chunk_length, on_batch=batch_done
     )
