@@ -186,3 +186,50 @@ def test_what_cannot_be_saved_is_named(tmp_path, engine, selection):
     with pytest.raises(InvalidInputError, match="there is no folder"):
         selection.save(tmp_path / "nowhere" / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_question_to_the_same_documents_reads_nothing_again(engine):
+    first = engine.select(DOCUMENTS, "What is said?", target_size=120)
+    again = engine.select(list(DOCUMENTS), "What is said?", target_size=120)
+    assert (again.positions, again.excerpts) == (first.positions, first.excerpts)
+    assert (again.stats.read_tokens, again.stats.rated_tokens) == (0, first.stats.rated_tokens)
+    both = engine.select_many(DOCUMENTS, ["Who?", "What is said?"], target_size=120)
+    assert both[1].positions == first.positions
+    assert both[0] == replace(
+        engine.select(DOCUMENTS, "Who?", target_size=120), stats=both[0].stats
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"documents": [replace(DOCUMENTS[0], title="Another"), DOCUMENTS[1]]},
+        {"documents": [replace(DOCUMENTS[0], id="c"), DOCUMENTS[1]]},
+        {"documents": DOCUMENTS[::-1]},
+        {"question": "Who?"},
+        {"system": "Be brief."},
+        {"target_size": 121},
+        {"method": "contrast"},
+        {"read_size": 200},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_anything_else_is_another_selection(engine, change):
+    asked = {"documents": DOCUMENTS, "question": "What is said?", "target_size": 120}
+    engine.select(**asked)
+    changed = engine.select(**(asked | change))
+    fresh = FinchEngine(make_model(), make_tokenizer()).select(**(asked | change))
+    assert (changed.positions, changed.excerpts, changed.prompt) == (
+        fresh.positions, fresh.excerpts, fresh.prompt,
+    )  # fmt: skip
+
+
+def test_old_selections_go():
+    from finch_integrations.engine.selection_cache import SelectionCache
+
+    cache = SelectionCache(entries=2)
+    for key in ("a", "b"):
+        cache.put(key, key)
+    assert cache.get("a") == "a"
+    cache.put("c", "c")
+    assert [cache.get(key) for key in ("a", "b", "c")] == ["a", None, "c"]
