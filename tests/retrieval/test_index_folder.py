@@ -134,6 +134,26 @@ def test_a_link_to_a_lock_elsewhere_is_refused_in_a_new_folder(tmp_path):
         by_build(tmp_path / "new")
 
 
+def test_a_link_to_data_elsewhere_does_not_make_a_folder_ours(tmp_path, index):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / data_of(index).name).symlink_to(data_of(index), target_is_directory=True)
+    with pytest.raises(InvalidInputError, match="it holds data-"):
+        by_build(tmp_path / "new")
+    assert texts_of(index) == ["A door."]
+
+
+def test_what_a_dead_build_left_is_gone_before_the_next_one_writes(index):
+    fill(index, {"data-0123456789abcdef/finch-index-data.json": ""})
+    seen = []
+    build_index(
+        index,
+        sources("A boat."),
+        progress=lambda _: seen.append((index / "data-0123456789abcdef").exists()),
+    )
+    assert seen
+    assert not any(seen)
+
+
 def test_an_empty_folder_and_a_folder_with_only_our_lock_are_taken(tmp_path):
     (tmp_path / "empty").mkdir()
     fill(tmp_path, {"locked/.lock": ""})
