@@ -457,8 +457,10 @@ def test_only_passages_are_deleted(folder):
         path.write_text("mine")
     (folder / key(9)[:2]).mkdir(exist_ok=True)
     (folder / key(9)[:2] / name).symlink_to(folder / "notes.txt")
+    (folder / "empty").mkdir()
     store.put(key(5), passage(5))
     store.clear()
+    assert (folder / "empty").is_dir()
     left = set(files(folder)) - {folder / "finch-passages.json"}
     assert left == {*foreign, folder / key(9)[:2] / name}
     assert len(store) == store.nbytes == 0
@@ -544,7 +546,7 @@ def test_a_folder_that_is_only_for_reading_is_read(public_folder):
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     warned, *rest = as_another_user(
-        "store = PassageStore(folder=sys.argv[1], memory_bytes=0)\n"
+        "store = PassageStore(folder=sys.argv[1], memory_bytes=0, disk_bytes=1 << 20)\n"
         "for number in (2, 3): store.put(key(number), passage(number))\n"
         "print(equal(store.get(key(1)), passage(1)), store.get(key(2)), store.read_speed())",
         folder,
