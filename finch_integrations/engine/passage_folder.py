@@ -185,7 +185,8 @@ class PassageFolder:
                         self._files.add(key, use, size)
         except FileNotFoundError:
             with self._lock:
-                self._files.remove(key)
+                if not _entry(self.path, key).exists():  # else it was written meanwhile
+                    self._files.remove(key)
             return None
         self.use(key)
         return data

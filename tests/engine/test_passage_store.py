@@ -642,8 +642,13 @@ def work(store, seed, steps=150):
 
 def test_threads_share_a_store(make_store, caplog):
     store = make_store(fitting=6)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda seed: work(store, seed), range(8)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # races are rare otherwise
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda seed: work(store, seed, steps=400), range(8)))
+    finally:
+        sys.setswitchinterval(interval)
     statistics = store.statistics
     assert statistics.memory_bytes <= 6 * 12_288
     assert statistics.disk_bytes <= 6 * 13_000
@@ -652,6 +657,21 @@ def test_threads_share_a_store(make_store, caplog):
         assert not drafts(store._folder.path)
     assert not caplog.records
     assert statistics.damaged == 0
+
+
+def test_a_passage_that_is_deleted_while_it_is_read_is_not_counted(folder, monkeypatch):
+    store = PassageStore(memory_bytes=0, folder=folder)
+    store.put(key(1), passage(1))
+    fstat = os.fstat
+
+    def delete_first(file):
+        monkeypatch.setattr(os, "fstat", fstat)
+        store._folder.remove(key(1))
+        return fstat(file)
+
+    monkeypatch.setattr(os, "fstat", delete_first)
+    assert equal(store.get(key(1)), passage(1))
+    assert store.statistics.disk_entries == store.statistics.disk_bytes == 0
 
 
 def work_in_process(folder, seed, ends):
