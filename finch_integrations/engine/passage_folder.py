@@ -174,18 +174,21 @@ class PassageFolder:
         try:
             with _entry(self.path, key).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                # Whatever lies there takes no more memory than an entry may.
-                data = file.read(size) if size <= self._files.max_bytes else None
-                marked = os.fstat(file.fileno()).st_mtime_ns
+                if size > self._files.max_bytes:
+                    # Whatever lies there takes no more memory than an entry may.
+                    return None
+                data = file.read(size)
+                with self._lock:
+                    now = os.fstat(file.fileno())
+                    if now.st_nlink:  # else it was deleted or replaced meanwhile
+                        use = self._files.get(key) or _Use(now.st_mtime_ns, now.st_mtime_ns)
+                        self._files.add(key, use, size)
         except FileNotFoundError:
             with self._lock:
-                self._files.remove(key)
+                if not _entry(self.path, key).exists():  # else it was written meanwhile
+                    self._files.remove(key)
             return None
-        if data is not None:
-            with self._lock:
-                known = self._files.get(key) or _Use(marked, marked)
-                self._files.add(key, known, size)
-            self.use(key)
+        self.use(key)
         return data
 
     def use(self, key: str) -> None:
@@ -223,7 +226,7 @@ class PassageFolder:
         """
         with self._lock:
             self._files.remove(key)
-        _entry(self.path, key).unlink(missing_ok=True)
+            _entry(self.path, key).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Delete all entries.
@@ -284,13 +287,12 @@ class PassageFolder:
                 if time.monotonic() - self._listed >= _LIST_SECONDS:
                     self._list()
                 self._files.remove(key)
-                self._evict(size)
-            now = time.time_ns()
-            os.utime(draft, ns=(now, now))
-            os.replace(draft, target)
-            with self._lock:
+                for oldest in self._files.shrink(size):
+                    _entry(self.path, oldest).unlink(missing_ok=True)
+                now = time.time_ns()
+                os.utime(draft, ns=(now, now))
+                os.replace(draft, target)
                 self._files.add(key, _Use(now, now), size)
-                self._evict()  # other threads may have written meanwhile
 
     def _write_settings(self, settings: _Settings) -> None:
         content = json.dumps(asdict(settings), indent=2) + "\n"
@@ -305,10 +307,6 @@ class PassageFolder:
             self._adopt()
             write()
 
-    def _evict(self, nbytes: int = 0) -> None:
-        for key in self._files.shrink(nbytes):
-            _entry(self.path, key).unlink(missing_ok=True)
-
     def _list(self) -> None:
         """See what the folder holds; this process' own uses count, marked or not."""
         found = []
@@ -316,9 +314,10 @@ class PassageFolder:
             own = self._files.get(key)
             used = max(stat.st_mtime_ns, own.used if own else 0)
             found.append((used, key, stat))
-        self._files = ByteLRU(self._files.max_bytes)
+        files: ByteLRU[_Use] = ByteLRU(self._files.max_bytes)
         for used, key, stat in sorted(found, key=lambda entry: entry[:2]):
-            self._files.add(key, _Use(used, stat.st_mtime_ns), stat.st_size)
+            files.add(key, _Use(used, stat.st_mtime_ns), stat.st_size)
+        self._files = files
         self._listed = time.monotonic()
 
     def _adopt(self) -> None:

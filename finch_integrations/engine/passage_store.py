@@ -205,7 +205,7 @@ class PassageStore:
             self._folder.clear()
 
     def read_speed(self) -> ReadSpeed | None:
-        """Return how fast passages are read from disk; None if they are not kept there.
+        """Return how fast passages are read from disk; None if they are not, or it is unknown.
 
         The first call for a folder measures it, which takes a fraction of a second; the result is
         kept in the folder. It writes files, drops them from the page cache where the system
