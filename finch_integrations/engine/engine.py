@@ -430,6 +430,9 @@ class FinchEngine:
                 tracker,
                 Reader(reader.backbone, reader.store),
             )
+        else:
+            tracker.total = max(one.stats.rated_tokens for one in known if one is not None)
+            tracker.chunk_done(tracker.total, 0)
         for number, selection in zip(new, made, strict=True):
             self._selections.put(keys[number], selection)
         fresh = iter(made)
