@@ -30,6 +30,7 @@ from finch_integrations.types import (
 if TYPE_CHECKING:
     from finch_integrations.engine.context import CompressedContext
     from finch_integrations.engine.engine import FinchEngine
+    from finch_integrations.engine.passage_store import PassageStore
     from finch_integrations.engine.selection import Selection
     from finch_integrations.pipeline.rag import FinchRAG
     from finch_integrations.retrieval.hybrid import HybridRetriever
@@ -55,6 +56,7 @@ __all__ = [
     "Message",
     "MissingExtraError",
     "ModelLoadError",
+    "PassageStore",
     "RetrievalConfig",
     "SamplingParams",
     "Selection",
@@ -66,6 +68,7 @@ _LAZY = {
     "CompressedContext": "finch_integrations.engine.context",
     "FinchEngine": "finch_integrations.engine.engine",
     "FinchRAG": "finch_integrations.pipeline.rag",
+    "PassageStore": "finch_integrations.engine.passage_store",
     "Selection": "finch_integrations.engine.selection",
     "HybridRetriever": "finch_integrations.retrieval.hybrid",
 }

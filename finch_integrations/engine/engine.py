@@ -31,14 +31,9 @@ from finch_integrations.engine.model_input import ModelInput, make_input, make_i
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
-from finch_integrations.engine.selecting import Reader, select_everything, select_passages
+from finch_integrations.engine.selecting import Reader, select_everything
 from finch_integrations.engine.selection import Selection
-from finch_integrations.engine.selection_cache import (
-    SelectionCache,
-    digest_documents,
-    repeated,
-    selection_key,
-)
+from finch_integrations.engine.selector import Selector
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
     CompressionProgress,
@@ -147,7 +142,8 @@ class FinchEngine:
         store: PassageStore | None,
     ) -> None:
         self.store = PassageStore() if store is None else store
-        self._selections = SelectionCache()
+        self._own_store = store is None
+        self._selector = Selector()
         self.scorer = scorer
         self._backbone: Backbone | None = backbone
         self._lease = lease
@@ -411,35 +407,15 @@ class FinchEngine:
         assert isinstance(method, PassageMethod), "token methods do not select"
         reader = self if self.scorer is None else self.scorer
         check_method(config.method, reader.backbone.spec)
-        models = [self.backbone.fingerprint, reader.backbone.fingerprint]
-        documents = digest_documents(inputs[0].documents)
-        keys = [
-            selection_key(documents, one.prompt, config, target, models)
-            for one, target in zip(inputs, targets, strict=True)
-        ]
-        known = [self._selections.get(key) for key in keys]
-        new = [number for number, selection in enumerate(known) if selection is None]
-        made: list[Selection] = []
-        if new:
-            made = select_passages(
-                self.backbone,
-                [inputs[number] for number in new],
-                [targets[number] for number in new],
-                method,
-                config,
-                tracker,
-                Reader(reader.backbone, reader.store),
-            )
-        else:
-            tracker.total = max(one.stats.rated_tokens for one in known if one is not None)
-            tracker.chunk_done(tracker.total, 0)
-        for number, selection in zip(new, made, strict=True):
-            self._selections.put(keys[number], selection)
-        fresh = iter(made)
-        return [
-            next(fresh) if selection is None else repeated(selection, tracker.seconds)
-            for selection in known
-        ]
+        return self._selector.select(
+            Reader(reader.backbone, reader.store),
+            self.backbone,
+            inputs,
+            targets,
+            method,
+            config,
+            tracker,
+        )
 
     def stream(
         self, context: CompressedContext, *, question: str | None = None, **overrides: Any
@@ -514,6 +490,8 @@ class FinchEngine:
         if self._lease is not None:
             loading.release(self._lease)
         self._backbone = self._lease = None
+        if self._own_store:
+            self.store.clear()
         loading.free_memory()
 
     def __enter__(self) -> Self:

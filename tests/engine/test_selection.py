@@ -16,6 +16,7 @@ from finch_integrations import (
     InvalidInputError,
     Selection,
 )
+from finch_integrations.engine.selector import SelectionCache
 from tests.tiny import make_model, make_tokenizer
 
 DOCUMENTS = [
@@ -226,8 +227,6 @@ def test_anything_else_is_another_selection(engine, change):
 
 
 def test_old_selections_go():
-    from finch_integrations.engine.selection_cache import SelectionCache
-
     cache = SelectionCache(entries=2)
     for key in ("a", "b"):
         cache.put(key, key)
