@@ -14,7 +14,6 @@ from finch_integrations.pipeline.options import (
     CallOptions,
     check_call,
     make_options,
-    split_compression,
 )
 from finch_integrations.pipeline.request import PromptOptions
 from finch_integrations.pipeline.shared_engine import SharedEngine
@@ -89,12 +88,11 @@ class LLMAdapter(Adapter):
         prompt = {name: getattr(self, name) for name in names}
         prompt |= {name: call[name] for name in names if call.get(name) is not None}
         own = {**{name: getattr(self, name) for name in SAMPLING}, **self._budgets()}
-        _, further = split_compression(self.compression)
         return CallArguments(
             handle,
             call.get("documents"),
             PromptOptions(context_patterns=self.context_patterns, **prompt),
-            make_options(own, further, call, has_scorer=handle.has_scorer),
+            make_options(own, self.compression, call, has_scorer=handle.has_scorer),
         )
 
     @field_serializer("context_patterns")

@@ -120,8 +120,7 @@ class Adapter(BaseModel):
     def _compression(self) -> dict[str, Any]:
         """The compression options as the engine takes them."""
         own = {name: value for name, value in self._budgets().items() if value is not None}
-        _, further = split_compression(self.compression)
-        return check_compression({**further, **own}, has_scorer=self.handle.has_scorer)
+        return check_compression({**self.compression, **own}, has_scorer=self.handle.has_scorer)
 
     def _budgets(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in sorted(BUDGETS)}
@@ -155,9 +154,9 @@ def _with_handles(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_budget(values: dict[str, Any]) -> dict[str, Any]:
-    """Take a configuration apart; its budget has a field of its own."""
+    """Put the budget of a configuration where it has a field of its own."""
     compression = values.get("compression")
-    if not isinstance(compression, CompressionConfig):
+    if not isinstance(compression, CompressionConfig | Mapping):
         return values
     inside, further = split_compression(compression)
     direct = [name for name in sorted(BUDGETS) if values.get(name) is not None]

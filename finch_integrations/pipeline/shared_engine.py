@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
 
 Item = TypeVar("Item")
-# What runs in the model's thread; the function that it gets raises when nobody waits any more.
-Task = Callable[["FinchEngine", Check], Generator[Item, None, None]]
+# What runs in the model's thread, given the engine and, as `check`, a function that raises when
+# nobody waits any more.
+Task = Callable[..., Generator[Item, None, None]]
 
 _SECRET = ("token",)
 _scoring = threading.Lock()
@@ -197,13 +199,16 @@ class SharedEngine:
         Raises:
             FinchError: As `engine` and `ask` raise it.
         """
-        yield from self._run(_asking(request, progress, keep_context))
+        yield from self._run(
+            partial(ask, request=request, progress=progress, keep_context=keep_context)
+        )
 
     async def astream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
     ) -> AsyncGenerator[AnswerPiece, None]:
         """Like `stream` without blocking the event loop; cancelling the task stops the work."""
-        async with aclosing(self._arun(_asking(request, progress, keep_context))) as pieces:
+        task = partial(ask, request=request, progress=progress, keep_context=keep_context)
+        async with aclosing(self._arun(task)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -215,14 +220,15 @@ class SharedEngine:
         Raises:
             FinchError: As `engine` and `shorten` raise it.
         """
-        with closing(self._run(_shortening(documents, question, compression))) as results:
+        task = partial(_shortening, documents=documents, question=question, compression=compression)
+        with closing(self._run(task)) as results:
             return next(results)
 
     async def ashorten(
         self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
     ) -> tuple[ShortenedDocument, ...]:
         """Like `shorten` without blocking the event loop; cancelling the task stops the work."""
-        task = _shortening(documents, question, compression)
+        task = partial(_shortening, documents=documents, question=question, compression=compression)
         async with aclosing(self._arun(task)) as results:
             return await anext(results)
 
@@ -289,7 +295,7 @@ class SharedEngine:
 
     def _run(self, task: Task[Item]) -> Generator[Item, None, None]:
         worker = worker_of((self.loaded or self.engine).backbone.model)
-        yield from worker.stream(lambda check: task(self.engine, check))
+        yield from worker.stream(lambda check: task(self.engine, check=check))
 
     async def _arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
         # Loading, and importing torch before that, would block the event loop.
@@ -297,7 +303,7 @@ class SharedEngine:
         if engine is None:
             engine = await asyncio.to_thread(lambda: self.engine)
         worker = worker_of(engine.backbone.model)
-        async with aclosing(worker.astream(lambda check: task(self.engine, check))) as items:
+        async with aclosing(worker.astream(lambda check: task(self.engine, check=check))) as items:
             async for item in items:
                 yield item
 
@@ -338,20 +344,11 @@ def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _SECRET}
 
 
-def _asking(
-    request: AskRequest, progress: Progress | None, keep_context: bool
-) -> Task[AnswerPiece]:
-    return lambda engine, check: ask(
-        engine, request, progress=progress, keep_context=keep_context, check=check
-    )
-
-
 def _shortening(
-    documents: Sequence[Document], question: str, compression: Mapping[str, Any]
-) -> Task[tuple[ShortenedDocument, ...]]:
-    def task(
-        engine: "FinchEngine", check: Check
-    ) -> Generator[tuple[ShortenedDocument, ...], None, None]:
-        yield shorten(engine, documents, question, compression, check)
-
-    return task
+    engine: "FinchEngine",
+    documents: Sequence[Document],
+    question: str,
+    compression: Mapping[str, Any],
+    check: Check,
+) -> Generator[tuple[ShortenedDocument, ...], None, None]:
+    yield shorten(engine, documents, question, compression, check)

@@ -274,6 +274,23 @@ def test_a_failed_job_is_let_go_with_its_error(worker, how):
         gc.enable()
 
 
+def test_a_worker_ends_with_its_model():
+    class Model:
+        pass
+
+    models = [Model()]
+    worker = worker_of(models[0])
+    assert worker_of(models[0]) is worker
+
+    def work(check):
+        yield threading.current_thread()
+        models.clear()  # the last one to hold it is the worker itself
+
+    (thread,) = worker.stream(work)
+    thread.join(5)
+    assert not thread.is_alive()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_has_a_worker_of_its_own():
