@@ -123,7 +123,7 @@ def test_a_scorer_chooses_what_the_model_reads(folders, files):
         context = engine.compress(documents, "What?", target_size=50)
     found = json.loads(result.stdout)
     assert (found["model"], found["scorer"]) == (large, small)
-    kept = {share.tokens: share.kept_tokens for share in context.documents}
+    kept = {share.tokens: share.kept_tokens for share in context.document_shares}
     assert {s["tokens"]: s["kept_tokens"] for s in found["sources"]} == kept
     assert found["statistics"]["peak_kv_tokens"] == context.stats.peak_kv_tokens
 
