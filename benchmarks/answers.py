@@ -13,7 +13,7 @@ def score_answer(answer: str, right: Sequence[str]) -> dict[str, float]:
     """Token F1, exact match, and whether a right answer is contained: the best over all right ones.
 
     Args:
-        answer: What the model said.
+        answer: What the model wrote.
         right: Acceptable answers, at least one.
     """
     said = normalize(answer)

@@ -40,7 +40,7 @@ _PASSAGE = (160, 320)
 def rank_by_retrieval(
     name: str, inputs: ModelInput, encoder: SentenceTransformerEncoder
 ) -> tuple[list[Segment], Tensor]:
-    """Cut the documents and score the pieces by BM25, for `rag-hybrid` also by embeddings."""
+    """Cut the documents and score the pieces by BM25; for `rag-hybrid` by embeddings, too."""
     shortest, longest = RETRIEVAL[name]
     documents, question = inputs.tokens, inputs.frame.question
     segments = split_segments(documents, shortest=shortest, longest=longest)
@@ -56,11 +56,11 @@ def rank_by_retrieval(
 class Perplexity:
     """LongLLMLingua (Jiang et al., arXiv 2310.06839) with the answering model as the judge.
 
-    Passages are ranked by the likelihood of question and restriction behind them (eq. 2); of the
+    Passages are ranked by the likelihood of question and restriction after them (eq. 2); of the
     best, those tokens stay whose likelihood the question changes most (contrastive perplexity,
-    eq. 3), more of them from better passages (eq. 5). Passages stand in this package's order, not
-    in theirs, so that only the choice differs. Its recovery of the wording in the answer is left
-    out: nothing is changed in the answers here.
+    eq. 3), more of them from better passages (eq. 5). Passages are in this package's order, not in
+    theirs, so that only the choice differs. Its recovery of the wording in the answer is left out:
+    nothing is changed in the answers here.
     """
 
     def __init__(self, backbone: Backbone, inputs: ModelInput, chunk_length: int) -> None:

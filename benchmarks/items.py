@@ -27,7 +27,7 @@ def tasks_of(folder: Path) -> list[str]:
 
 
 def load_items(folder: Path, task: str, bucket: str) -> list[Item]:
-    """Read all items of a task and bucket; lines without a bucket are none."""
+    """Read all items of a task and bucket; lines without a bucket are skipped."""
     items = []
     with (folder / f"{task}.jsonl").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):

@@ -1,10 +1,10 @@
-"""Time and peak memory against the length of the documents, up to lengths only a GPU gets through.
+"""Time and peak memory against the documents' length, up to lengths that only a GPU can handle.
 
     python -m benchmarks.length --device cuda
 
-The model has the shape of Llama 3.2 1B and random weights: neither time nor memory depends on what
-the weights say. Every length is measured after a shorter warm-up, methods in turn, `--repeats`
-times. `full` is one prefill of everything in chunks, which is all that a model without
+The model has the shape of Llama 3.2 1B and random weights: neither time nor memory depends on the
+values of the weights. Every length is measured after a shorter warm-up, methods in turn,
+`--repeats` times. `full` is one prefill of everything in chunks, which is all that a model without
 compression can do.
 """
 
@@ -55,7 +55,7 @@ def make_engine(device: torch.device) -> FinchEngine:
 
 
 def make_text(engine: FinchEngine, tokens: int) -> str:
-    """Sentences of common words, of about so many tokens."""
+    """Sentences of common words, about this many tokens."""
     draw = random.Random(0)
     words = ("the", "door", "of", "a", "store", "room", "has", "one", "code", "and", "boat")
     count = tokens // 10
@@ -67,9 +67,9 @@ def make_text(engine: FinchEngine, tokens: int) -> str:
 
 
 def measure(engine: FinchEngine, method: str, text: str) -> dict[str, float]:
-    """Compress once; seconds, and on a GPU the peak of bytes beside the model."""
+    """Compress once; seconds, and on a GPU the peak of bytes in addition to the model."""
     cuda = engine.backbone.device.type == "cuda"
-    # A target that holds everything makes it one full prefill.
+    # A target with room for everything makes it one full prefill.
     options = (
         {"target_size": 10**6} if method == "full" else {"method": method, "target_size": TARGET}
     )

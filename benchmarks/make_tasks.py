@@ -4,7 +4,7 @@
     python -m benchmarks.make_tasks --out FOLDER
 
 The same questions (`qid`) come at growing length: a longer item has the documents of the shorter
-one and more. The documents fill 15/16 of a bucket but for one document at most (the rest is for
+one and more. The documents fill 15/16 of a bucket, except for at most one document (the rest is for
 the question and the chat template), each of at most 480 tokens. Everything follows from the seed.
 
     squad_long    SQuAD 2.0: an article around the paragraph that answers; then other articles
@@ -54,7 +54,8 @@ SQUAD = Source(
     "3ffb306f725f7d2ce8394bc1873b24868140c412",
     "squad_v2/validation-00000-of-00001.parquet",
 )
-# The commit that wrote the parquet file. It is read by name, past the loading script beside it.
+# The commit that wrote the parquet file. It is read by name, not through the loading script next to
+# it.
 COVID = Source(
     "deepset/covid_qa_deepset",
     "b26034a708655e76c45699e50055e0faa01ea205",
@@ -103,14 +104,15 @@ def make_task(
 ) -> list[dict[str, Any]]:
     """Make the lines of a task: `items` questions, each in every bucket.
 
-    Questions without an answer, or whose gold documents do not hold it, are left out.
+    Questions without an answer, or whose gold documents do not contain it, are left out.
 
     Args:
         task: A name of `TASKS`.
-        rows: The rows of its source; nothing is read where it has none.
+        rows: The rows of its source; nothing is read if it has none.
         buckets: Names of `BUCKETS`.
         items: Number of questions.
-        seed: Decides which questions, which documents beside the gold ones and where they stand.
+        seed: Decides which questions, which documents are added to the gold ones, and in which
+            places.
         count: Number of tokens of a text.
 
     Raises:
@@ -202,7 +204,7 @@ def download(source: Source) -> list[Row]:
         ) from error
     kind = {".parquet": "parquet", ".json": "json"}[Path(source.path).suffix]
     file = f"{HUB}/{source.repository}@{source.revision}/{source.path}"
-    # A file of one's own has one split, which `datasets` calls train.
+    # A single file has one split, which `datasets` calls train.
     rows: list[Row] = load_dataset(kind, data_files=file, split="train").to_list()
     return rows
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.prefill
 
-Each measurement runs in a process of its own, so that peak memory is its own; runs alternate and
-the median of the ratios is reported. Absolute times are not comparable between machines.
+Each measurement runs in its own process, so that its peak memory can be measured; runs alternate
+and the median of the ratios is reported. Absolute times are not comparable between machines.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def first_chunk() -> dict[str, float]:
 
 
 def _time_scoring() -> dict[str, float]:
-    """Add up the time spent on scores and selection, beside the model's own work."""
+    """Add up the time spent on scores and selection, without the model's own work."""
     from finch_integrations.engine import attention
     from finch_integrations.engine.methods import contrast, finch, likelihood, passages
 

@@ -5,10 +5,10 @@
 
 Everything is a ratio to one full prefill of the same text by the same model in one pass, which is
 what a user without this package would run. A question is choosing and encoding; its answer costs
-the same either way. Each measurement runs in a process of its own, so that peak memory is its own;
-runs alternate and the median of the ratios is reported. Absolute times are not comparable between
-machines. The text is the example handbook, again and again under other headings where it is too
-short.
+the same either way. Each measurement runs in its own process, so that its peak memory can be
+measured; runs alternate and the median of the ratios is reported. Absolute times are not comparable
+between machines. The text is the example handbook, again and again under other headings where it is
+too short.
 """
 
 import argparse

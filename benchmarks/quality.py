@@ -15,7 +15,7 @@ method and budget one line of results is appended to `--out`:
     coverage  share of the gold documents' tokens that were kept (span methods)
     f1, exact, contains   of the generated answer, with `--generate`
 
-A run that was cut off goes on where it stopped.
+A run that was interrupted continues where it stopped.
 """
 
 import argparse
@@ -58,7 +58,7 @@ BOUNDS = ("none", "full", "gold")
 # Methods that leave a cache and no text.
 CACHED: dict[str, dict[str, Any]] = {
     "finch": {},
-    # One pass over everything, every KV head for itself, scores pooled (arXiv 2404.14469).
+    # One pass over everything, every KV head separately, scores pooled (arXiv 2404.14469).
     "snapkv": {"selection": "kv_head", "pooling": "max", "chunk_length": 2**20},
 }
 METHODS = (*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS)
@@ -82,7 +82,7 @@ ABLATIONS = (*CACHED_ABLATIONS, *SCORER_ABLATIONS)
 
 
 class Bench:
-    """Runs methods on one item after another; what they share of an item is computed once."""
+    """Runs methods on one item after another; what they share for an item is computed once."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Bench:
         ).cache
 
     def _question(self, method: str) -> str:
-        """The question that a method chooses under."""
+        """The question under which a method chooses."""
         return BLIND if method.endswith(", blind") else self.item.question
 
     def _encode(self, ids: Sequence[int]) -> KVCache:
@@ -168,7 +168,7 @@ class Bench:
             return self._perplexity.keep(budget)
         if method not in self._ranked:
             self._ranked[method] = self._rank(method)
-        # Every method's passages stand in the same order, so that only the choice differs.
+        # The passages of all methods are in the same order, so that only the choice differs.
         return list(positions_of(choose(*self._ranked[method], budget)))
 
     @cached_property

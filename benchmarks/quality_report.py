@@ -43,12 +43,12 @@ class Cell:
 
 
 def measured(rows: Rows, task: str, method: str, budget: int | None) -> dict[str, dict[str, Any]]:
-    """A method's scores by item id; the bounds stand for themselves at every budget."""
+    """A method's scores by item id; the bounds are the same at every budget."""
     return rows.get((task, method, budget)) or rows.get((task, method, None), {})
 
 
 def make_cell(rows: Rows, task: str, method: str, budget: int | None) -> Cell | None:
-    """Put a method beside its bounds, on the items that all have; None where none has."""
+    """Compare a method with its bounds on the items that all have; None if there are none."""
     none, full = (rows.get((task, bound, None), {}) for bound in ("none", "full"))
     own = measured(rows, task, method, budget)
     ids = sorted(set(own) & set(none) & set(full or none))
@@ -119,7 +119,7 @@ def tables(rows: Rows, bucket: str, method: str = "likelihood") -> str:
 def pooled(by_bucket: Mapping[str, Rows], method: str = "likelihood") -> str:
     """How far others are from `method` over all lengths and budgets, in Markdown.
 
-    A question comes at several lengths and budgets, so questions are drawn for the interval.
+    A question comes at several lengths and budgets, so the interval resamples questions.
     """
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for bucket, rows in by_bucket.items():

@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality_results [RAW.jsonl ...]
 
-Raw lines name everything again for every number. Packed, items and circumstances are named once and
-a group (what was measured, of one task, at one budget) has lists of numbers, item by item.
+Raw lines repeat all names for every number. When packed, items and circumstances are named once,
+and a group (what was measured, of one task, at one budget) has lists of numbers, item by item.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _SCORES = ("nll", "kl", "agrees", "survives", "coverage", "f1", "exact", "contai
 
 
 def pack(rows: Iterable[Row]) -> dict[str, Any]:
-    """Group rows; of a measurement that was made twice the first counts, with what others add."""
+    """Group rows; if a measurement was made twice, the first counts, with what others add."""
     items: list[str] = []
     runs: list[Row] = []
     groups: dict[tuple[Any, ...], dict[str, Row]] = defaultdict(dict)
@@ -59,7 +59,7 @@ def pack(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def unpack(results: dict[str, Any]) -> Iterator[Row]:
-    """The rows again; numbers have four digits behind the point."""
+    """The rows again; numbers have four digits after the point."""
     for group in results["groups"]:
         facts = results["runs"][group["run"]] | {name: group[name] for name in _GROUP}
         for place, number in enumerate(group["items"]):
@@ -83,7 +83,7 @@ def read_all(path: Path = PACKED) -> dict[tuple[str, str], Rows]:
 
 
 def _tokens(bucket: str) -> float:
-    """Sort key: "2k" before "16k"; what is no length comes last."""
+    """Sort key: "2k" before "16k"; what is not a length comes last."""
     number = bucket.lower().removesuffix("k")
     return float(number) if number.replace(".", "", 1).isdigit() else math.inf
 

@@ -42,7 +42,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A document to be; the documents of a question stand in the order of `place`."""
+    """A document to be; the documents of a question are in the order of `place`."""
 
     text: str
     title: str = ""
@@ -63,7 +63,7 @@ class Question:
 def squad_questions(rows: Iterable[Row], seed: str) -> Iterator[Question]:
     """Questions of SQuAD 2.0 over their article, around the paragraph that answers them.
 
-    Where the article ends, paragraphs of other articles stand before and after it.
+    Where the article ends, paragraphs of other articles come before and after it.
     """
     rows = list(rows)
     articles = squad_articles(rows)
@@ -89,7 +89,7 @@ def squad_articles(rows: Iterable[Row]) -> dict[str, list[Page]]:
 def covid_questions(rows: Iterable[Row], seed: str) -> Iterator[Question]:
     """Questions of COVID-QA over their paper, in pieces, around the one that answers them.
 
-    Where the paper ends, pieces of other papers stand before and after it.
+    Where the paper ends, pieces of other papers come before and after it.
     """
     rows = list(rows)
     papers = {text: _pieces(text) for text in dict.fromkeys(row["context"] for row in rows)}
@@ -153,8 +153,8 @@ def registry_questions(seed: str) -> Iterator[Question]:
 def needle_questions(paragraphs: Iterable[Page], seed: str) -> Iterator[Question]:
     """Made up: facts hidden in paragraphs.
 
-    In turn one fact; one among others of its kind; two that only together answer, beside two that
-    answer another question.
+    In turn one fact; one among others of its kind; two that answer only together, along with two
+    that answer another question.
     """
     hay = [page for page in paragraphs if len(page.text) <= 1500]
     for number in range(_MADE_UP):
@@ -175,8 +175,8 @@ def _in_article(
     answers: Iterable[str],
     rng: random.Random,
 ) -> tuple[tuple[Page, ...], Iterator[Page]]:
-    """A page, and its article from there outwards, then foreign pages on both sides of it."""
-    share = rng.random()  # of what stands before: the page may come to stand anywhere
+    """A page and its article from there outwards, then other pages on both sides of it."""
+    share = rng.random()  # of what comes before: the page may be placed anywhere
 
     def others() -> Iterator[Page]:
         before, after = at - 1, at + 1
@@ -202,7 +202,7 @@ def _scattered(
 
 
 def _without(answers: Iterable[str], pages: Iterable[Page]) -> Iterator[Page]:
-    """Pages that hold none of the answers: only the gold pages are to give them away."""
+    """Pages that contain none of the answers: only the gold pages may have them."""
     lowered = [answer.lower() for answer in answers]
     return (page for page in pages if not any(answer in page.text.lower() for answer in lowered))
 

@@ -3,8 +3,8 @@
     python -m benchmarks.scale
 
 The texts are made of random words with natural frequencies, the vectors are random: what is
-measured is the retrieval, not an embedding model. Building and searching run in processes of their
-own, so that peak memory is their own. Times are medians and not comparable between machines.
+measured is the retrieval, not an embedding model. Building and searching run in separate processes,
+so that their peak memory can be measured. Times are medians and not comparable between machines.
 """
 
 import argparse

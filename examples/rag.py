@@ -3,7 +3,7 @@
 python examples/rag.py "What is the door code of the chemical store?" examples/station-handbook
 
 The index is kept in the working directory; a second run reads only changed files.
-`finch fetch all` gets the two models beforehand. Instead of the embedded model, which is a
+`finch fetch all` downloads the two models first. Instead of the embedded model, which is a
 demonstration, name one of 3B or more.
 """
 
@@ -29,7 +29,7 @@ def main() -> None:
         compression={"target_size": 1024},
         sampling={"max_tokens": 40},
     )
-    # Twelve passages are found; the whole documents they stand in are compressed.
+    # Twelve passages are found; the whole documents that they are from are compressed.
     options = {"top_k": 12, "max_document_tokens": 6000, "return_parents": True}
     for piece in rag.stream(arguments.question, **options):
         print(piece.text, end="", flush=True)

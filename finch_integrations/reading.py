@@ -25,7 +25,7 @@ class SkippedFile:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What came of reading files.
+    """The result of reading files.
 
     Attributes:
         documents: One per readable file; the id is the file's path as reached from the caller's
@@ -38,9 +38,9 @@ class ReadResult:
 
 
 def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
-    """Read files, and folders with all that is below them, in the order of their names.
+    """Read files, and all files below folders, in the order of their names.
 
-    Hidden files and folders inside a folder are passed over, links to folders are not followed. A
+    Hidden files and folders inside a folder are skipped, and links to folders are not followed. A
     file named twice is read once.
 
     Raises:
@@ -65,10 +65,10 @@ def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
 
 
 def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Find files, and all below folders, in the order of their names; each once.
+    """Find files, and all files below folders, in the order of their names; each once.
 
-    Hidden files and folders inside a folder are passed over. Folders that are not entered, because
-    they are links or cannot be opened, are found like files; reading them tells why.
+    Hidden files and folders inside a folder are skipped. Folders that are not entered, because they
+    are links or cannot be opened, are returned like files; reading them says why.
 
     Raises:
         InvalidInputError: A path does not exist.
@@ -142,13 +142,13 @@ def _read(converter: Any, path: Path) -> Document:
 
 
 def _refuse_folder(path: Path) -> None:
-    """Tell why a folder was not entered."""
+    """Say why a folder was not entered."""
     if path.is_symlink():
         raise InvalidInputError(
             "is a link to a folder, and these are not followed: they may lead in circles. "
-            "Give it as a path of its own to have it read"
+            "Give its own path to have it read"
         )
-    os.listdir(path)  # raises what kept the folder from being opened
+    os.listdir(path)  # raises the error that prevents opening the folder
 
 
 def _decode(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Where this package keeps files of its own, and how files are written whole or not at all."""
+"""Where this package keeps its own files, and how files are written completely or not at all."""
 
 import os
 import secrets
@@ -28,15 +28,15 @@ def _cache_folder() -> Path:
 def replaced(path: Path, draft: Path | None = None) -> Iterator[Path]:
     """Write a file so that readers find the old content or the new, also after a power failure.
 
-    A link is followed, as it is where a file is opened.
+    A link is followed, as when a file is opened.
 
     Args:
         path: The file; its folder exists.
-        draft: What to write first, on the same file system. By default a hidden file beside
-            `path`; only a kill leaves that behind.
+        draft: What to write first, on the same file system. By default a hidden file next to
+            `path`; only a kill leaves it there.
 
     Yields:
-        The draft's path. It takes the file's place when the block ends without an error.
+        The draft's path. It replaces the file when the block ends without an error.
 
     Raises:
         OSError: The file cannot be written.
@@ -63,7 +63,7 @@ def sync(path: Path) -> None:
         with suppress(OSError):
             _sync(path, os.O_RDONLY)
     else:
-        _sync(path, os.O_RDWR)  # Windows syncs only what may be written
+        _sync(path, os.O_RDWR)  # Windows syncs only files that are open for writing
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -1,4 +1,4 @@
-"""The data that flows through the package; all of it immutable."""
+"""The data that is passed through the package; all of it is immutable."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class Document:
 
     Attributes:
         text: The document's text.
-        id: What results call it. Documents without one are numbered `doc-1`, `doc-2`, …
+        id: Its name in results. Documents without one are numbered `doc-1`, `doc-2`, …
         title: Shown to the model above the text, when given.
-        metadata: Anything the caller wants to find again; the engine does not read it.
+        metadata: Anything that the caller wants to keep with it; the engine does not read it.
     """
 
     text: str
@@ -39,8 +39,8 @@ class DocumentShare:
         id: The document's id.
         title: The document's title, if it has one.
         tokens: Its length in the model's tokens, title line included.
-        kept_tokens: Tokens kept, averaged over the layers (and KV heads) that chose for
-            themselves, so it need not be a whole number.
+        kept_tokens: Tokens kept, averaged over the layers (and KV heads) that choose separately, so
+            it need not be a whole number.
     """
 
     id: str
@@ -84,8 +84,8 @@ class SelectionStats:
         rated_tokens: Document tokens that a model rated to choose, in its own tokens.
         read_tokens: Those of them that it read now, for this question or for others that were
             asked with it; the rest had been read before and was kept.
-        peak_kv_tokens: The most tokens the KV cache held meanwhile, those of all texts that are
-            read side by side; 0 where another model read.
+        peak_kv_tokens: The most tokens in the KV cache, including those of all texts that are read
+            at the same time; 0 where another model read.
         seconds: Wall-clock time; of several questions asked at once an equal share.
     """
 
@@ -116,7 +116,7 @@ class CompressionStats:
         suffix_tokens: Tokens after the documents (question and generation prompt), fed again
             when an answer is generated.
         peak_kv_tokens: The most tokens the KV cache ever held, measured after every forward pass;
-            those of all texts that are read side by side.
+            including those of all texts that are read at the same time.
         kv_bytes: Size of the compressed cache.
         seconds: Wall-clock time of the compression.
     """
@@ -139,7 +139,7 @@ class CompressionStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionProgress:
-    """Where a running compression is; handed to the `progress` callback after every step.
+    """How far a running compression is; passed to the `progress` callback after every step.
 
     Attributes:
         tokens: Document tokens processed so far.
@@ -158,7 +158,7 @@ class GenerationResponse:
 
     Attributes:
         text: New text (of a piece; often none) or all text (of an answer). Always valid Unicode.
-        tokens: Ids of the generated tokens that make it; a stop token is counted, not shown.
+        tokens: Ids of its generated tokens; a stop token is counted, not shown.
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated so far.
         finish_reason: None until the last piece; then `stop` (stop token or stop string) or

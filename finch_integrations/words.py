@@ -1,4 +1,4 @@
-"""Where words are and where sentences end: the one place that knows scripts."""
+"""Where words are and where sentences end: the only file that knows scripts."""
 
 import re
 import unicodedata
@@ -46,7 +46,7 @@ class Word(NamedTuple):
 
 
 def word_spans(text: str) -> Iterator[Word]:
-    """Find a text's words; in scripts without spaces, whose words are not told, its characters.
+    """Find a text's words; in scripts without spaces, where these are unknown, its characters.
 
     A Chinese or Japanese word has two characters on average, one of Thai, Lao, Myanmar or Khmer
     about four with the signs above and below not counted.
@@ -80,7 +80,7 @@ def words(text: str) -> list[str]:
 
 
 def _singular(word: str) -> str:
-    """Drop a plural's ending; what looks like one elsewhere is dropped in every text alike."""
+    """Drop a plural's ending; what only looks like one is dropped in every text in the same way."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     return word[:-3] + "y" if word.endswith("ies") else word[:-1]

@@ -1,4 +1,4 @@
-"""What the adapters of all frameworks have in common: their options, and the model they share.
+"""What the adapters of all frameworks have in common: their options, and the model that they share.
 
 Needs pydantic, which the frameworks bring.
 """

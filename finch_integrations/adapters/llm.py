@@ -46,13 +46,13 @@ class LLMAdapter(Adapter):
         top_k: Sample from this many most likely tokens; 0 means all.
         seed: Makes sampling repeatable.
         stop: Strings that end the answer and are left out of it.
-        context_detection: `auto` goes by all that tells where documents are, well-known prompts
-            included, `marked` not by well-known prompts, `off` only by documents that are handed
-            over.
+        context_detection: `auto` uses everything that says where documents are, including
+            well-known prompts, `marked` does not use well-known prompts, `off` uses only documents
+            that are passed.
         context_patterns: Regular expressions for your own prompts: the group `context` is the
             documents, the group `question`, if there is one, the question.
-        strict: Raise if no documents are found, and do not go by well-known prompts.
-        instruction: Goes between the documents and the question. Default: the prompt's own, or
+        strict: Raise if no documents are found, and do not use well-known prompts.
+        instruction: Text between the documents and the question. Default: the prompt's own, or
             the engine's.
         chat_template_kwargs: Further variables for the chat template.
     """
@@ -76,10 +76,10 @@ class LLMAdapter(Adapter):
         self._read_call({})
 
     def _read_call(self, kwargs: Mapping[str, Any]) -> CallArguments:
-        """Lay a call's options over the adapter's.
+        """Apply a call's options over the adapter's.
 
         Raises:
-            NotImplementedError: The call brings tools or a schema.
+            NotImplementedError: The call has tools or a schema.
             ConfigurationError: An option is unknown or wrong.
         """
         call = check_call(kwargs, no_tools=self.no_tools)

@@ -35,11 +35,11 @@ Scorer = Annotated[str | SharedEngine | None, PlainSerializer(_name_of_model)]
 class Adapter(BaseModel):
     """Uses a model that all adapters of a process share; constructing one loads nothing.
 
-    To be put before a framework's own class among the bases.
+    Put it before the framework's own class among the bases.
 
     Attributes:
         model: `embedded`, a folder, a `.gguf` file or a hub id. A loaded transformers model
-            (with `tokenizer=`) or a `FinchEngine` is taken, too, and then found in `engine`.
+            (with `tokenizer=`) or a `FinchEngine` is also accepted; it is then in `engine`.
         engine: A model that is already loaded, or a `SharedEngine`, instead of `model`.
         revision: Of a hub model.
         device: Default: the accelerator if there is one.
@@ -95,13 +95,13 @@ class Adapter(BaseModel):
         return self
 
     def close(self) -> None:
-        """Unload the model for everyone in this process; the next call loads it again."""
+        """Unload the model for all its users in this process; the next call loads it again."""
         self.handle.close()
 
     @model_validator(mode="before")
     @classmethod
     def _take_arguments(cls, values: Any) -> Any:
-        """Refuse unknown options, and put loaded models into handles, which are never copied."""
+        """Refuse unknown options; wrap loaded models in shared engines, which are never copied."""
         if not isinstance(values, Mapping):
             return values
         known = [*cls.model_fields, "tokenizer"]
@@ -114,7 +114,7 @@ class Adapter(BaseModel):
         return self
 
     def _check_options(self) -> None:
-        """Name wrong values now and not at the first call."""
+        """Raise for wrong values now, not at the first call."""
         self._compression()
 
     def _compression(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Adapter(BaseModel):
 
 
 def _with_handles(values: dict[str, Any]) -> dict[str, Any]:
-    """Sort what a constructor was given into the model's name and a handle or none."""
+    """Turn what a constructor was given into the model's name and a shared engine or None."""
     tokenizer = values.pop("tokenizer", None)
     model, engine, scorer = (values.pop(name, None) for name in ("model", "engine", "scorer"))
     if not isinstance(model, str | Path | None):

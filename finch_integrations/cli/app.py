@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in the files beside this one."""
+"""The commands and their options; what they do is in the files next to this one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,7 +80,7 @@ def ask(
         int | None, typer.Option(help="Document tokens to keep (default: 2048).")
     ] = None,
     compression_ratio: Annotated[
-        float | None, typer.Option(help="Instead: fraction of the document tokens to remove.")
+        float | None, typer.Option(help="Or: the fraction of the document tokens to remove.")
     ] = None,
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
     method: Annotated[
@@ -100,7 +100,7 @@ def ask(
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
 ) -> None:
-    """Answer a question over files, or over what an index has on it.
+    """Answer a question from files, or from what an index has on it.
 
     The answer goes to standard output; progress, sources and statistics go to standard error.
     """
@@ -167,7 +167,7 @@ def index(
     chunk_size: Annotated[int, typer.Option(help="Upper limit of a chunk's characters.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Index files for `finch search` and `finch ask --index`; again: only what has changed."""
+    """Index files for `finch search` and `finch ask --index`, or update an index."""
     from finch_integrations.cli.index import run_index
 
     with _reporting_errors():
@@ -183,7 +183,7 @@ def search(
     dense_weight: Annotated[float, typer.Option(help="0 searches by words only.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Find passages in an index by their words and their meaning."""
+    """Find passages in an index by words and by meaning."""
     from finch_integrations.cli.index import run_search
 
     with _reporting_errors():
@@ -223,7 +223,7 @@ def cache(
 
 
 class Fetchable(StrEnum):
-    """What `finch fetch` gets."""
+    """What `finch fetch` downloads."""
 
     MODEL = "model"
     EMBEDDER = "embedder"

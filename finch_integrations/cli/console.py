@@ -1,4 +1,4 @@
-"""What every command writes beside its result: notes, warnings and progress, on standard error."""
+"""What every command writes to standard error: notes, warnings and progress."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,17 +24,17 @@ _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def error(message: str) -> None:
-    """Say what went wrong."""
+    """Write an error."""
     _console.print(Text("error: ", style="bold red") + Text(message))
 
 
 def warn(message: str) -> None:
-    """Say what was left out."""
+    """Write a warning about what was left out."""
     _console.print(Text("warning: ", style="yellow") + Text(message))
 
 
 def note(message: str, style: str = "") -> None:
-    """Say something in passing."""
+    """Write a note."""
     _console.print(Text(message, style=style))
 
 
@@ -47,7 +47,7 @@ def quote(text: str, *, indent: int) -> None:
 
 @contextmanager
 def busy(message: str) -> Iterator[None]:
-    """Show a spinner while something of unknown length goes on; nothing outside a terminal."""
+    """Show a spinner while something of unknown length runs; nothing outside a terminal."""
     if not _console.is_terminal:
         yield
         return
@@ -128,5 +128,5 @@ class IndexBar:
 
 def write(text: str, *, end: str = "\n") -> None:
     """Write a result to standard output at once."""
-    # A file's name may hold bytes that are not text; JSON reads them back from this.
+    # A file's name may contain bytes that are not text; written like this, JSON can read them back.
     typer.echo(text.encode(errors="backslashreplace").decode() + end, nl=False)

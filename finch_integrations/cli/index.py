@@ -32,7 +32,7 @@ def run_index(
         console.write(json.dumps(asdict(report), ensure_ascii=False, indent=2))
         return
     if report.rebuilt:
-        console.warn(f"built anew: {report.rebuilt}")
+        console.warn(f"rebuilt: {report.rebuilt}")
     for path, reason in list(report.skipped.items())[:_SKIPPED_SHOWN]:
         console.warn(f"skipped {path}: {reason}")
     if len(report.skipped) > _SKIPPED_SHOWN:

@@ -22,7 +22,7 @@ def run_models(*, as_json: bool) -> None:
     if as_json:
         console.write(json.dumps(rows, ensure_ascii=False, indent=2))
     elif not rows:
-        console.note("no models on this machine; `finch fetch` gets the embedded one")
+        console.note("no models on this machine; `finch fetch` downloads the embedded one")
     for row in [] if as_json else rows:
         console.write(f"{row['model']}  {row['bytes'] / 1e6:,.0f} MB  {row['path']}")
 

@@ -1,9 +1,9 @@
-"""Watching a model's attention while it runs; the only file that hooks into its forward.
+"""Observing a model's attention while it runs; the only file that hooks into its forward.
 
 transformers lets models run any attention function registered under a name. While a `with
-observe_attention(...)` block is open, the model runs ours: fused causal attention, and beside
-it the explicit weights of the last few rows only (the question's). Nothing else is
-materialised and nothing stays on the model.
+observe_attention(...)` block is open, the model runs ours: fused causal attention and, in addition,
+the explicit weights of only the last few rows (the question's). Nothing else is materialised and
+nothing is left on the model.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,9 +36,9 @@ _observer: ContextVar[_Observer | None] = ContextVar("finch_observer", default=N
 
 @contextmanager
 def observe_attention(model: Any, *, rows: int, record: Record) -> Iterator[None]:
-    """Hand the attention of the last `rows` tokens to `record` during forward passes.
+    """Pass the attention of the last `rows` tokens to `record` during forward passes.
 
-    The caller sees to it that no other thread runs the model meanwhile.
+    The caller makes sure that no other thread runs the model at the same time.
 
     Args:
         model: A decoder that gets batches of one sequence without padding.
@@ -115,7 +115,7 @@ def _observed_attention(
 def _causal_mask(rows: int, length: int, device: torch.device) -> Tensor:
     """Let each of the last `rows` of `length` tokens see itself and all before it, [Q, N]."""
     if device.type == "cuda":
-        # Lets the fused kernels do without a materialised mask. Importing it takes a second, and
+        # So that the fused kernels need no materialised mask. Importing it takes a second, and
         # without those kernels it materialises the mask anyway.
         from torch.nn.attention.bias import causal_lower_right
 

@@ -25,13 +25,13 @@ _locks_guard = threading.Lock()
 
 
 class Backbone:
-    """A supported model, its tokenizer and its facts; safe to use from several threads.
+    """A supported model, its tokenizer and the facts about it; safe to use from several threads.
 
     Attributes:
-        model: The decoder, left exactly as it came.
+        model: The decoder, left exactly as it was given.
         tokenizer: Its tokenizer.
         spec: Facts about the model.
-        name: What to call it.
+        name: Its name in messages.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
@@ -51,13 +51,13 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where tokens are fed; with a `device_map` other layers may lie elsewhere."""
+        """Where tokens are fed; with a `device_map` other layers may be on other devices."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
     @property
     def layer_devices(self) -> tuple[torch.device, ...]:
-        """Where each layer runs and has its keys."""
+        """The device on which each layer runs and has its keys."""
         return tuple(_device_of(layer) for layer in self.model.base_model.layers)
 
     @cached_property
@@ -77,7 +77,7 @@ class Backbone:
 
     @cached_property
     def vocabulary(self) -> str:
-        """Identifies the tokenizer: tokens of another one mean something else."""
+        """Identifies the tokenizer: tokens of another tokenizer mean something else."""
         tokens = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         digest = hashlib.sha256(json.dumps(tokens).encode())
         return digest.hexdigest()[:16]
@@ -108,7 +108,7 @@ class Backbone:
 
     @torch.inference_mode()
     def read_side_by_side(self, sequences: Sequence[Sequence[int]], cache: KVCache) -> KVCache:
-        """Feed several texts, each alone after the same cache.
+        """Feed several texts, each separately after the same cache.
 
         Args:
             sequences: Tokens of each; B of them, as one batch.
@@ -136,7 +136,7 @@ class Backbone:
             ids: The text, more than `rows` tokens.
             cache: Of B texts, padded at their start; grows.
             lengths: How many tokens each of them has, padding not counted, [B].
-            rows: How many last tokens to rate.
+            rows: How many of the last tokens to score.
 
         Returns:
             log p of each of these tokens given all before it, float32, [B, rows].
@@ -153,7 +153,7 @@ class Backbone:
             seen=None if not padding.any() else seen,
         )
         wanted = torch.tensor(ids[-rows:], device=batch.device)[:, None]
-        # One after the other: in float32 the logits of all would fill memory.
+        # One after another: in float32 the logits of all of them would fill memory.
         return torch.stack(
             [
                 (logits.gather(1, wanted)[:, 0].float() - logits.float().logsumexp(dim=-1)).cpu()
@@ -182,7 +182,7 @@ class Backbone:
             watching: Entered while the model runs.
         """
         device = self.device
-        # Held for one forward only, so streams over one model take turns token by token.
+        # Held for only one forward, so that streams over one model take turns token by token.
         with self._lock, watching or nullcontext():
             output = self.model(
                 input_ids=torch.tensor(batch, device=device),
@@ -210,7 +210,7 @@ class Backbone:
 
 
 def _device_of(layer: torch.nn.Module) -> torch.device:
-    # Offloaded weights lie elsewhere until they are needed; accelerate's hooks know where that is.
+    # Offloaded weights are elsewhere until they are needed; accelerate's hooks know where.
     for module in layer.modules():
         hook = getattr(module, "_hf_hook", None)
         if (device := getattr(hook, "execution_device", None)) is not None:

@@ -28,11 +28,11 @@ def tokens_to_read(config: CompressionConfig, target: int, total: int) -> int:
 
 
 def check_answer_fits(spec: ModelSpec, frame: Frame, total: int, target: int) -> None:
-    """Make sure that the window holds prefix, target, suffix and one new token.
+    """Check that prefix, target, suffix and one new token fit the window.
 
     Raises:
         ContextTooLongError: It does not.
-        UnsupportedModelError: They reach past the range in which longrope can be used.
+        UnsupportedModelError: They are longer than the range in which longrope can be used.
     """
     prefix, suffix = len(frame.prefix), len(frame.suffix)
     room = _answering_room(spec, frame)
@@ -46,7 +46,7 @@ def check_answer_fits(spec: ModelSpec, frame: Frame, total: int, target: int) ->
     if target > room:
         raise window_error(
             spec,
-            f"keeping {target} of {total} document tokens beside {fixed} leaves no room for a "
+            f"keeping {target} of {total} document tokens with {fixed} leaves no room for a "
             f"chunk in the model's window of {spec.window} tokens. Keep at most {room} tokens, "
             "better a good deal fewer (target_size)",
         )
@@ -57,7 +57,7 @@ def reading_length(config: CompressionConfig, spec: ModelSpec, frame: Frame) -> 
 
     Raises:
         ContextTooLongError: The window has no room for a chunk.
-        UnsupportedModelError: They reach past the range in which longrope can be used.
+        UnsupportedModelError: They are longer than the range in which longrope can be used.
     """
     prefix, window = len(frame.prefix), max(len(frame.window.ids), len(frame.null_window.ids))
     room = spec.window - prefix - window

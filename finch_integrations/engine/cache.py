@@ -21,7 +21,7 @@ def new_cache() -> KVCache:
 
 
 def cache_length(cache: KVCache) -> int:
-    """Tokens in the cache; all layers hold the same number."""
+    """Tokens in the cache; all layers have the same number."""
     return int(cache.get_seq_length())
 
 
@@ -106,7 +106,7 @@ def cache_of_passages(prefix: KVCache, passages: Sequence[dict[str, Tensor]]) ->
     """Put kept passages after a prefix again: a batch, padded at the texts' ends.
 
     Args:
-        prefix: The cache they were read after; stays as it is.
+        prefix: The cache that they were read after; not changed.
         passages: As `passage_tensors` made them.
     """
     twin = repeat_cache(prefix, len(passages))
@@ -120,12 +120,12 @@ def cache_of_passages(prefix: KVCache, passages: Sequence[dict[str, Tensor]]) ->
 
 
 class PrunableCache:
-    """A cache whose document tokens are thinned out again and again while it grows.
+    """A cache whose document tokens are pruned repeatedly while it grows.
 
-    Layout: the prefix, which stays; the document tokens kept so far; what was fed last. Kept
-    tokens move together after every pruning. Their keys are always turned from the state in
-    which the model wrote them, by the whole distance moved since: turning them step by step in
-    bfloat16 would round small angles away every time.
+    Layout: the prefix, which stays; the document tokens kept so far; what was fed last. After every
+    pruning the kept tokens close up. Their keys are always rotated from the state in which the
+    model wrote them, by the whole distance moved since then: rotating them step by step in bfloat16
+    would lose small angles to rounding each time.
 
     Attributes:
         cache: What the model reads and extends.
@@ -147,7 +147,7 @@ class PrunableCache:
         self._moved: dict[int, Tensor] = {}  # layer -> distance moved since, [S, K]
 
     def prune(self, layer: int, keep: Tensor) -> None:
-        """Drop everything behind the prefix but the tokens in `keep`.
+        """Drop everything after the prefix except the tokens in `keep`.
 
         Args:
             layer: Which layer.

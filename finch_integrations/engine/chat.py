@@ -23,8 +23,8 @@ def build_chat(
         tokenizer: A Hugging Face tokenizer; without a chat template the messages are joined as
             plain text.
         messages: With the roles `system`, `user` and `assistant`, in any order the template
-            takes; the system text and neighbours of one role are folded together where it
-            does not take them apart.
+            accepts; the system text, and neighbours of one role, are joined where it does not
+            accept them separately.
         chat_template_kwargs: Further variables for the chat template.
 
     Raises:
@@ -34,7 +34,7 @@ def build_chat(
         raise InvalidInputError("there is no message to answer. Give at least one")
     checked = check_messages(messages, "the chat", ("system", "user", "assistant"))
     for message in checked:
-        # Assistant turns stay as they are for templates that take them apart.
+        # Assistant turns are not changed: some templates parse them.
         if message["role"] != "assistant":
             message["content"] = message["content"].strip()
     guard = SpecialTokenGuard(tokenizer)
@@ -53,7 +53,7 @@ def check_messages(
         roles: The roles that they may have.
 
     Raises:
-        InvalidInputError: One cannot be used.
+        InvalidInputError: A message cannot be used.
     """
     for number, message in enumerate(messages, start=1):
         role = message.get("role") if isinstance(message, Mapping) else None
@@ -70,7 +70,7 @@ def check_messages(
 def render_chat(
     tokenizer: Any, messages: Sequence[Message], guard: SpecialTokenGuard, kwargs: dict[str, Any]
 ) -> str:
-    """Render a chat, folding roles together where the template refuses or drops them.
+    """Render a chat; join roles where the template refuses or drops them.
 
     Args:
         tokenizer: Its chat template is used; without one the contents are joined as plain text.

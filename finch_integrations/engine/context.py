@@ -22,11 +22,11 @@ _FORMAT = "finch-compressed-context-2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressedContext:
-    """Documents compressed under a question, ready to be asked it, or others, any number of times.
+    """Documents compressed under a question, to answer it, or other questions, any number of times.
 
     Attributes:
         cache: Prefix and kept document tokens at positions 0, 1, 2, …; never changed.
-        prompt: The question they were compressed under and what else is around the documents.
+        prompt: The question that they were compressed under, and what else is around the documents.
         kept: For every layer, the kept positions in the document tokens, in the cache's order,
             [S, K].
         document_shares: Per document, how much of it was kept.

@@ -17,8 +17,8 @@ def count_shares(
     Args:
         documents: With their ids.
         spans: Each document's place among the document tokens.
-        kept: Kept positions in the document tokens; one tensor [S, K] for every layer that chose
-            for itself.
+        kept: Kept positions in the document tokens; one tensor [S, K] for every layer that chooses
+            separately.
     """
     positions = torch.cat([layer.flatten() for layer in kept])
     selections = sum(layer.shape[0] for layer in kept)

@@ -1,7 +1,8 @@
-"""Documents in a model's tokens, each tokenized by itself.
+"""Documents in a model's tokens, each tokenized separately.
 
-A document's tokens do not depend on what is around it, so that what was read of it can be kept. A
-prompt's token ids are those of the frame's prefix, of the documents, and of the frame's suffix.
+A document's tokens do not depend on what is around it, so that what a model computed from it can be
+kept. A prompt's token ids are those of the frame's prefix, of the documents, and of the frame's
+suffix.
 """
 
 from bisect import bisect_left
@@ -27,9 +28,9 @@ class DocumentSpan:
 
     Attributes:
         start: Its first token among the document tokens.
-        end: The one after its last token; the separator after it is its own.
-        text_start: Where character 0 of `Document.text` is in `DocumentTokens.text`; blanks at
-            its start are left out there, so it can be before the document's first character.
+        end: The token after its last one; the separator after it belongs to it.
+        text_start: Where character 0 of `Document.text` is in `DocumentTokens.text`; white space at
+            its start is left out there, so this can be before the document's first character.
     """
 
     start: int
@@ -39,7 +40,7 @@ class DocumentSpan:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTokens:
-    """All documents of a question, one after the other.
+    """All documents of a question, one after another.
 
     Attributes:
         ids: Token ids.
@@ -65,14 +66,14 @@ class DocumentTokens:
         return self.offsets[token] if token < len(self.offsets) else len(self.text)
 
     def token_at(self, character: int) -> int:
-        """The first token that starts at or reaches over a character of `text`."""
+        """The first token that starts at or covers a character of `text`."""
         # Several tokens may share one character and then have the same offset.
         token = bisect_left(self.offsets, character)
         return token - 1 if token and self.offset(token) > character else token
 
 
 def tokenize_documents(tokenizer: Any, documents: Sequence[Document]) -> DocumentTokens:
-    """Tokenize documents, each by itself, and join them.
+    """Tokenize documents separately, and join them.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -112,7 +113,7 @@ def _tokenize_one(tokenizer: Any, guard: SpecialTokenGuard, text: str) -> Encodi
 
 
 def _document_text(document: Document) -> tuple[str, int]:
-    """What the model reads of a document, and where character 0 of its text is in that."""
+    """A document as the model reads it, and where character 0 of its text is in that."""
     text = document.text.strip()
     read = f"# {document.title.strip()}\n\n{text}" if document.title else text
     return read, len(read) - len(document.text.rstrip())

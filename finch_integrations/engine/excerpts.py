@@ -1,4 +1,4 @@
-"""From kept segments back to passages of the documents' own text."""
+"""From kept segments to passages of the documents' text."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ def find_excerpts(
 ) -> tuple[Excerpt, ...]:
     """Return the text of kept segments, in document order.
 
-    Headings that were put before a document's text are not part of it and left out.
+    Headings that were added before a document's text are not part of it and are left out.
 
     Args:
         documents: With their ids.

@@ -18,7 +18,7 @@ _PREFILL_LENGTH = 1024
 def generate_step(
     backbone: Backbone, cache: KVCache, ids: Sequence[int], sampler: Sampler
 ) -> Iterator[int]:
-    """Feed `ids` after the cache, then yield token after token without end; the cache grows."""
+    """Feed `ids` after the cache, then yield tokens endlessly; the cache grows."""
     logits = backbone.prefill(ids, cache, _PREFILL_LENGTH)
     while True:
         token = sampler(logits)
@@ -29,7 +29,7 @@ def generate_step(
 def stream_generate(
     backbone: Backbone, context: CompressedContext, suffix: Sequence[int], params: SamplingParams
 ) -> Iterator[GenerationResponse]:
-    """Answer from a compressed context, which stays as it is; pieces as from `stream_tokens`.
+    """Answer from a compressed context, which is not changed; pieces as from `stream_tokens`.
 
     Args:
         backbone: The model.
@@ -81,8 +81,8 @@ def stream_tokens(
 ) -> Iterator[GenerationResponse]:
     """Feed `ids` after the cache, which grows, and turn what the model says into text.
 
-    One piece per token, so that closing the iterator stops the decoding at the next one; its text
-    is empty while it could still change. The last piece has a finish reason.
+    There is one piece per token, so that closing the iterator stops decoding at the next token; its
+    text is empty while it could still change. The last piece has a finish reason.
     """
     stop_tokens = _stop_tokens(backbone)
     stream = TextStream(backbone.tokenizer, params.stop)

@@ -11,10 +11,10 @@ from transformers import __version__ as transformers_version
 
 from finch_integrations.errors import ModelLoadError
 
-# Pre-tokenizers (as GGUF names them) that take every digit as a token of its own. transformers
+# Pre-tokenizers (as GGUF names them) that make every digit a separate token. transformers
 # drops this step when it rebuilds a tokenizer from a GGUF file.
 _SPLITS_DIGITS = {"smollm"}
-# How many words of a vocabulary show whether texts are put together from them.
+# How many words of a vocabulary are tried to see whether texts are tokenized into them.
 _PROBED_WORDS = 200
 
 
@@ -75,8 +75,8 @@ def _load(kind: Any, path: Path, **kwargs: Any) -> Any:
 def finds_words(tokenizer: Any) -> bool:
     """Whether words that are one token of the vocabulary are one token in a text.
 
-    Of vocabularies with scores in place of merges (SentencePiece's) transformers before 5.18 makes
-    merges that lead nowhere.
+    For vocabularies with scores instead of merges (SentencePiece's), transformers before 5.18 makes
+    merges that never apply.
     """
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     words = [
@@ -92,13 +92,13 @@ def finds_words(tokenizer: Any) -> bool:
 
 
 def restore_tokenizer(tokenizer: Any, facts: dict[str, Any]) -> None:
-    """Put back what transformers leaves out, by the `tokenizer.ggml` fields of the file."""
+    """Restore what transformers leaves out, from the `tokenizer.ggml` fields of the file."""
     if facts.get("pre") in _SPLITS_DIGITS:
         backend = tokenizer.backend_tokenizer
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
         )
-    # Before 5.23. Without its first token a model such as Gemma understands little.
+    # Before 5.23. Without its first token a model such as Gemma works badly.
     if facts.get("add_bos_token") and tokenizer("a").input_ids[0] != tokenizer.bos_token_id:
         tokenizer.add_bos_token = True
 
@@ -111,7 +111,7 @@ def plain_model(loaded: Any, config: Any) -> Any:
         model = AutoModelForCausalLM.from_config(config, dtype=loaded.dtype)
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
-    # What is computed when a model is made is in no state dict: rotations, Gemma's scale.
+    # What is computed when a model is made is not in the state dict: rotations, Gemma's scale.
     model.base_model.rotary_emb = loaded.base_model.rotary_emb
     for name, buffer in loaded.named_buffers():
         owner, _, leaf = name.rpartition(".")

@@ -15,7 +15,7 @@ from finch_integrations.engine.registry import Lease as Lease
 from finch_integrations.engine.registry import release as release
 from finch_integrations.errors import ConfigurationError, FinchError, ModelLoadError
 
-# Where and how files are found; the tokenizer's as well as the model's.
+# Where and how files are found, the tokenizer's as well as the model's.
 _HUB_OPTIONS = ("token", "cache_dir", "subfolder", "proxies", "force_download")
 
 
@@ -44,7 +44,7 @@ def acquire(
 
 
 def free_memory() -> None:
-    """Return freed weights to the system, caches of the accelerator included."""
+    """Return freed memory to the system, including the accelerator's caches."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -101,7 +101,7 @@ def _cpu_has_fast_bfloat16() -> bool:
 
 
 def _canonical_name(model: str | Path) -> str:
-    """Give a model one spelling: `embedded`, a hub id, or an absolute path."""
+    """Return the one spelling of a model's name: `embedded`, a hub id, or an absolute path."""
     if not isinstance(model, str | Path) or not str(model).strip():
         raise ConfigurationError(
             f"model must be a hub id, a folder, a .gguf file or 'embedded', got {model!r}"

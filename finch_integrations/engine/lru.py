@@ -1,4 +1,4 @@
-"""Values by key within a byte cap: the least recently used go first."""
+"""Values by key within a byte cap: the least recently used are removed first."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ class ByteLRU(Generic[Value]):
     """Values in the order of their last use, with their sizes; not thread-safe.
 
     Args:
-        max_bytes: The cap. `shrink` keeps it, `add` does not look at it.
+        max_bytes: The cap. `shrink` enforces it, `add` does not check it.
 
     Attributes:
         max_bytes: The cap.
@@ -31,7 +31,7 @@ class ByteLRU(Generic[Value]):
         return iter(self._items)
 
     def get(self, key: str) -> Value | None:
-        """Look a value up without using it."""
+        """Look up a value without marking it as used."""
         value, _ = self._items.get(key, (None, 0))
         return value
 
@@ -53,7 +53,7 @@ class ByteLRU(Generic[Value]):
         self.nbytes -= nbytes
 
     def shrink(self, nbytes: int = 0) -> list[str]:
-        """Remove the least recently used until so many bytes more fit under the cap.
+        """Remove the least recently used until that many more bytes fit under the cap.
 
         Returns:
             The removed keys.

@@ -4,12 +4,12 @@
 - ab/abcd….safetensors: an entry; its name is its key
 - ab/.0123….draft: an entry that is being written, locked by its writer
 
-An entry appears whole, by a rename. A killed process leaves at most a draft that nobody has
-locked; whoever opens the folder next deletes it. An entry's last use is its modification time.
-Nothing is flushed to the device: after a power failure an entry may be damaged, which its
-checksum tells, and a cache may lose entries.
+An entry appears complete, by a rename. A killed process leaves at most a draft without a lock; the
+next process that opens the folder deletes it. An entry's last use is its modification time. Nothing
+is flushed to the device: after a power failure an entry may be damaged, which its checksum shows,
+and a cache may lose entries.
 
-This file knows no tensors, so that `finch cache` starts without torch.
+This file does not use tensors, so that `finch cache` starts without torch.
 """
 
 import json
@@ -35,9 +35,9 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 _SUBFOLDER = re.compile(r"[0-9a-f]{2}")
 _ENTRY = re.compile(rf"({_KEY.pattern})\.safetensors")
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.draft")
-# What other processes did is looked up at most so often: listing 5,000 files takes 0.1 s.
+# What other processes did is looked up at most this often: listing 5,000 files takes 0.1 s.
 _LIST_SECONDS = 5.0
-# How exactly the files tell when they were used; a process knows its own uses exactly.
+# How exactly the files show when they were used; a process knows its own uses exactly.
 _MARK_SECONDS = 60.0
 
 
@@ -61,7 +61,7 @@ class FolderSummary:
     Attributes:
         entries: Number of passages.
         nbytes: Size of their files.
-        max_bytes: The cap that the folder was last opened with; None: it never was.
+        max_bytes: The cap with which the folder was last opened; None: it never was.
         read_speed: None: it was not measured yet.
     """
 
@@ -79,7 +79,7 @@ class _Settings:
 
 @dataclass(slots=True)
 class _Use:
-    """When an entry was used last, and when its file says so; nanoseconds."""
+    """When an entry was last used, and when its file says it was; nanoseconds."""
 
     used: int
     marked: int
@@ -89,7 +89,7 @@ def summarize(path: Path) -> FolderSummary:
     """Describe a folder of passages; one that does not exist is empty.
 
     Raises:
-        ConfigurationError: It holds other files than passages.
+        ConfigurationError: It has other files than passages.
         InvalidInputError: It cannot be read.
     """
     try:
@@ -107,10 +107,10 @@ def summarize(path: Path) -> FolderSummary:
 
 
 def clear(path: Path) -> None:
-    """Delete all passages in a folder, and nothing else that may lie there.
+    """Delete all passages in a folder, and nothing else that may be there.
 
     Raises:
-        ConfigurationError: It holds other files than passages.
+        ConfigurationError: It has other files than passages.
         InvalidInputError: A file cannot be deleted.
     """
     try:
@@ -119,7 +119,7 @@ def clear(path: Path) -> None:
             _entry(path, key).unlink(missing_ok=True)
         _delete_abandoned_drafts(path)
         for folder in _subfolders(path):
-            with suppress(OSError):  # something else lies there, or is just being written
+            with suppress(OSError):  # something else is there, or is being written
                 folder.rmdir()
     except OSError as error:
         raise InvalidInputError(
@@ -128,17 +128,17 @@ def clear(path: Path) -> None:
 
 
 class PassageFolder:
-    """The entries in a folder: at most so many bytes, the least recently used go first.
+    """The entries in a folder: at most that many bytes; the least recently used are deleted first.
 
     Thread-safe. Several processes may open one folder; each keeps its own cap and sees what the
-    others wrote some seconds later, so together they may exceed it for as long.
+    others wrote some seconds later, so together they may exceed it for that long.
 
     Args:
         path: The folder; it and its parents are made, for this user only.
         max_bytes: Upper limit of the entries' files together.
 
     Raises:
-        ConfigurationError: The folder holds other files than passages.
+        ConfigurationError: The folder has other files than passages.
         OSError: It cannot be made or read.
     """
 
@@ -148,7 +148,7 @@ class PassageFolder:
         self._files: ByteLRU[_Use] = ByteLRU(max_bytes)
         self._listed = 0.0
         self._retrying(self._adopt)
-        with suppress(OSError):  # a folder that is only for reading
+        with suppress(OSError):  # a folder that is read-only
             _delete_abandoned_drafts(path)
             if _read_settings(path).max_bytes != max_bytes:
                 self._write_settings(replace(_read_settings(path), max_bytes=max_bytes))
@@ -175,7 +175,7 @@ class PassageFolder:
             with _entry(self.path, key).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size > self._files.max_bytes:
-                    # Whatever lies there takes no more memory than an entry may.
+                    # Whatever is there takes no more memory than an entry may.
                     return None
                 data = file.read(size)
                 with self._lock:
@@ -201,7 +201,7 @@ class PassageFolder:
             if use.used - use.marked < _MARK_SECONDS * 1e9:
                 return
             use.marked = use.used
-        with suppress(OSError):  # it is gone, or only for reading: both are no matter here
+        with suppress(OSError):  # it is gone, or read-only: neither matters here
             os.utime(_entry(self.path, key), ns=(use.used, use.used))
 
     def write(self, key: str, save: Callable[[Path], None]) -> None:
@@ -254,7 +254,7 @@ class PassageFolder:
 
     @contextmanager
     def draft(self, save: Callable[[Path], None], folder: Path | None = None) -> Iterator[Path]:
-        """Write a file that nobody takes for an entry; it is deleted unless it was moved away.
+        """Write a file that cannot be mistaken for an entry; it is deleted unless it was moved.
 
         Args:
             save: As for `write`.
@@ -303,12 +303,12 @@ class PassageFolder:
         try:
             write()
         except FileNotFoundError:
-            # Somebody deleted the folder, or took the draft for that of a dead process.
+            # Someone deleted the folder, or took the draft for that of a dead process.
             self._adopt()
             write()
 
     def _list(self) -> None:
-        """See what the folder holds; this process' own uses count, marked or not."""
+        """Read what is in the folder; this process's own uses count, marked or not."""
         found = []
         for key, stat in _entries(self.path):
             own = self._files.get(key)
@@ -357,7 +357,7 @@ def is_key(key: str) -> bool:
 
 
 def _check_ours(path: Path) -> None:
-    """An empty or missing folder is as good as ours."""
+    """An empty or missing folder counts as ours."""
     try:
         names = os.listdir(path)
     except FileNotFoundError:
@@ -419,7 +419,7 @@ def _delete_if_abandoned(draft: Path) -> None:
     except (FileNotFoundError, BlockingIOError):
         return
     except PermissionError:
-        if sys.platform != "win32":  # there it means that somebody has it open
+        if sys.platform != "win32":  # there it means that a process has it open
             raise
 
 
@@ -444,4 +444,4 @@ def _read_settings(path: Path) -> _Settings:
             ),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
-        return _Settings()  # nothing in it that cannot be found out again
+        return _Settings()  # nothing in it that cannot be measured again

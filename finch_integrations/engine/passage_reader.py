@@ -1,4 +1,4 @@
-"""Reading passages, each alone after a prefix, and asking questions of what was read.
+"""Reading passages, each separately after a prefix, and asking questions about what was read.
 
 A passage is read together with the instruction, which is the same for every question; the
 questions' own tokens are then fed after all passages of a batch. So several questions share one
@@ -25,11 +25,11 @@ from finch_integrations.engine.cache import (
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.prompt import QuestionWindow
 
-# Of a longer question only its last tokens are rated: their logits fill memory.
+# Of a longer question, only the last tokens are scored: their logits fill memory.
 _ROWS = 128
 
-# Called after every batch with (numbers of the passages that were rated, whether they were read
-# now, the tokens that the KV cache held).
+# Called after every batch with (numbers of the passages that were scored, whether they were read
+# now, the tokens in the KV cache).
 OnBatch = Callable[[Sequence[int], bool, int], None]
 
 
@@ -66,18 +66,18 @@ class PassageReader:
         Args:
             passages: Token ids; U of them.
             windows: Instruction and question; Q of them, with the same instruction.
-            wanted: Which passages to rate for which question, bool, [Q, U].
-            room: Tokens of passages to read at once, beside the prefix and the windows.
+            wanted: Which passages to score for which question, bool, [Q, U].
+            room: Tokens of passages to read at once, in addition to the prefix and the windows.
             on_batch: Called after every batch.
 
         Returns:
-            float32, [Q, U]; NaN where not wanted.
+            float32, [Q, U]; NaN where they are not wanted.
         """
         scores = torch.full((len(windows), len(passages)), torch.nan)
         asked = [_Question.of(window) for window in windows]
         head = asked[0].head
         assert all(question.head == head for question in asked), "one instruction for all"
-        beside = cache_length(self.prefix) + max(len(window.ids) for window in windows)
+        fixed = cache_length(self.prefix) + max(len(window.ids) for window in windows)
         numbers = [n for n in range(len(passages)) if wanted[:, n].any()]
         keys = [
             self._key(passages[n], head) if self.store is not None else ""
@@ -85,11 +85,11 @@ class PassageReader:
         ]
         known = set() if self.store is None else self.store.keys()
         held = [n for n in numbers if keys[n] in known]
-        # What is held comes first: reading the others could push it out of the store.
+        # Stored passages come first: reading the others could push them out of the store.
         queue = [(held, True), ([n for n in numbers if keys[n] not in known], False)]
         while queue:
             group, from_store = queue.pop(0)
-            for batch in _batches(group, passages, beside=beside, room=room):
+            for batch in _batches(group, passages, fixed=fixed, room=room):
                 names = [keys[n] for n in batch]
                 if from_store:
                     cache = self._recall(names)
@@ -101,7 +101,7 @@ class PassageReader:
                 lengths = torch.tensor([len(passages[n]) + len(head) for n in batch])
                 self._rate(cache, lengths + cache_length(self.prefix), batch, asked, wanted, scores)
                 longest = max(len(passages[n]) for n in batch)
-                on_batch(batch, not from_store, len(batch) * (beside + longest))
+                on_batch(batch, not from_store, len(batch) * (fixed + longest))
         return scores
 
     def _rate(
@@ -134,7 +134,7 @@ class PassageReader:
         return cache
 
     def _recall(self, keys: Sequence[str]) -> KVCache | None:
-        assert self.store is not None, "only a store holds something"
+        assert self.store is not None, "only a store has stored passages"
         found = [self.store.get(key) for key in keys]
         kept = [tensors for tensors in found if tensors is not None]
         return cache_of_passages(self.prefix, kept) if len(kept) == len(keys) else None
@@ -147,12 +147,12 @@ class PassageReader:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A window, taken apart.
+    """A question window, split in two.
 
     Attributes:
-        head: The instruction but for its last token: read with the passages.
-        ids: The rest: that token, whose logits rate the question's first one, and the question.
-        rated: How many of the last tokens are rated.
+        head: The instruction without its last token: read with the passages.
+        ids: The rest: that token, whose logits are for the question's first one, and the question.
+        rated: How many of the last tokens are scored.
     """
 
     head: tuple[int, ...]
@@ -167,16 +167,16 @@ class _Question:
 
 
 def _batches(
-    numbers: Sequence[int], passages: Sequence[tuple[int, ...]], *, beside: int, room: int
+    numbers: Sequence[int], passages: Sequence[tuple[int, ...]], *, fixed: int, room: int
 ) -> Iterator[list[int]]:
     """Group passages of similar length, so that little is padded.
 
-    A batch takes no more memory than one text of `beside + room` tokens, where `beside` tokens
-    are beside every passage.
+    A batch takes no more memory than one text of `fixed + room` tokens, where `fixed` tokens are
+    fed with every passage.
     """
     batch: list[int] = []
     for number in sorted(numbers, key=lambda number: len(passages[number])):
-        if batch and (len(batch) + 1) * (beside + len(passages[number])) > beside + room:
+        if batch and (len(batch) + 1) * (fixed + len(passages[number])) > fixed + room:
             yield batch
             batch = []
         batch.append(number)

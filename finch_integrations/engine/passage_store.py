@@ -27,7 +27,7 @@ from finch_integrations.errors import ConfigurationError, FinchError, InvalidInp
 
 logger = logging.getLogger(__name__)
 
-# Counts up when the files change, so that older ones are not picked up.
+# Increased when the files change, so that older ones are not used.
 _FORMAT = "finch-passage-1"
 # Files and their size for measuring how fast they are read: about that of a passage.
 _PROBES = 8
@@ -36,7 +36,7 @@ _PROBE_BYTES = 2 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatistics:
-    """What a store holds and how often it helped.
+    """What is in a store and how often it helped.
 
     Attributes:
         memory_entries: Passages in memory.
@@ -62,8 +62,8 @@ class StoreStatistics:
 class PassageStore:
     """Named tensors by key: the most recently used ones, in memory and on disk.
 
-    Thread-safe, and several processes may share one folder. What the folder holds survives the
-    process. It holds what a model computed from the documents, from which their text can be
+    Thread-safe, and several processes may share one folder. The folder's content survives the
+    process. It is what a model computed from the documents, from which their text can be
     reconstructed: it is readable for this user only, and `clear` deletes it.
 
     If the folder cannot be written or read (full, read-only, not permitted), that is logged once
@@ -75,7 +75,7 @@ class PassageStore:
         disk_bytes: Upper limit of the files in the folder together; 0: as without a folder.
 
     Raises:
-        ConfigurationError: A limit is negative, or the folder holds other files.
+        ConfigurationError: A limit is negative, or the folder has other files.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class PassageStore:
 
     @property
     def statistics(self) -> StoreStatistics:
-        """What the store holds and how often it helped."""
+        """What is in the store and how often it helped."""
         folder = self._folder
         disk = (len(folder.keys()), folder.nbytes) if folder else (0, 0)
         with self._lock:
@@ -138,13 +138,13 @@ class PassageStore:
             )
 
     def get(self, key: str) -> dict[str, Tensor] | None:
-        """Return what was put under a key, or None.
+        """Return what was stored under a key, or None.
 
         Args:
             key: SHA-256 in hexadecimal digits, of everything that the tensors depend on.
 
         Returns:
-            The tensors, on the CPU. They are the store's own: do not change them in place.
+            The tensors, on the CPU. They belong to the store: do not change them in place.
 
         Raises:
             InvalidInputError: This is not such a key.
@@ -168,7 +168,7 @@ class PassageStore:
         return dict(tensors)
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep copies of tensors; the least recently used passages go where a limit is reached.
+        """Keep copies of tensors; the least recently used passages go when a limit is reached.
 
         Tensors that are larger than a limit are not kept there.
 
@@ -209,7 +209,7 @@ class PassageStore:
 
         The first call for a folder measures it, which takes a fraction of a second; the result is
         kept in the folder. It writes files, drops them from the page cache where the system
-        allows that, and reads them as `get` does. What is in the page cache comes faster.
+        allows that, and reads them as `get` does. What is in the page cache is read faster.
         """
         folder = self._folder
         if folder is None or not self._reads:
@@ -254,7 +254,7 @@ class PassageStore:
             self._stop_writing(folder, error)
 
     def _stop_writing(self, folder: PassageFolder, error: Exception) -> None:
-        """Go on with what can be read."""
+        """Continue with what can be read."""
         with self._lock:
             first, self._writes = self._writes, False
         if first:
@@ -270,7 +270,7 @@ def measure_read_speed(folder: PassageFolder) -> ReadSpeed:
         OSError: They cannot be written or read.
         SafetensorError: They cannot be written.
     """
-    # Not zeros, which some file systems do not store; and of no global random state.
+    # Not zeros, which some file systems do not store; and not from the global random state.
     random = torch.randint(255, (_PROBE_BYTES,), generator=torch.Generator(), dtype=torch.uint8)
     key = "0" * 64
     seconds = []
@@ -300,7 +300,7 @@ def _save(key: str, tensors: Mapping[str, Tensor], path: Path) -> None:
 def _decode(key: str, data: bytes) -> dict[str, Tensor] | None:
     """Read a file's content; None if it is damaged, of another format or of another key.
 
-    It is read from memory, not mapped: a mapped file that another process cuts off kills this one.
+    It is read from memory, not mapped: a mapped file that another process truncates kills this one.
     """
     try:
         tensors = safetensors.torch.load(data)

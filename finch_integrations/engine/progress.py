@@ -10,17 +10,17 @@ class ProgressTracker:
     """Reports progress after every step.
 
     Attributes:
-        total: Document tokens to rate.
-        seen: Those that have been rated.
-        reused: Those of them that had been read before, for another question.
-        peak: The most tokens that the KV cache has held.
+        total: Document tokens to score.
+        seen: Those that have been scored.
+        reused: Those that had already been read, for another question.
+        peak: The most tokens that were in the KV cache.
     """
 
     def __init__(self, report: Callable[[CompressionProgress], None] | None) -> None:
         """Start the clock.
 
         Args:
-            report: Called after every step; None: nobody wants to know.
+            report: Called after every step; None: no reports.
         """
         self.total = 0
         self.seen = 0
@@ -35,11 +35,11 @@ class ProgressTracker:
         return time.perf_counter() - self._started
 
     def chunk_done(self, seen: int, kv_tokens: int) -> None:
-        """Take note of a chunk.
+        """Count a chunk.
 
         Args:
             seen: Document tokens read so far.
-            kv_tokens: The most tokens that the KV cache held during this step.
+            kv_tokens: The most tokens that were in the KV cache during this step.
         """
         self.seen = seen
         self.peak = max(self.peak, kv_tokens)
@@ -49,7 +49,7 @@ class ProgressTracker:
             )
 
     def rated(self, tokens: int, kv_tokens: int, *, reused: bool) -> None:
-        """Take note of passages that have been rated.
+        """Count passages that have been scored.
 
         Args:
             tokens: Their length.

@@ -23,20 +23,20 @@ from finch_integrations.types import Message
 # question-answering tasks are 0.4 to 0.6 nats per token likelier than with the instruction first.
 INSTRUCTION = "Using only the text above, answer this question:"
 
-# Asks for nothing: what the model attends to under it, it attends to out of habit.
+# It asks for nothing: what the model attends to under it, it attends to out of habit.
 _NULL_QUESTION = "N/A"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What is asked of the documents, and what else the model reads; plain data.
+    """What is asked about the documents, and what else the model reads; plain data.
 
     Attributes:
         question: The user's question; the end of the last user turn.
         system: System text. A template without a system role gets it at the start of the first
             user turn.
         history: Earlier turns, oldest first, with the roles `user` and `assistant`.
-        instruction: Is between the documents and the question.
+        instruction: Text between the documents and the question.
         chat_template_kwargs: Further variables for the chat template, such as `enable_thinking`.
     """
 
@@ -54,7 +54,7 @@ def prompt_from(facts: Mapping[str, Any]) -> Prompt:
 
 @dataclass(frozen=True, slots=True)
 class QuestionWindow:
-    """What is fed after a part of the documents to see what they mean to the question.
+    """What is fed after a part of the documents to see how much it matters to the question.
 
     Attributes:
         ids: Token ids of instruction and question.
@@ -73,7 +73,7 @@ class Frame:
         prefix: Token ids before the documents.
         suffix: Token ids after the documents: instruction and question, generation prompt.
         window: The suffix up to the question's end.
-        null_window: The same with a content-free question.
+        null_window: The same with a question without content.
         question: The question's text.
     """
 
@@ -119,7 +119,7 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
     parts = [guard.split(part) for part in (between, guard.mark(question), after)]
     starts, stops = _places(parts)
     suffix = encode(tokenizer, _join(parts), before="a")
-    # Tokens that reach over a border belong to the question's side.
+    # Tokens that cross a border belong to the question's side.
     asked = _first(suffix.ends, lambda end: end > starts[1])
     stop = _first(suffix.ends, lambda end: end >= stops[1]) + 1
     prefix = encode(tokenizer, guard.split(before), after="a") if before else None
@@ -139,7 +139,7 @@ def _null_window(tokenizer: Any, between: list[str]) -> QuestionWindow:
 
 
 def _join(parts: Sequence[list[str]]) -> list[str]:
-    """Join texts that are cut into pieces; where two of them meet there is no cut."""
+    """Join texts that are cut into pieces; there is no cut between two texts."""
     joined = [""]
     for pieces in parts:
         joined[-1] += pieces[0]

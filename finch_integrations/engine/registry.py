@@ -1,6 +1,6 @@
-"""The models in memory: each once in the process, for everyone who asks for the same.
+"""The models in memory: each once in the process, for all callers that name the same.
 
-Whoever uses a model's weights leases them, and the last lease that ends frees them. A shared engine
+A user of a model's weights leases them, and the last lease that ends frees them. A shared engine
 is leased by the process itself: it stays until `unload` ends it for everyone.
 """
 
@@ -54,7 +54,7 @@ _loading = threading.RLock()
 
 
 def acquire(key: str, load: Callable[[], "Backbone"]) -> Lease:
-    """Lease a model's weights; who comes first loads them, and others who ask wait.
+    """Lease a model's weights; the first caller loads them, and the others wait.
 
     Args:
         key: Equal for equal weights.
@@ -72,7 +72,7 @@ def acquire(key: str, load: Callable[[], "Backbone"]) -> Lease:
 
 
 def release(lease: Lease) -> None:
-    """End a lease; the last one lets go of the weights."""
+    """End a lease; the last one frees the weights."""
     with _guard:
         entry = _entries[lease.key]
         entry.leases -= 1
@@ -81,7 +81,7 @@ def release(lease: Lease) -> None:
 
 
 def share(key: str, make: Callable[[ExitStack], Engine]) -> Engine:
-    """Return a shared engine; who comes first makes it, and others who ask wait.
+    """Return a shared engine; the first caller makes it, and the others wait.
 
     Args:
         key: Equal for engines that are made in the same way.
@@ -108,7 +108,7 @@ def find(key: str) -> Any:
 
 
 def unload(key: str) -> None:
-    """End every shared engine that has its weights in common with the one of this key."""
+    """End every shared engine that shares its weights with the one of this key."""
     with _guard:
         entry = next((entry for entry in _entries.values() if key in entry.shared), None)
         ended = list(entry.shared.values()) if entry else []

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def rotate_half(x: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + R/2]) by 90 degrees."""
+    """Rotate the pairs (x[i], x[i + R/2]) by 90 degrees."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((-second, first), dim=-1)
 
@@ -13,7 +13,7 @@ def rotate_half(x: Tensor) -> Tensor:
 def rerotate_keys(keys: Tensor, shift: Tensor, inv_freq: Tensor) -> Tensor:
     """Move rotated keys by `shift` positions.
 
-    A key at position p was rotated by p·θ; rotating it by Δ·θ more puts it at p + Δ
+    A key at position p was rotated by p·θ; rotating it by a further Δ·θ moves it to p + Δ
     (RoFormer, arXiv 2104.09864, eq. 15; used for kept tokens by Finch, arXiv 2408.00167, §4).
     Works from the inverse frequencies, not from the model's cos/sin tables, since YaRN and
     longrope scale these. Computed in float32; keys that do not move are returned exactly.

@@ -35,7 +35,7 @@ def make_sampler(params: SamplingParams) -> Sampler:
         generator.manual_seed(params.seed)
 
     def sample(logits: Tensor) -> int:
-        # The warpers do not look at the ids that led here.
+        # The warpers do not use the earlier ids.
         warped = warpers(torch.empty(1, 0, dtype=torch.long), logits.cpu()[None])  # [1, vocabulary]
         return int(torch.multinomial(warped.softmax(dim=-1)[0], 1, generator=generator))
 

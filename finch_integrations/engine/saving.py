@@ -1,4 +1,4 @@
-"""Writing what the engine made to a file: whole or not at all."""
+"""Writing what the engine made to a file: completely or not at all."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from finch_integrations.storage import replaced
 
 @contextmanager
 def saving(path: Path, name: str) -> Iterator[Path]:
-    """Yield a file to write to; it takes the place of `path` when the block ends without an error.
+    """Yield a file to write to; it replaces `path` when the block ends without an error.
 
     Args:
         path: The file to save to.
@@ -35,7 +35,7 @@ def to_json(facts: dict[str, Any], name: str) -> str:
     """Write plain data as JSON.
 
     Raises:
-        InvalidInputError: It holds something else, such as an object among the variables of the
+        InvalidInputError: It contains something else, such as an object among the variables of the
             chat template.
     """
     try:

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from finch_integrations.config import BudgetSchedule, Pooling, Selection
 
-# Attention below this is noise: it must not make a ratio.
+# Attention below this is noise: it must not decide a ratio.
 _EPSILON = 1e-5
 
 
@@ -33,7 +33,7 @@ def score_tokens(
         columns: Which of the N columns are document tokens.
         num_kv_heads: G.
         selection: Sum over all heads (`layer`) or over the query heads of a KV head.
-        normalize: Apply the row factor.
+        normalize: Multiply each row by its f_i.
 
     Returns:
         [S, number of document columns].
@@ -48,11 +48,10 @@ def score_tokens(
 
 
 def contrast_scores(asked: Tensor, null: Tensor) -> Tensor:
-    """How much more attention the question pays to a segment than a content-free question does.
+    """How much more attention the question pays to a segment than a question without content does.
 
-    score[u] = mean over rows r of log((asked[r, u] + ε) / (null[r, u] + ε)): a ratio, so that
-    what every question looks at scores nothing, and its logarithm, so that no single head
-    decides.
+    score[u] = mean over rows r of log((asked[r, u] + ε) / (null[r, u] + ε)): a ratio, so that what
+    every question looks at scores zero, and its logarithm, so that no single head decides.
 
     Args:
         asked: Attention under the question, one row per head, [R, U].
@@ -78,7 +77,7 @@ def standardize(scores: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def pool_scores(scores: Tensor, positions: Tensor, *, pooling: Pooling, kernel: int) -> Tensor:
-    """Smooth scores over tokens that stand next to each other in the original text.
+    """Smooth scores over tokens that are next to each other in the original text.
 
     Tokens whose former neighbours were evicted are pooled with those that are left within half
     a kernel, never across a gap.
@@ -93,7 +92,7 @@ def pool_scores(scores: Tensor, positions: Tensor, *, pooling: Pooling, kernel: 
         return scores
     reach, length = kernel // 2, scores.shape[-1]
     padded = pad(scores, (reach, reach))
-    # A padded position lies out of everybody's reach.
+    # A padded position is out of reach of all others.
     places = pad(positions, (reach, reach), value=-kernel - 1)
     starts = range(2 * reach + 1)
     near = torch.stack([padded[..., s : s + length] for s in starts])  # [kernel, S, N]
@@ -119,7 +118,7 @@ def select_tokens(scores: Tensor, budget: int) -> Tensor:
 
 
 def budget_after(seen: int, *, total: int, target: int, schedule: BudgetSchedule) -> int:
-    """Document tokens to hold after `seen` of `total` were read.
+    """Document tokens to keep after `seen` of `total` were read.
 
     `linear` is the paper's r = m/σ + c with σ = total/target, added up without rounding loss;
     `fill` keeps everything until the target is reached.

@@ -17,7 +17,7 @@ class Segment:
         start: Its first token among the document tokens.
         end: The one after its last token.
         document: The number of its document.
-        score: How much it matters to the question, once it has been rated.
+        score: How much it matters to the question, once it has been scored.
     """
 
     start: int
@@ -37,7 +37,7 @@ class Segment:
 def split_segments(documents: DocumentTokens, *, shortest: int, longest: int) -> list[Segment]:
     """Cut the document tokens into segments that follow each other without a gap.
 
-    Sentences are put together until they have `shortest` tokens, as long as they stay within
+    Sentences are joined until they have `shortest` tokens, as long as they stay within
     `longest`; one that is longer is cut into even pieces.
     """
     cuts = [documents.token_at(match.end()) for match in SENTENCE_END.finditer(documents.text)]
@@ -67,7 +67,7 @@ def translate_segments(
 ) -> list[Segment]:
     """The same passages of the same documents in another tokenizer's tokens.
 
-    A passage that begins and ends inside one of its tokens has no token of its own there.
+    A passage that begins and ends within one of its tokens has no token there.
     """
     starts = [
         target.spans[segment.document].start

@@ -49,7 +49,7 @@ def select_passages(
         backbone: The model whose tokens are chosen.
         inputs: Documents and question in its tokens; the documents are the same for every question.
         targets: Tokens to keep for each question.
-        method: Rates the passages.
+        method: Scores the passages.
         config: Says how much is read at once.
         tracker: Follows the reading, in the tokens of the model that reads.
         reader: The same model, or another one that reads in its place; the caches of another one

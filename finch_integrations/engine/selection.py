@@ -1,4 +1,4 @@
-"""The selection: what was chosen of documents under a question. Plain data without a KV cache."""
+"""The selection: what was chosen from documents under a question. Plain data without a KV cache."""
 
 import json
 import os
@@ -16,7 +16,7 @@ _FORMAT = "finch-selection-1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Passages chosen of documents, for this model to encode or for any other to read.
+    """Passages chosen from documents, for this model to encode or for any other to read.
 
     Attributes:
         prompt: The question and what else is around the documents.
@@ -24,10 +24,10 @@ class Selection:
             but the best passages last.
         positions: Where each of them is in the document tokens.
         excerpts: The kept passages as text with their places and scores, in document order; a
-            document that is kept whole is one.
+            document that is kept whole is one excerpt.
         document_shares: Per document, how much of it was kept.
-        stats: What choosing took.
-        vocabulary: Identifies the tokenizer that the ids are of.
+        stats: What the choice cost.
+        vocabulary: Identifies the tokenizer that made the ids.
     """
 
     prompt: Prompt

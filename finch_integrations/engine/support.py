@@ -34,7 +34,7 @@ class ModelSpec:
     Attributes:
         num_layers: Decoder layers.
         num_kv_heads: Key/value heads per layer.
-        window: Positions the model can tell apart; for longrope, those at which its
+        window: Positions that the model distinguishes; for longrope, those at which its
             frequencies stay the same.
         rope_type: As transformers calls it.
         kv_bytes_per_token: Size of one token's keys and values over all layers.
@@ -54,7 +54,7 @@ class ModelSpec:
 
 
 def inspect_model(model: Any) -> ModelSpec:
-    """Read a model's facts, or say why it cannot be compressed for.
+    """Read the facts about a model, or say why the engine cannot compress for it.
 
     Raises:
         UnsupportedModelError: Naming the reason.
@@ -104,8 +104,8 @@ def _sliding_window(config: Any) -> int:
     layer_types = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None) or 0
     unused = getattr(config, "use_sliding_window", None) is False
-    # Models without layer types (Mistral, Phi-3) apply their window in every layer. One at least
-    # as wide as the model's positions can never hide a key.
+    # Models without layer types (Mistral, Phi-3) apply their window in every layer. A window at
+    # least as wide as the model's positions never hides a key.
     everywhere = not layer_types and not unused and window < config.max_position_embeddings
     return int(window) if "sliding_attention" in layer_types or everywhere else 0
 
@@ -118,7 +118,7 @@ def _sliding_lacks(window: int) -> dict[Capability, str]:
 def _rope_parameters(config: Any) -> dict[str, Any]:
     """The rotation of the layers that see everything."""
     parameters = dict(getattr(config, "rope_parameters", None) or {})
-    # Models with sliding layers may turn their keys by frequencies of their own.
+    # Models with sliding layers may rotate the keys of these by other frequencies.
     for_layers = [value for value in parameters.values() if isinstance(value, dict)]
     for rope in for_layers or [parameters]:
         rope_type = rope.setdefault("rope_type", "default")
@@ -146,7 +146,7 @@ def _window(config: Any, rope: dict[str, Any]) -> int:
 
 def _inverse_frequencies(model: Any, rope_type: str) -> Tensor:
     rotary = getattr(model.base_model, "rotary_emb", None)
-    # A longrope model that has seen long inputs holds its long-range frequencies in `inv_freq`.
+    # A longrope model that has seen long inputs has its long-range frequencies in `inv_freq`.
     name = "original_inv_freq" if rope_type == "longrope" else "inv_freq"
     inv_freq = getattr(rotary, name, None)
     if not isinstance(inv_freq, Tensor):
@@ -165,7 +165,7 @@ def _rope_layers(config: Any, num_layers: int) -> tuple[bool, ...]:
 
 
 def window_error(spec: ModelSpec, problem: str) -> FinchError:
-    """Make the error for a prompt that `spec.window` cannot hold."""
+    """Make the error for a prompt that does not fit `spec.window`."""
     if spec.rope_type == "longrope":
         return UnsupportedModelError(
             f"{problem}. The model's longrope frequencies change past this length, and cached "

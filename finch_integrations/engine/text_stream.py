@@ -21,7 +21,7 @@ class TextStream:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """Take a token; return the text that is now certain. Sets `stopped` at a stop string."""
+        """Add a token; return the text that is now certain. Sets `stopped` at a stop string."""
         self._held += self._decoder.step(self._tokenizer, token) or ""
         hits = [(at, text) for text in self._stop if (at := self._held.find(text)) >= 0]
         if hits:
@@ -38,7 +38,7 @@ class TextStream:
         return text
 
     def _undecided(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
+        """Length of the longest end of the held-back text that begins a stop string."""
         return max(
             (
                 length

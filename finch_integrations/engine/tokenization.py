@@ -1,4 +1,4 @@
-"""From text to token ids: with places, in context, and without special tokens."""
+"""From text to token ids: with their places, in context, and without special tokens."""
 
 import re
 import secrets
@@ -28,7 +28,7 @@ class Encoding:
 
 
 def check_offsets(tokenizer: Any) -> None:
-    """Make sure that a tokenizer says where its tokens are.
+    """Check that a tokenizer says where its tokens are.
 
     Raises:
         UnsupportedModelError: It does not.
@@ -42,13 +42,13 @@ def check_offsets(tokenizer: Any) -> None:
 def encode(tokenizer: Any, pieces: Sequence[str], *, before: str = "", after: str = "") -> Encoding:
     """Tokenize a text as it would be tokenized between two others.
 
-    Many tokenizers treat the start or the end of a text in a way of their own: SentencePiece puts a
-    blank at its start, GPT-2's splits blank lines unless they are at its end. `before` and `after`
-    are tokenized along with the text, and their tokens are left out.
+    Many tokenizers treat the start or the end of a text specially: SentencePiece adds a blank at
+    the start, GPT-2's splits blank lines unless they are at the end. `before` and `after` are
+    tokenized along with the text, and their tokens are left out.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
-        pieces: The text, cut where no token may reach over (see `SpecialTokenGuard`).
+        pieces: The text, cut where no token may cross (see `SpecialTokenGuard`).
         before: What comes before the text.
         after: What comes after it.
     """
@@ -82,7 +82,7 @@ def _encode_between(
     inside = [(id, s - first, e - first) for id, (s, e) in tokens if s >= first and e <= last]
     if not (before or after):
         return inside
-    # What is left out must be the neighbours' alone: no token may reach over a border, nor may a
+    # Only the neighbours' tokens may be left out: no token may cross a border, nor may a
     # blank have gone to a neighbour (the offsets of GPT-2's tokenizers leave it out).
     outside = sum(e <= first or s >= last for _, (s, e) in tokens)
     reached = inside[-1][2] if inside else 0
@@ -94,9 +94,9 @@ def _encode_between(
 class SpecialTokenGuard:
     """Keeps callers' text from forming special tokens, so that it cannot end its own turn.
 
-    The spelling of a special token is cut after its first character. Marks carry the cuts through
-    the chat template, which sees the text otherwise as it is: some templates take turns apart
-    (`</think>`) or find switches in them (`/no_think`).
+    The spelling of a special token is cut after its first character. Marks keep the place of the
+    cuts while the chat template is rendered, which otherwise sees the text unchanged: some
+    templates parse turns (`</think>`) or look for switches in them (`/no_think`).
     """
 
     def __init__(self, tokenizer: Any) -> None:

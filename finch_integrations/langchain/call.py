@@ -23,7 +23,7 @@ from finch_integrations.types import Document
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request and what its answer's chunks report.
+    """A request, and what the chunks of its answer report.
 
     Attributes:
         handle: The model.
@@ -95,14 +95,14 @@ def given_documents(
         InvalidInputError: They are given in both ways, or are unusable.
     """
     human = [message for message in messages if message.type == "human"]
-    beside = human[-1].additional_kwargs.get("documents") if human else None
-    if documents is not None and beside is not None:
+    in_message = human[-1].additional_kwargs.get("documents") if human else None
+    if documents is not None and in_message is not None:
         raise InvalidInputError(
             "documents are given twice: with documents=… and in the last human message's "
             "additional_kwargs. Give them in one way"
         )
-    if beside is not None:
-        return as_documents(beside, "additional_kwargs['documents']"), "message"
+    if in_message is not None:
+        return as_documents(in_message, "additional_kwargs['documents']"), "message"
     if documents is not None:
         return as_documents(documents, "documents"), "kwarg"
     return (), "kwarg"

@@ -35,13 +35,13 @@ NO_TOOLS = (
 class ChatFinch(LLMAdapter, BaseChatModel):
     """A local chat model that compresses the documents of its prompt under the question.
 
-    Put it where another chat model stands in a RAG chain: documents that the chain writes into
-    its prompt are recognised and compressed, everything else of the prompt stays as it is. Or
-    hand documents over: `model.invoke(question, documents=documents)`.
+    Use it instead of another chat model in a RAG chain: documents that the chain writes into its
+    prompt are recognised and compressed, everything else in the prompt stays as it is. Or pass
+    documents: `model.invoke(question, documents=documents)`.
 
-    Constructing it loads nothing. All models of a process that name the same weights share
-    them. A model answers its calls in order, in a thread of its own; cancelling a call, or leaving
-    its stream, stops the work within a token.
+    Constructing it loads nothing. All models in a process that name the same weights share them. A
+    model answers its calls in order, in its own thread; cancelling a call, or leaving its
+    stream, stops the work within a token.
 
     Example:
         model = ChatFinch(model="embedded", target_size=2048, max_tokens=200)
@@ -69,7 +69,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        # Where and how the model is loaded is part of the handle's identity.
+        # Where and how the model is loaded is part of the shared engine's identity.
         hidden = {"device", "dtype", "engine", "model_kwargs", "revision", "scorer", "streaming"}
         names = self.__class__.model_fields.keys() - BaseChatModel.model_fields.keys() - hidden
         values = {name: getattr(self, name) for name in sorted(names)}
@@ -109,7 +109,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         return profile
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Tokenize with the model's own tokenizer; loads the model if need be."""
+        """Tokenize with the model's own tokenizer; loads the model if necessary."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         tokenizer = self.handle.engine.backbone.tokenizer
@@ -127,7 +127,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
             *(d for turn in turns for d in turn.blocks),
         ]
         texts = "\n\n".join(document.text for document in documents)
-        # There may be no question: part of a chat is counted, too.
+        # There may be no question, because a part of a chat is counted, too.
         without = [replace(turn, blocks=(), documents_removed=bool(turn.blocks)) for turn in turns]
         said = [m for m in detect(without, mode="off").messages if m["content"].strip()]
         count = len(self.get_token_ids(texts)) if texts else 0

@@ -20,9 +20,9 @@ def make_citations(
 ) -> list[Citation]:
     """Make a citation of every run of words that the answer shares with a document.
 
-    `extras` has the place in the document as it was handed over, and as `place` in the file that
-    it is a chunk of, if it is one; `start` and `end` are None there if a chunk does not say where
-    it begins.
+    `extras` has the place in the document as it was given and, as `place`, in the file that it is a
+    chunk of, if it is one; there `start` and `end` are None if a chunk does not say where it
+    begins.
     """
     named = [
         replace(document, id=share.id) for document, share in zip(documents, shares, strict=True)
@@ -64,7 +64,7 @@ def _make_citation(quote: Quote, document: Document, found: pipeline.Citation) -
 def _translate(message: AIMessage) -> list[ContentBlock]:
     """One text block with the citations as annotations."""
     if not isinstance(message.content, str):
-        raise NotImplementedError  # already blocks: LangChain's own reading applies
+        raise NotImplementedError  # already blocks: LangChain reads them itself
     citations = message.response_metadata.get("citations") or []
     if not message.content and not citations:
         return []

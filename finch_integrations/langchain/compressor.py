@@ -13,11 +13,11 @@ from finch_integrations.types import Document as EngineDocument
 
 
 class FinchCompressor(Adapter, BaseDocumentCompressor):
-    """Shortens documents to the passages that matter to the query, as text.
+    """Shortens documents to the passages that matter to the question, as text.
 
     A small local model chooses; any model answers. Documents keep their order, ids and metadata;
-    `metadata["finch_excerpts"]` holds every kept passage's place in the original text and its
-    score. Documents of which nothing is kept, and blank ones, are left out.
+    `metadata["finch_excerpts"]` has every kept passage's place in the original text and its
+    score. Documents of which nothing is kept, and blank documents, are left out.
 
     Example:
         retriever = ContextualCompressionRetriever(

@@ -11,15 +11,15 @@ from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.document_tags import tag_document
 from finch_integrations.types import Document
 
-# What calls a document by its name, and where in its file a chunk was cut out.
+# What names a document, and where in its file a chunk was cut from.
 _SHOWN_METADATA = ("title", "source", "document_id", "section", "start_index")
 
 
 def format_docs(documents: Iterable[LangChainDocument]) -> str:
     """Write documents into a prompt so that `ChatFinch` finds exactly them again.
 
-    Ids, titles, sources and the places of chunks come along. Marks inside the documents' texts
-    are escaped.
+    Ids, titles, sources and the places of chunks are written, too. Marks inside the documents'
+    texts are escaped.
 
     Args:
         documents: Retrieved documents.
@@ -48,7 +48,7 @@ def document_prompt(*metadata: str) -> PromptTemplate:
             the chunks of a `FinchRetriever` their place in it.
 
     Raises:
-        ConfigurationError: A name cannot stand in a mark.
+        ConfigurationError: A name cannot be written in a mark.
     """
     for name in metadata:
         if not name.isidentifier() or name == "page_content":
@@ -109,6 +109,6 @@ def as_documents(items: object, name: str) -> tuple[Document, ...]:
         name: What to call them in errors.
 
     Raises:
-        InvalidInputError: They are no list, there are none, or one is of another kind.
+        InvalidInputError: They are not a list, there are none, or one is of another type.
     """
     return _READER.read(items, name)

@@ -20,7 +20,7 @@ from finch_integrations.langchain.documents import from_langchain
 from finch_integrations.pipeline.detection import Role, Turn
 from finch_integrations.types import Document
 
-# The calls themselves are read from `tool_calls`; reasoning is no part of what was said.
+# The calls themselves are read from `tool_calls`; reasoning is not part of what was said.
 _NOT_SAID = {
     "input_json_delta",
     "reasoning",
@@ -45,11 +45,11 @@ _ROLES: dict[str, Role] = {
 def to_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
     """Convert messages.
 
-    A human message's name stands before its text, a tool's name above its result; tool calls
+    A human message's name comes before its text, a tool's name above its result; tool calls
     are written out as JSON.
 
     Raises:
-        InvalidInputError: A message has an unknown role or holds something that is not text.
+        InvalidInputError: A message has an unknown role or contains something that is not text.
     """
     return [_to_turn(message, f"message {n}") for n, message in enumerate(messages, start=1)]
 
@@ -110,7 +110,7 @@ def _read_artifact(artifact: Any) -> tuple[Document, ...]:
 def _read_content(
     content: str | list[Any], name: str, *, assistant: bool
 ) -> tuple[str, tuple[Document, ...]]:
-    """Join the text blocks and take the documents out of the others."""
+    """Join the text blocks, and take documents from the others."""
     if isinstance(content, str):
         return content, ()
     texts: list[str] = []
@@ -130,7 +130,7 @@ def _read_content(
             documents.append(_read_document(block, name))
         elif not (assistant and kind in _NOT_SAID):
             raise InvalidInputError(
-                f"{name} holds a block of the type {kind!r}, which a text model cannot read. "
+                f"{name} has a block of the type {kind!r}, which a text model cannot read. "
                 "Give blocks of the types text, text-plain, document (with text) or search_result"
             )
     return "\n".join(texts), tuple(documents)
@@ -159,7 +159,7 @@ def _read_document(block: Mapping[str, Any], name: str) -> Document:
         extras.setdefault("source", source)
     if context := block.get("context") or extras.get("context"):
         text = f"{context}\n\n{text}"
-    # LangChain makes up ids for blocks that have none.
+    # LangChain invents ids for blocks that have none.
     id = block.get("id")
     known = id if isinstance(id, str) and not id.startswith("lc_") else extras.get("id")
     title = block.get("title") or extras.get("title")

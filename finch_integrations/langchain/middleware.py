@@ -1,4 +1,4 @@
-"""Retrieval for `create_agent`: documents go to the model beside the messages."""
+"""Retrieval for `create_agent`: documents go to the model along with the messages."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NotRequired
@@ -22,7 +22,7 @@ class FinchDocumentsState(AgentState[Any]):
 
 
 class FinchDocumentsMiddleware(AgentMiddleware[FinchDocumentsState, Any, Any]):
-    """Retrieves once per question and hands the documents to `ChatFinch`.
+    """Retrieves once per question and passes the documents to `ChatFinch`.
 
     The documents stay in the agent's state under `documents`. If nothing is found the model is
     asked without documents.
@@ -37,11 +37,11 @@ class FinchDocumentsMiddleware(AgentMiddleware[FinchDocumentsState, Any, Any]):
     state_schema = FinchDocumentsState
 
     def __init__(self, retriever: BaseRetriever | FinchRAG) -> None:
-        """Take what finds the documents; it sees the text of the last human message.
+        """Take the retriever; it gets the text of the last human message.
 
         Args:
             retriever: A retriever of LangChain; or a `FinchRAG`, which finds documents that fit
-                its model's budget. The agent's model answers: make it of the same `handle`.
+                its model's budget. The agent's model answers: make it from the same shared engine.
         """
         super().__init__()
         self.retriever = retriever
@@ -69,7 +69,7 @@ class FinchDocumentsMiddleware(AgentMiddleware[FinchDocumentsState, Any, Any]):
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], ModelResponse[Any]],
     ) -> ModelResponse[Any]:
-        """Hand the documents over."""
+        """Pass the documents."""
         return handler(_with_documents(request))
 
     async def awrap_model_call(
@@ -77,7 +77,7 @@ class FinchDocumentsMiddleware(AgentMiddleware[FinchDocumentsState, Any, Any]):
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any]:
-        """Hand the documents over."""
+        """Pass the documents."""
         return await handler(_with_documents(request))
 
 
@@ -97,5 +97,5 @@ def _question(messages: Sequence[AnyMessage]) -> str:
         if isinstance(message, HumanMessage) and message.text.strip():
             return str(message.text)
     raise InvalidInputError(
-        "there is nothing to retrieve for: the agent's messages hold no human message with text"
+        "there is nothing to retrieve for: the agent's messages have no human message with text"
     )

@@ -30,7 +30,7 @@ _SEARCH_OPTIONS = {field.name for field in fields(RetrievalConfig)} | {"filter"}
 class FinchRetriever(BaseRetriever):
     """Find documents by their words (BM25) and by their meaning, in one ranking.
 
-    Found documents carry scores and places in their metadata, see `HybridRetriever`. Options
+    Found documents have scores and places in their metadata, see `HybridRetriever`. Options
     can be given to a call: `retriever.invoke(query, k=3, filter={"year": 2024})`.
 
     Example:
@@ -89,8 +89,8 @@ class FinchRetriever(BaseRetriever):
             vectorstore: Searches by meaning instead of `embeddings`; hits and documents are
                 matched by their id, or else by their text.
             store_kwargs: For the store's `similarity_search`, such as its own `filter`.
-            chunk_size: Upper limit of a chunk's characters; None: the documents are chunks
-                already, as they are with a store.
+            chunk_size: Upper limit of a chunk's characters; None: the documents already are chunks,
+                as with a store.
             reranker: LangChain's or sentence-transformers' cross-encoder, or the name of one.
             fields: Of this class.
 
@@ -124,7 +124,7 @@ class FinchRetriever(BaseRetriever):
 
         Args:
             path: The index's folder.
-            embeddings: What it was built with; not needed if that was given by its name.
+            embeddings: What it was built with; not needed if that was given as a name.
             vectorstore: The store that was given when it was built.
             store_kwargs: As for `from_documents`.
             reranker: As for `from_documents`.

@@ -38,10 +38,10 @@ class Call:
     source: DocumentsFrom
 
     def respond(self, said: str, piece: AnswerPiece) -> ChatResponse:
-        """Make a response of a piece of the answer; `raw` is plain data and on the last one.
+        """Make a response from a piece of the answer; the last one has plain data in `raw`.
 
         Args:
-            said: The answer so far, the piece included.
+            said: The answer so far, including the piece.
             piece: The newest piece.
         """
         return ChatResponse(
@@ -92,7 +92,7 @@ def make_call(messages: Sequence[ChatMessage], arguments: CallArguments) -> Call
 
 
 def as_completion(response: ChatResponse) -> CompletionResponse:
-    """The same response to a prompt that is one text."""
+    """The same response, for a prompt that is one text."""
     return CompletionResponse(
         text=response.message.content or "", delta=response.delta, raw=response.raw
     )
@@ -100,7 +100,7 @@ def as_completion(response: ChatResponse) -> CompletionResponse:
 
 @contextmanager
 def never_a_value_error(what: str) -> Iterator[None]:
-    """Raise what LlamaIndex would take for an empty answer as a `FinchError`."""
+    """Raise as a `FinchError` what LlamaIndex would read as an empty answer."""
     try:
         yield
     except (TypeError, ValueError) as error:

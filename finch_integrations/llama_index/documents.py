@@ -13,7 +13,7 @@ def place_in_node(document: Document, start: int, end: int) -> tuple[int, int] |
     """Where a stretch of a document's text is in the text of the node that it was made of.
 
     Returns:
-        First character and end; None if it is not, or not wholly, the node's own text.
+        First character and end; None if it is not, or not only, the node's own text.
     """
     first, length = document.metadata.get(_OWN_TEXT, (0, len(document.text)))
     place = start - first, end - first
@@ -23,7 +23,7 @@ def place_in_node(document: Document, start: int, end: int) -> tuple[int, int] |
 def _from_node(node: BaseNode, score: float | None) -> Document:
     shown = node.get_content(metadata_mode=MetadataMode.LLM)
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    # Templates write the text into the metadata, by default behind it, and strip the whole.
+    # Templates write metadata and text together, by default the text last, and strip the result.
     found = shown.rfind(text.strip())
     first = found - (len(text) - len(text.lstrip()))
     return Document(
@@ -57,6 +57,6 @@ def as_documents(items: object, name: str) -> tuple[Document, ...]:
         name: What to call them in errors.
 
     Raises:
-        InvalidInputError: They are no list, there are none, or one is of another kind.
+        InvalidInputError: They are not a list, there are none, or one is of another type.
     """
     return _READER.read(items, name)

@@ -1,4 +1,4 @@
-"""FullDocumentPostprocessor: from retrieved chunks to the whole documents they are of."""
+"""FullDocumentPostprocessor: from retrieved chunks to the whole documents that they are from."""
 
 import logging
 import re
@@ -25,17 +25,17 @@ logger = logging.getLogger(__name__)
 
 REF_DOC_ID = "ref_doc_id"
 CHUNKS_KEY, DROPPED_KEY = "finch_chunks", "finch_dropped_documents"
-# Splitters leave white space out between chunks; a longer gap is a chunk that is not there.
+# Splitters leave out white space between chunks; a longer gap is a missing chunk.
 _LONGEST_GAP = 20
 
 
 class FullDocumentPostprocessor(BaseNodePostprocessor):
-    """Replaces retrieved chunks by the whole documents they were cut from.
+    """Replaces retrieved chunks with the whole documents that they were cut from.
 
-    Put it behind rerankers. A document's score is the best of its chunks', its place that of the
-    first one. Its text comes from the first source that has it: `documents`, the document in the
-    `docstore`, the chunks of it in the `docstore` put together again by their offsets, `loader`.
-    Without any, the chunks stay as they are, and a warning says so.
+    Put it after rerankers. A document gets the best score of its chunks, and the place of the first
+    one. Its text comes from the first source that has it: `documents`, the document in the
+    `docstore`, its chunks in the `docstore`, joined by their offsets, `loader`. Without any of
+    these, the chunks stay as they are, and a warning says so.
 
     Every document's metadata names the chunks that were found (`finch_chunks`) and, if there
     were any, the documents that were dropped (`finch_dropped_documents`); models do not see that.
@@ -109,7 +109,7 @@ class FullDocumentPostprocessor(BaseNodePostprocessor):
         return [node for document in kept for node in document.nodes(ids)]
 
     def _group(self, node: BaseNode) -> str:
-        """What tells the node's document apart; the node itself if it is whole."""
+        """What identifies the node's document; the node itself if it is whole."""
         value = None if self.group_by == REF_DOC_ID else node.metadata.get(self.group_by)
         return str(value if value is not None else node.ref_doc_id or node.node_id)
 
@@ -180,7 +180,7 @@ class _Found:
 
     Attributes:
         id: Its id, or what it is grouped by.
-        chunks: The retrieved chunks of it.
+        chunks: Its retrieved chunks.
         source: A node with its metadata; None if only the chunks are known.
         text: Its whole text.
     """
@@ -218,9 +218,9 @@ class _Found:
 
 
 def _rebuild(chunks: list[BaseNode]) -> TextNode | None:
-    """Put a document together again from all its chunks; None if a chunk is missing.
+    """Join all chunks of a document; None if a chunk is missing.
 
-    Overlaps are cut; where splitters left white space out, there are line breaks.
+    Overlaps are cut; where splitters left out white space, there are line breaks.
     """
     ids = {chunk.node_id for chunk in chunks}
     neighbours = [

@@ -37,22 +37,22 @@ NO_OUTPUT = "the answer does not follow the output class's schema"
 
 
 class FinchLLM(LLMAdapter, LLM):
-    """A local LLM that compresses the documents of its prompt under the query.
+    """A local LLM that compresses the documents of its prompt under the question.
 
-    Put it where another LLM stands: query engines, chat engines and evaluators tell it exactly
-    where their prompt templates put context and query. The context is compressed, everything
-    else of the prompt stays as it is. Or hand documents over: `llm.chat(messages,
-    documents=nodes)`, or `CitableBlock`s in the messages.
+    Use it instead of another LLM: query engines, chat engines and evaluators tell it exactly where
+    their prompt templates put context and question. The context is compressed, everything else in
+    the prompt stays as it is. Or pass documents: `llm.chat(messages, documents=nodes)`, or
+    `CitableBlock`s in the messages.
 
-    Constructing it loads nothing. All models of a process that name the same weights share
-    them. A model answers its calls in order, in a thread of its own; cancelling a call, or leaving
-    its stream, stops the work within a token.
+    Constructing it loads nothing. All models in a process that name the same weights share them. A
+    model answers its calls in order, in its own thread; cancelling a call, or leaving its
+    stream, stops the work within a token.
 
     LlamaIndex splits a context over several calls when it exceeds `context_window`, unless
-    `Settings.context_window`, `Settings.num_output` or `Settings.prompt_helper` were set: then
-    theirs counts. Chat engines allow their memory the same length, but history is not
-    compressed; give them a memory with a `token_limit` below the model's own window. What does
-    not fit is a `ContextTooLongError`, never cut.
+    `Settings.context_window`, `Settings.num_output` or `Settings.prompt_helper` is set: then that
+    one counts. Chat engines allow their memory the same length, but history is not compressed; give
+    them a memory with a `token_limit` below the model's own window. What does not fit is a
+    `ContextTooLongError`, never cut.
 
     Example:
         llm = FinchLLM(model="embedded", target_size=2048, max_tokens=200)
@@ -62,7 +62,7 @@ class FinchLLM(LLMAdapter, LLM):
 
     Attributes:
         context_window: Tokens of documents that LlamaIndex may put into one prompt, by its own
-            tokenizer. Not the model's window, which the engine knows and keeps.
+            tokenizer. Not the model's window, which the engine knows and stays within.
     """
 
     context_window: int = 1_000_000
@@ -95,7 +95,7 @@ class FinchLLM(LLMAdapter, LLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What prompt helpers and chat engines go by; loads nothing."""
+        """What prompt helpers and chat engines use; loads nothing."""
         return LLMMetadata(
             context_window=self.context_window,
             num_output=self._num_output,
@@ -220,7 +220,7 @@ class FinchLLM(LLMAdapter, LLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Any:
-        """Answer with an object of the output class, whose schema is put into the prompt.
+        """Answer with an object of the output class, whose schema is written into the prompt.
 
         Raises:
             FinchError: As `chat` raises it, or the answer does not follow the schema.

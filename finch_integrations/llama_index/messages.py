@@ -32,7 +32,7 @@ _ROLES: dict[MessageRole, Role] = {
     MessageRole.FUNCTION: "tool",
     MessageRole.TOOL: "tool",
 }
-# Lines that only set the context off: -----, ```, """.
+# Lines that only separate the context: -----, ```, """.
 _RULE_BEFORE = re.compile(r"(?:^|\n)[ \t]*[^\w\s]{3,}[ \t]*\n?[ \t]*\Z")
 _RULE_BEHIND = re.compile(r"\A[ \t]*\n?[ \t]*[^\w\s]{3,}[ \t]*(?:\n|\Z)")
 # The assistant's turn takes the place of this label.
@@ -44,10 +44,10 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
 
     Args:
         messages: The chat.
-        read_templates: Take out the documents that a prompt template put in.
+        read_templates: Take out the documents that a prompt template inserted.
 
     Raises:
-        InvalidInputError: A message holds something that is not text.
+        InvalidInputError: A message contains something that is not text.
     """
     spans = [read_spans(message) if read_templates else () for message in messages]
     contexts = [
@@ -97,7 +97,7 @@ def _to_turn(message: ChatMessage, name: str) -> Turn:
 
 
 def _is_unsaid(block: object, role: Role) -> bool:
-    """Thoughts, and the sources an answer cited, are no part of what was said."""
+    """Thoughts, and the sources that an answer cited, are not part of what was said."""
     return role == "assistant" and isinstance(block, ThinkingBlock | CitationBlock)
 
 
@@ -105,7 +105,7 @@ def _read_citable(block: CitableBlock, name: str) -> Document:
     texts = [inner.text for inner in block.content if isinstance(inner, TextBlock)]
     if len(texts) < len(block.content):
         raise InvalidInputError(
-            f"{name} holds a CitableBlock ({block.title!r}) whose content is not only text. "
+            f"{name} has a CitableBlock ({block.title!r}) whose content is not only text. "
             "Put the document's text into it"
         )
     return Document(
@@ -117,9 +117,9 @@ def _read_citable(block: CitableBlock, name: str) -> Document:
 
 
 def _without_context(turn: Turn, spans: Sequence[Span], *, asks: bool) -> Turn:
-    """Take the context out of a turn and, if it asks, find the question in what is left.
+    """Take the context out of a turn and, if it is a question, find the question in what is left.
 
-    What stands before the context stays before it, in the system text.
+    What is before the context stays before it, in the system text.
     """
     text, end = turn.text, len(turn.text)
     contexts = [(start, stop) for kind, start, stop in spans if kind == "context"]
@@ -158,7 +158,7 @@ def _without_context(turn: Turn, spans: Sequence[Span], *, asks: bool) -> Turn:
 
 
 def _documents(text: str, spans: Sequence[Span]) -> list[str]:
-    """The context's texts; one that a template shows twice counts once."""
+    """The context's texts; a text that a template shows twice counts once."""
     texts = (text[start:stop].strip() for kind, start, stop in spans if kind == "context")
     return [document for document in dict.fromkeys(texts) if document]
 

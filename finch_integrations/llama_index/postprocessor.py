@@ -11,12 +11,12 @@ from finch_integrations.types import Document
 
 
 class FinchNodePostprocessor(Adapter, BaseNodePostprocessor):
-    """Shortens nodes to the passages that matter to the query, as text.
+    """Shortens nodes to the passages that matter to the question, as text.
 
     A small local model chooses; any LLM answers. Nodes keep their order, ids, scores and metadata;
-    `metadata["finch_excerpts"]`, which models do not see, holds every kept passage's place in the
-    original text and its score. Nodes of which nothing is kept are left out; nodes without
-    text pass as they are.
+    `metadata["finch_excerpts"]`, which models do not see, has every kept passage's place in the
+    original text and its score. Nodes of which nothing is kept are left out; nodes without text are
+    passed on unchanged.
 
     Example:
         shorten = FinchNodePostprocessor(target_size=1000)

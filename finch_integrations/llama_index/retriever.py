@@ -25,15 +25,15 @@ from finch_integrations.retrieval.selection import SCORES
 from finch_integrations.types import Document
 
 _PLACE = ("document_id", "section", "start_index", "end_index")
-# What a node knows beside its metadata is saved with it, under this key.
+# What a node has besides its metadata is saved with it, under this key.
 _OWN = "finch_node"
 
 
 class FinchNodeRetriever(BaseRetriever):
     """Find nodes by their words (BM25) and by their meaning, in one ranking.
 
-    Nodes are copied, never changed: the copies carry the scores of both searchers in their
-    metadata, hidden from models and embeddings.
+    Nodes are copied, never changed: the copies have the scores of both searchers in their metadata,
+    hidden from models and embeddings.
 
     Example:
         retriever = FinchNodeRetriever.from_nodes(nodes, vector_index=index, similarity_top_k=20)
@@ -53,7 +53,7 @@ class FinchNodeRetriever(BaseRetriever):
 
         Args:
             hybrid: What searches.
-            nodes: By their id, to be returned instead of nodes made of the found texts.
+            nodes: By their id; returned instead of nodes made from the found texts.
             similarity_top_k: Nodes to find.
             callback_manager: LlamaIndex's.
             options: Further fields of `RetrievalConfig`, and `filter`.
@@ -113,7 +113,7 @@ class FinchNodeRetriever(BaseRetriever):
 
         Args:
             path: The index's folder.
-            embed_model: What it was built with; not needed if that was given by its name.
+            embed_model: What it was built with; not needed if that was given as a name.
             vector_index: The index that was given when it was built.
             reranker: A cross-encoder or the name of one.
             options: As for the constructor.

@@ -1,4 +1,4 @@
-"""The LLM with an output class, as `FinchLLM.as_structured_llm` makes it."""
+"""The LLM with an output class that `FinchLLM.as_structured_llm` makes."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""FinchSynthesizer: nodes go to the model as documents of their own, not as one text."""
+"""FinchSynthesizer: each node goes to the model as a document, not all as one text."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, cast
@@ -21,7 +21,7 @@ from finch_integrations.llama_index.call import never_a_value_error
 from finch_integrations.llama_index.llm import NO_OUTPUT, NO_TOOLS, FinchLLM
 from finch_integrations.pipeline.options import check_call
 
-# The engine's instruction stands between documents and question.
+# The engine's instruction is between documents and question.
 _QUESTION = PromptTemplate("{query_str}")
 _CONTEXT_VARIABLES = {"context_str", "context_msg", "context_messages"}
 
@@ -30,7 +30,7 @@ class FinchSynthesizer(BaseSynthesizer):
     """Answers from all nodes in one call and says how much of each node was kept.
 
     The model gets every node as a document with its id. The response's `metadata["finch"]` has
-    the statistics, `document_scores` by node id among them; of a streamed response when the
+    the statistics, including `document_scores` by node id; a streamed response has them when the
     stream has ended.
 
     Example:
@@ -60,16 +60,18 @@ class FinchSynthesizer(BaseSynthesizer):
             options: Of every call to the model: `target_size`, `max_tokens`, `instruction`, …
 
         Raises:
-            ConfigurationError: The model is no `FinchLLM`, or an option is unknown.
+            ConfigurationError: The model is not a `FinchLLM`, or an option is unknown.
         """
         llm = llm or Settings.llm
         if not isinstance(llm, FinchLLM):
             raise ConfigurationError(
                 f"FinchSynthesizer needs a FinchLLM, got {type(llm).__name__}. "
-                "Give it with llm=…; for structured answers give output_cls=… beside it"
+                "Give it with llm=…; for structured answers give output_cls=… as well"
             )
         if streaming and output_cls is not None:
-            raise ConfigurationError("an object cannot be streamed; leave streaming or output_cls")
+            raise ConfigurationError(
+                "an object cannot be streamed: leave streaming or output_cls out"
+            )
         if "documents" in options:
             raise ConfigurationError("documents are the nodes to synthesize from; leave them out")
         check_call(options, no_tools=NO_TOOLS)
@@ -87,8 +89,8 @@ class FinchSynthesizer(BaseSynthesizer):
     def _set_template(self, template: BasePromptTemplate) -> None:
         if context := sorted(_CONTEXT_VARIABLES & set(template.template_vars)):
             raise ConfigurationError(
-                f"text_qa_template has the variable {context[0]!r}, but the nodes are handed over "
-                "beside the prompt. Leave the variable out"
+                f"text_qa_template has the variable {context[0]!r}, but the nodes are passed "
+                "separately from the prompt. Leave the variable out"
             )
         self._text_qa_template = template
 
@@ -106,7 +108,7 @@ class FinchSynthesizer(BaseSynthesizer):
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
-        """Answer a query from nodes.
+        """Answer a question from nodes.
 
         Args:
             query: The query.
@@ -155,7 +157,7 @@ class FinchSynthesizer(BaseSynthesizer):
         finch_statistics: dict[str, Any] | None = None,
         **response_kwargs: Any,
     ) -> RESPONSE_TEXT_TYPE:
-        """Answer from texts, or from the nodes they are of; errors as for `synthesize`."""
+        """Answer from texts, or from the nodes that they are from; errors as for `synthesize`."""
         options = {**self._options, "documents": finch_nodes or text_chunks}
         statistics = {} if finch_statistics is None else finch_statistics
         messages = self._messages(query_str, response_kwargs)
@@ -196,7 +198,7 @@ class FinchSynthesizer(BaseSynthesizer):
 
 
 def _with_statistics(response: RESPONSE_TYPE, statistics: dict[str, Any]) -> RESPONSE_TYPE:
-    """Streams fill the statistics in when they end, so they get the dictionary itself."""
+    """Streams fill in the statistics when they end, so they get the dictionary itself."""
     if response.metadata is not None:
         response.metadata["finch"] = statistics
     return response

@@ -1,7 +1,7 @@
-"""Where a prompt template puts the context and the query: exact, whatever its words are.
+"""Where a prompt template puts the context and the question: exact, whatever its words are.
 
-The values are formatted once more with marks around them. Where the marks end up is where the
-values stand; if the marked text differs in anything else, nothing is known and nothing claimed.
+The values are formatted a second time with marks around them. The values are where the marks end
+up; if the marked text differs in anything else, nothing is known and nothing is claimed.
 """
 
 import re
@@ -30,7 +30,7 @@ _SPANS = "finch_spans"
 
 
 class MarkedPrompt(BasePromptTemplate):
-    """A prompt template whose messages say where context and query stand."""
+    """A prompt template whose messages say where context and question are."""
 
     inner: SerializeAsAny[BasePromptTemplate]
 
@@ -63,7 +63,7 @@ class MarkedPrompt(BasePromptTemplate):
         return self.inner.get_template(llm=llm)
 
     def _current(self) -> BasePromptTemplate:
-        """The template with the output parser that programs set from outside."""
+        """The template with the output parser that output programs set on it."""
         prompt = self.inner.model_copy()
         prompt.output_parser = self.output_parser
         return prompt
@@ -74,7 +74,7 @@ def format_marked(
     prompt: BasePromptTemplate,
     prompt_args: Mapping[str, Any],
 ) -> list[ChatMessage]:
-    """Format messages; those with context or query in them say where.
+    """Format messages; those that contain context or question say where.
 
     Args:
         format: Formats `prompt` with the variables it gets.
@@ -102,18 +102,18 @@ def format_marked(
 
 
 def read_spans(message: ChatMessage) -> tuple[Span, ...]:
-    """Read where context and query stand in a message's text; nothing if the text has changed."""
+    """Find context and question in a message's text; nothing if the text has changed."""
     noted = message.additional_kwargs.get(_SPANS)
     if not isinstance(noted, Mapping):
         return ()
     spans = tuple(cast(Span, tuple(span)) for span in noted["spans"])
-    # Output parsers add text behind; that moves nothing.
+    # Output parsers add text at the end; that moves nothing.
     changed = noted["checksum"] != _checksum(message.content or "", spans)
     return () if changed else spans
 
 
 class _Marks:
-    """Marks that no text holds by chance; without letters, so that changing case is harmless."""
+    """Marks that no text contains by chance; without letters, so that changing case is harmless."""
 
     def __init__(self) -> None:
         self._nonce = "".join(secrets.choice("0123456789") for _ in range(12))

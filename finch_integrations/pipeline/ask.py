@@ -1,4 +1,4 @@
-"""One question from start to end: compress the documents, then stream the answer."""
+"""One question from start to finish: compress the documents, then stream the answer."""
 
 import asyncio
 import time
@@ -32,8 +32,8 @@ class AskRequest:
     """What to answer, and how.
 
     Attributes:
-        messages: The chat, with the roles `system`, `user` and `assistant`. With documents it
-            ends with the user's question, and system texts are joined at its front.
+        messages: The chat, with the roles `system`, `user` and `assistant`. With documents it ends
+            with the user's question, and system texts are joined at the start.
         documents: Compressed under the question; none: a plain chat, uncompressed.
         instruction: Stands between documents and question; None: the engine's own.
         chat_template_kwargs: Further variables for the chat template.
@@ -51,7 +51,7 @@ class AskRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerDetails:
-    """What an answer took.
+    """What an answer cost, and what it is based on.
 
     Attributes:
         text: The whole answer.
@@ -98,7 +98,7 @@ def ask(
         engine: Runs the model.
         request: What to answer.
         progress: Called after every chunk of the compression.
-        keep_context: Whether the details are to hold the compressed documents.
+        keep_context: Whether the details include the compressed documents.
         check: Called after every chunk of a compression; raises to cancel.
 
     Raises:
@@ -147,7 +147,7 @@ def ask(
 
 
 async def convert(make: Callable[[AnswerPiece], Result], piece: AnswerPiece) -> Result:
-    """Make something of a piece without blocking the event loop.
+    """Convert a piece without blocking the event loop.
 
     The last one is converted in another thread: finding what it quotes of many documents takes
     time.
@@ -166,7 +166,7 @@ def _proceed(
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, list[Message], str]:
-    """Take a chat apart into system text, history and question; the engine checks the history."""
+    """Split a chat into system text, history and question; the engine checks the history."""
     if not messages or _role(messages[-1]) != "user":
         roles = ", ".join(str(_role(message)) for message in messages) or "none"
         raise InvalidInputError(

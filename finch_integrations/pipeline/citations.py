@@ -1,4 +1,4 @@
-"""What an answer repeats of its documents, with its place in the file they came from."""
+"""What an answer repeats from its documents, with its place in the files that they came from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ class Citation:
 
     Attributes:
         start: First character in the answer.
-        end: Behind its last character in the answer.
+        end: The character after its last one in the answer.
         document_id: Id of the whole document.
         source: Where the document came from, such as a file's path; its id if that is not known.
-        section: The heading that the words stand under.
-        source_start: First character in the whole document's text; None where the words stand in
-            a part of it that does not say where it begins.
-        source_end: Behind its last character there, or None.
+        section: The heading that the words are under.
+        source_start: First character in the whole document's text; None if the words are in a part
+            of it that does not say where it begins.
+        source_end: The character after its last one there, or None.
         text: The words as the document has them.
     """
 
@@ -39,7 +39,7 @@ def cite(quotes: Sequence[Quote], documents: Sequence[Document]) -> tuple[Citati
 
     Args:
         quotes: Of an answer.
-        documents: That the quotes were found in; each with an id.
+        documents: The documents that the quotes were found in; each with an id.
     """
     return tuple(_citation(quote, documents[quote.document]) for quote in quotes)
 
@@ -64,7 +64,7 @@ def _citation(quote: Quote, document: Document) -> Citation:
 def _offset(document: Document) -> int | None:
     """Where the text begins in the whole document; None if that is not known.
 
-    Metadata may be anybody's, and has passed through a prompt's marks as text.
+    Metadata can come from anywhere, and has become text in a prompt's marks.
     """
     metadata = document.metadata
     start = metadata.get("start_index")

@@ -1,4 +1,4 @@
-"""Find the documents in a chat, and put the rest in the order compression needs.
+"""Find the documents in a chat, and put the rest into the order that compression needs.
 
 Pure functions over turns; what is not certain to be documents stays where it is, verbatim.
 The first source that has documents wins: given by the caller, content blocks, templates
@@ -29,10 +29,11 @@ class Turn:
     Attributes:
         role: Who speaks.
         text: What is said, documents in content blocks left out.
-        label: Stands above the text of a tool's result.
+        label: The line above the text of a tool's result.
         blocks: Documents from the message's content blocks.
-        template: Documents that a template had put into the text; they are out of it again.
-        artifact: Documents a tool returned beside its text.
+        template: Documents that a template had inserted into the text; they have been removed from
+            it.
+        artifact: Documents that a tool returned in addition to its text.
         instruction: The part of the text that leads up to the question.
         question: The part of the text that is the question, once documents were found around it.
         only_calls: Whether an assistant turn consists of tool calls.
@@ -81,13 +82,13 @@ def detect(
 
     Args:
         turns: The chat.
-        given: Documents the caller gave beside it.
+        given: Documents that the caller gave in addition to it.
         given_by: How.
-        mode: `auto` uses every source, `marked` no prompts without marks, `off` only documents
-            that are given as such (handed over, as blocks or by a template).
+        mode: `auto` uses every source, `marked` no prompts without marks, `off` only documents that
+            are given as such (by the caller, as blocks or by a template).
         patterns: The user's own; the group `context` is documents, the group `question`, if
             there is one, the question.
-        strict: Do not go by known prompts, and raise if no documents are found.
+        strict: Do not use known prompts, and raise if no documents are found.
 
     Raises:
         InvalidInputError: Documents are given in two ways, there are documents but no question,
@@ -96,7 +97,7 @@ def detect(
     blocks = tuple(document for turn in turns for document in turn.blocks)
     template = tuple(document for turn in turns for document in turn.template)
     named: list[tuple[tuple[Document, ...], DocumentsFrom, str]] = [
-        (tuple(given), given_by, "handed over"),
+        (tuple(given), given_by, "given"),
         (blocks, "blocks", "as content blocks of messages"),
         (template, "template", "by the prompt's template"),
     ]
@@ -133,16 +134,16 @@ def detect(
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A turn without the documents that were found in it, and they."""
+    """A turn without the documents that were found in it, and these documents."""
 
     turn: Turn
     documents: tuple[Document, ...]
 
 
 def _take_artifact(turn: Turn) -> _Taken | None:
-    """Take a tool's documents if all their texts stand in its result, in order.
+    """Take a tool's documents if all their texts are in its result, in order.
 
-    What stands above a document ("Source: …") stays its heading, so that no text is lost.
+    A line above a document ("Source: …") stays as its heading, so that no text is lost.
     """
     if not turn.artifact:
         return None
@@ -221,7 +222,7 @@ def _no_question(documents: int) -> InvalidInputError:
 def _compose(
     turns: Sequence[Turn], documents: tuple[Document, ...], source: DocumentsFrom
 ) -> Detected:
-    """Join system texts at the front and, with documents, put the question at the end."""
+    """Join system texts at the start and, with documents, put the question at the end."""
     system = [turn.text for turn in turns if turn.role == "system"]
     chat = _without_spent_calls([turn for turn in turns if turn.role != "system"])
     messages: list[Message] = []
@@ -231,16 +232,16 @@ def _compose(
         question = _question(turns)
         if last is None or not question:
             raise _no_question(len(documents))
-        before, asking, behind = chat[:last], chat[last], chat[last + 1 :]
+        before, asking, later = chat[:last], chat[last], chat[last + 1 :]
         if asking.question is not None:
-            # The instruction of a prompt that held documents and question.
+            # The instruction of a prompt that contained documents and question.
             system.append(asking.text)
             instruction = asking.instruction
         messages += [m for turn in before for m in _as_messages(turn)]
-        if behind:
-            # An agent's steps since the question: it is asked again behind them.
+        if later:
+            # An agent's steps since the question: the question is repeated after them.
             messages.append(Message(role="user", content=question))
-            messages += [m for turn in behind for m in _as_messages(turn)]
+            messages += [m for turn in later for m in _as_messages(turn)]
         messages.append(Message(role="user", content=question))
     else:
         messages += [m for turn in chat for m in _as_messages(turn)]
@@ -252,7 +253,7 @@ def _compose(
 
 
 def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
-    """Drop tool calls all of whose results became documents; these stand in for them."""
+    """Drop tool calls all of whose results became documents: the documents replace them."""
     kept: list[Turn] = []
     position = 0
     while position < len(turns):

@@ -28,7 +28,7 @@ class TaggedText:
     """A text with its tagged documents taken out.
 
     Attributes:
-        lead: Everything before the last document that is not one.
+        lead: Everything before the last document that is not a document.
         documents: In the order of the text.
         tail: Everything after the last document.
     """
@@ -87,7 +87,7 @@ def _wrappers(text: str) -> list[tuple[int, int, int, int]]:
     """Find wrapped regions: start, start and end of the inside, end.
 
     A region reaches to the last closing tag before the next opening one of its kind: a document
-    that holds a closing tag does not get out of its wrapper.
+    that contains a closing tag cannot leave its wrapper.
     """
     regions: list[tuple[int, int, int, int]] = []
     opening: re.Match[str] | None = None

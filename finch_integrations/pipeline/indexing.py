@@ -1,4 +1,4 @@
-"""Files to an index that the retriever searches."""
+"""From files to an index that the retriever searches."""
 
 import hashlib
 import os
@@ -22,16 +22,16 @@ def index_files(
     chunk_size: int = CHUNK_SIZE,
     progress: Callable[[IndexProgress], None] = lambda _: None,
 ) -> IndexReport:
-    """Index files, and all below folders; files that have not changed are not read again.
+    """Index files, and all files below folders; unchanged files are not read again.
 
-    Documents are called by their path; their metadata has it as `source`.
+    The id of a document is its path; its metadata has the path as `source`.
 
     Args:
-        paths: Files and folders. Hidden files inside a folder are passed over.
-        out: The index's folder. It may lie in an indexed folder and is not indexed itself.
+        paths: Files and folders. Hidden files inside a folder are skipped.
+        out: The index's folder. It may be in an indexed folder and is not indexed itself.
         encoder: An embedding model or its name; None: search by words only.
         chunk_size: Upper limit of a chunk's characters.
-        progress: Called as the build goes on.
+        progress: Called while the build runs.
 
     Raises:
         InvalidInputError: A path does not exist, not one file could be read, or another process

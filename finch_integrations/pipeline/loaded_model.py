@@ -1,4 +1,4 @@
-"""Models that the caller has loaded: what counts as one, and what is too late to ask of it."""
+"""Models that the caller has loaded: what counts as one, and which options come too late for it."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ def as_engine(model: Any, tokenizer: Any = None) -> "FinchEngine":
     """Take a `FinchEngine` as it is, or make one of a transformers model and its tokenizer.
 
     Raises:
-        ConfigurationError: It is neither, or the tokenizer is missing or one too many.
+        ConfigurationError: It is neither, or the tokenizer is missing or superfluous.
         UnsupportedModelError: The model cannot be compressed for.
     """
     from finch_integrations.engine.engine import FinchEngine
@@ -33,7 +33,7 @@ def as_engine(model: Any, tokenizer: Any = None) -> "FinchEngine":
 
 
 def refuse_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse what says how to load a model that is loaded already.
+    """Refuse options for loading if the model is already loaded.
 
     Raises:
         ConfigurationError: A setting is given.
@@ -41,5 +41,5 @@ def refuse_settings(settings: Mapping[str, Any]) -> None:
     if given := [name for name, value in settings.items() if value not in (None, "auto", {})]:
         raise ConfigurationError(
             f"{', '.join(given)} cannot be applied to a model that is already loaded. "
-            "Leave it out, or name the model instead of handing it over"
+            "Leave it out, or name the model instead of passing a loaded one"
         )

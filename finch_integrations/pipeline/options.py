@@ -14,8 +14,7 @@ _OTHERS = frozenset(
     {"chat_template_kwargs", "context_detection", "documents", "instruction", "model", "strict"}
 )
 _TOOLS = frozenset({"functions", "response_format", "tool_choice", "tools"})
-# What hosted models take and a local one has no use for; accepted so that ours can be put in
-# their place.
+# What hosted models take and a local one does not need; accepted so that ours can replace them.
 _HOSTED = frozenset({"api_key", "max_retries", "timeout"})
 _ALIASES = {"max_new_tokens": "max_tokens", "model_name": "model"}
 
@@ -77,7 +76,7 @@ def check_call(kwargs: Mapping[str, Any], *, no_tools: str) -> dict[str, Any]:
         no_tools: Says what to do instead of calling tools.
 
     Raises:
-        NotImplementedError: The call brings tools or a schema.
+        NotImplementedError: The call has tools or a schema.
         ConfigurationError: An option is unknown or given under both of its names.
     """
     if any(kwargs.get(name) for name in _TOOLS):
@@ -122,7 +121,7 @@ def make_options(
     *,
     has_scorer: bool = False,
 ) -> CallOptions:
-    """Lay a call's options over the model's. None leaves an option as it is.
+    """Apply a call's options over the model's. None leaves an option as it is.
 
     Args:
         own: The model's sampling options and budgets.
@@ -140,7 +139,7 @@ def make_options(
     chosen = defaults | changes
     sampling = {name: chosen[name] for name in sorted(SAMPLING & chosen.keys())}
     with_overrides(SamplingParams(), sampling)
-    # A misspelt name inside compression=… is to be named too, so only known others are left out.
+    # A misspelt name inside compression=… must be reported, too, so only known others are left out.
     further = chosen.keys() - SAMPLING - _OTHERS - _TOOLS
     compression = {name: chosen[name] for name in sorted(further)}
     return CallOptions(sampling, check_compression(compression, has_scorer=has_scorer))

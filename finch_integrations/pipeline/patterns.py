@@ -1,7 +1,7 @@
-"""Prompts that are known to carry documents without marks, and how to take them apart.
+"""Prompts that are known to contain documents without marks, and how to split them.
 
-A text is only split where its own words announce what follows ("based on the following context:",
-"Context: … Question: …"). The labels go, everything else that is not the documents stays.
+A text is split only where its words announce what follows ("based on the following context:",
+"Context: … Question: …"). The labels are removed; everything else that is not documents stays.
 """
 
 import re
@@ -37,7 +37,7 @@ _INSTRUCTS = re.compile(
 )
 _FORM = re.compile(r"\b(?:brief(?:ly)?|concise(?:ly)?|sentences?)\b", re.IGNORECASE)
 _CLOSING_LENGTH = 300
-# Without a colon or a label behind it an announcement may only describe the task; then what
+# Without a colon or a label after it, an announcement may only describe the task; then what
 # follows counts as documents if it is much longer than an instruction would be.
 _LONG, _TIMES_LONGER = 500, 2
 
@@ -49,7 +49,7 @@ class SplitPrompt:
     Attributes:
         lead: What is neither documents nor question.
         documents: The documents' text.
-        question: The question, if the text holds it.
+        question: The question, if it is in the text.
     """
 
     lead: str
@@ -58,7 +58,7 @@ class SplitPrompt:
 
 
 def split_known_system(text: str) -> SplitPrompt | None:
-    """Take apart a system text that ends with documents; None if none are announced.
+    """Split a system text that ends with documents; None if none are announced.
 
     A short last paragraph that reads like an instruction is left out of the documents.
     """
@@ -81,7 +81,7 @@ def split_known_system(text: str) -> SplitPrompt | None:
 
 
 def split_known_user(text: str) -> SplitPrompt | None:
-    """Take apart a user text that holds documents and a question; None unless both are told."""
+    """Split a user text that contains documents and a question; None unless both are announced."""
     body = text[: answer.start()] if (answer := _ANSWER.search(text)) else text
     if (ruled := _between_rules(body)) and (asked := _asked(ruled[2])):
         lead, documents, tail = ruled
@@ -102,7 +102,7 @@ def split_known_user(text: str) -> SplitPrompt | None:
 
 
 def split_by_patterns(text: str, patterns: Sequence[re.Pattern[str]]) -> SplitPrompt | None:
-    """Take a text apart by the user's own patterns, whose group `context` is the documents."""
+    """Split a text by the user's own patterns, whose group `context` is the documents."""
     for pattern in patterns:
         match = pattern.search(text)
         if not match or not (match["context"] or "").strip():
@@ -127,9 +127,9 @@ def split_question(lead: str, tail: str) -> tuple[str, str]:
     """Find the question in what is left of a user text around its documents.
 
     Returns:
-        The rest and the question. The question is what a label names, else what stands behind
-        the documents, else what stands before them. An instruction behind them is none if a
-        question stands before them.
+        The rest and the question. The question is what a label names, else what is after the
+        documents, else what is before them. An instruction after them is not the question if there
+        is a question before them.
     """
     if answer := _ANSWER.search(tail):
         tail = tail[: answer.start()]
@@ -146,9 +146,9 @@ def split_question(lead: str, tail: str) -> tuple[str, str]:
 
 
 def _between_rules(text: str) -> tuple[str, str, str] | None:
-    """Lead, documents and tail of a text that sets announced documents off with dashed lines.
+    """Lead, documents and tail of a text that separates announced documents by dashed lines.
 
-    The documents reach to the last rule, since they may hold rules themselves.
+    The documents extend to the last rule, because they may contain rules themselves.
     """
     rules = list(_RULE.finditer(text))
     if len(rules) < 2 or not _RULED.search(text[: rules[0].start()]):
@@ -166,7 +166,7 @@ def _split(lead: str, documents: str, question: str | None = None) -> SplitPromp
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where documents begin: the label lies between start and end, if there is one."""
+    """Where documents begin: the label is between start and end, if there is one."""
 
     start: int
     end: int
@@ -183,7 +183,7 @@ def _locate(text: str, label_pattern: re.Pattern[str]) -> _Place | None:
         colon = text[:end].rstrip().endswith(":")
         between = text[end : label.start()]
         asked = not colon and _QUESTION.search(text, announced.end(), label.start())
-        # Further on, the label would be a word of the documents themselves.
+        # Further on, the label would be a word in the documents themselves.
         if asked or not between.strip():
             return _Place(label.start(), label.end(), True)
     return _Place(end, end, False)

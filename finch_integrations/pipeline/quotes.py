@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from finch_integrations.types import Document
 from finch_integrations.words import Word, word_spans
 
-# Shorter runs of words are found in any text about the subject. Where words are not told, as many
-# characters as make so many words: 8 of Chinese or Japanese, 16 of Thai, Lao, Myanmar or Khmer.
+# Shorter runs of words are found in any text about the subject. Where words cannot be told apart,
+# as many characters as make that many words: 8 of Chinese or Japanese, 16 of Thai, Lao, Myanmar or
+# Khmer.
 MIN_WORDS = 4
-# A text that repeats a few words without end has as many runs as words; the first ones do.
+# A text that repeats a few words endlessly has as many runs as words; the first ones do.
 _MOST_PLACES = 1000
 
 
@@ -36,8 +37,8 @@ def find_quotes(answer: str, documents: Sequence[Document]) -> tuple[Quote, ...]
     """Find the longest runs of at least `MIN_WORDS` words that answer and documents share.
 
     Case, punctuation and white space do not count. An answer of fewer words is a quote if it
-    holds a number and is in one document only. Runs do not overlap; of equal ones the first
-    document has it.
+    holds a number and is in one document only. Runs do not overlap; of equal runs, that of the
+    first document is taken.
     """
     words = list(word_spans(answer))
     whole = sum(word.size for word in words) < MIN_WORDS

@@ -33,7 +33,7 @@ class Retriever(Protocol):
 
         Args:
             query: The question.
-            count_tokens: Measures texts as the model that answers does.
+            count_tokens: Counts the tokens of a text as the model that answers does.
             options: The caller's.
         """
         ...
@@ -64,13 +64,13 @@ class WholeSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RagAnswer:
-    """An answer and what it rests on.
+    """An answer and what it is based on.
 
     Attributes:
         text: The answer.
         documents: What was found and compressed, with its scores in the metadata.
         citations: Where the answer repeats the documents word for word.
-        details: What retrieval left to do: compression and decoding.
+        details: What compression and decoding took.
     """
 
     text: str
@@ -108,19 +108,19 @@ class FinchRAG:
         sampling: Mapping[str, Any] | None = None,
         keep_context: bool = False,
     ) -> None:
-        """Put the halves together; the model is loaded when it is first used.
+        """Combine retriever and model; the model is loaded when it is first used.
 
         Args:
             retriever: Finds the documents; its configuration says how many and how long. Its
-                `max_document_tokens` are the model's.
+                `max_document_tokens` counts the model's tokens.
             model: A `SharedEngine`, or what it takes: a model's name, or a `FinchEngine`.
             scorer: A smaller model that chooses the passages, as `SharedEngine` takes it.
-            system: System text, kept verbatim.
+            system: System text, always kept.
             instruction: Goes between documents and question; None: the engine's own.
             compression: A `CompressionConfig`, or fields of one to change.
             sampling: Fields of `SamplingParams` to change.
-            keep_context: Hand the compressed documents out with the answer, to be saved, shown
-                or asked again; they are as large as the cache.
+            keep_context: Return the compressed documents with the answer, to be saved, shown or
+                asked again; they are as large as the cache.
 
         Raises:
             ConfigurationError: The arguments contradict each other, or an option is wrong.
@@ -135,7 +135,7 @@ class FinchRAG:
         self._keep_context = keep_context
 
     def retrieve(self, question: str, **retrieval: Any) -> tuple[Document, ...]:
-        """Find the documents that an answer would rest on; there may be none.
+        """Find the documents that an answer would be based on; there may be none.
 
         Args:
             question: The question.
@@ -198,7 +198,7 @@ class FinchRAG:
                 yield await convert(lambda piece: _piece(piece, request.documents), piece)
 
     def answer(self, question: str, **options: Any) -> RagAnswer:
-        """Answer a question at once; options and errors as for `stream`."""
+        """Answer a question in one piece; options and errors as for `stream`."""
         *_, last = self.stream(question, **options)
         assert last.answer is not None, "the last piece has the answer"
         return last.answer
@@ -228,7 +228,7 @@ class FinchRAG:
         )
         return AskRequest(
             messages=(*system, *history, {"role": "user", "content": question}),
-            # Named as the report will name them.
+            # With the ids that the report will use.
             documents=tuple(prepare_documents(with_unique_ids(documents))),
             instruction=self._instruction,
             compression=self._compression,

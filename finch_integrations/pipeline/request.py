@@ -13,7 +13,7 @@ from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.options import CallOptions
 from finch_integrations.types import Document
 
-# A prompt into which the documents were written has its own instruction.
+# A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
 _WRITTEN_IN = ("marked", "pattern", "template")
 
@@ -25,7 +25,7 @@ class PromptOptions:
     Attributes:
         context_detection: Which sources of documents count; see `detect`.
         context_patterns: The user's own patterns; see `detect`.
-        strict: Whether documents are demanded; see `detect`.
+        strict: Whether documents are required; see `detect`.
         instruction: Stands between the documents and the question; None: the prompt's own, or
             the engine's.
         chat_template_kwargs: Further variables for the chat template.
@@ -62,7 +62,7 @@ def make_request(
 
     Args:
         turns: The chat.
-        given: Documents the caller gave beside it.
+        given: Documents that the caller gave in addition to it.
         given_by: How.
         prompt: How documents are found and presented.
         options: For the engine.
@@ -98,8 +98,8 @@ def make_request(
 def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
-    What was kept of a document need not be what the answer says, so it is no citation and has a
-    place of its own.
+    What was kept of a document need not be what the answer says, so it is not a citation and is
+    reported separately.
     """
     statistics: dict[str, Any] = {
         "documents_from": source,

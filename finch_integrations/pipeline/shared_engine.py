@@ -1,4 +1,4 @@
-"""A model by its settings: loaded when first used, shared by all who name the same one."""
+"""A model by its settings: loaded when first used, shared by all that name the same one."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ _scoring = threading.Lock()
 class SharedEngine:
     """Names a model; making, copying and pickling one loads and copies no weights.
 
-    Questions to one model are answered in the order of asking, in a thread of its own.
+    Questions to one model are answered in the order of the calls, in the model's own thread.
 
     Example:
         shared = SharedEngine("embedded")
@@ -150,7 +150,7 @@ class SharedEngine:
 
     @property
     def identity(self) -> str:
-        """Tells models with different answers apart, without loading one; holds no secrets."""
+        """Distinguishes models with different answers, without loading one; contains no secrets."""
         scorer = self.scorer.identity if self.scorer else None
         if self._ready is not None:
             engine = self._ready
@@ -163,7 +163,7 @@ class SharedEngine:
         return repr((str(self._model), sorted(settings.items()), scorer))
 
     def count_tokens(self, text: str) -> int:
-        """Measure a text in the model's tokens; loads the model if need be."""
+        """Measure a text in the model's tokens; loads the model if necessary."""
         return self.engine.count_tokens(text)
 
     def named(self, model: object) -> "SharedEngine":
@@ -182,7 +182,7 @@ class SharedEngine:
                 f"model=… of a call must name a model, got {type(model).__name__}. "
                 "A loaded model is given to the constructor"
             )
-        # The revision is of this model alone.
+        # The revision belongs to this model only.
         settings = {**self._settings, "revision": None}
         return SharedEngine(model, model_kwargs=settings, scorer=self.scorer)
 
@@ -194,7 +194,7 @@ class SharedEngine:
         Args:
             request: What to answer.
             progress: Called there after every chunk of the compression.
-            keep_context: Whether the details are to hold the compressed documents.
+            keep_context: Whether the details include the compressed documents.
 
         Raises:
             FinchError: As `engine` and `ask` raise it.
@@ -235,8 +235,8 @@ class SharedEngine:
     def close(self) -> None:
         """Unload the model for everyone in this process; the next use loads it again.
 
-        A ready model is its owner's to close and stays as it is. A scorer that others use, too,
-        stays loaded.
+        A loaded model that was given is for its owner to close; it is not changed. A scorer that
+        others use, too, stays loaded.
         """
         registry.unload(self._key)
         if self._end_scorer is not None:
@@ -244,7 +244,7 @@ class SharedEngine:
             self._end_scorer()
 
     def lease(self, leases: ExitStack) -> "FinchEngine":
-        """Get an engine that nobody else closes.
+        """Get an engine that no one else closes.
 
         Args:
             leases: Ends the engine's leases when it is closed.
@@ -309,7 +309,7 @@ class SharedEngine:
 
     @property
     def _key(self) -> str:
-        """Equal for equal settings; a ready engine has a key of its own."""
+        """Equal for equal settings; an engine that was given has its own key."""
         scorer = self.scorer._key if self.scorer else None
         if self._ready is not None:
             return f"ready {id(self._ready)} {scorer}"
@@ -333,8 +333,8 @@ class SharedEngine:
     def __getstate__(self) -> dict[str, Any]:
         if self._ready is not None:
             raise ConfigurationError(
-                f"{self!r} holds loaded weights and cannot be pickled. "
-                "Name the model (a folder or hub id) instead of handing it over loaded"
+                f"{self!r} has loaded weights and cannot be pickled. "
+                "Name the model (a folder or hub id) instead of passing a loaded one"
             )
         return vars(self)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Where adapters put the excerpts in a document's metadata.
 EXCERPTS_KEY = "finch_excerpts"
-# Stands where text was left out between two passages.
+# Marks where text was left out between two passages.
 GAP = "\n[…]\n"
 
 
@@ -22,7 +22,7 @@ class ShortenedDocument:
 
     Attributes:
         index: Which of the documents it was.
-        text: Its kept passages in order; `[…]` stands where something was left out between them.
+        text: Its kept passages in order; `[…]` marks where something was left out between them.
         excerpts: The passages with their places in the document.
     """
 
@@ -31,7 +31,7 @@ class ShortenedDocument:
     excerpts: tuple[Excerpt, ...]
 
     def excerpts_as_metadata(self) -> list[dict[str, Any]]:
-        """The excerpts as plain data, without the id of the document that holds them."""
+        """The excerpts as plain data, without the id of their document."""
         return [
             {name: value for name, value in asdict(excerpt).items() if name != "document_id"}
             for excerpt in self.excerpts
@@ -49,8 +49,8 @@ def shorten(
 
     Args:
         engine: Chooses the passages.
-        documents: Ids, where given, differ.
-        question: What they are to matter to.
+        documents: Ids, if given, differ.
+        question: The question that decides what matters.
         compression: Fields of `CompressionConfig` to change.
         check: Called after every chunk; raises to cancel.
 
@@ -69,7 +69,7 @@ def shorten(
 
 
 def _join(text: str, excerpts: Sequence[Excerpt]) -> str:
-    """Put passages together; what stands between neighbours is kept if it is only blank."""
+    """Join passages; what is between neighbours is kept if it is only white space."""
     joined, end = "", None
     for excerpt in excerpts:
         if end is not None:

@@ -1,9 +1,9 @@
 """The thread that runs a model, and the ways to wait for it.
 
-Every model has one. Blocking generators run there one after another, in the order they were asked
-for; two models never wait for each other. Items are handed over as they come, to threads (`stream`)
-or to event loops (`astream`). The worker does not wait for whoever reads, so a reader who pauses
-holds nobody up; a reader who leaves stops the generator at its next item.
+Every model has one. Blocking generators run there one after another, in the order of the calls; two
+models never wait for each other. Items are passed on as they come, to threads (`stream`) or to
+event loops (`astream`). The worker does not wait for readers, so a reader that pauses delays no
+one; a reader that leaves stops its generator at the next item.
 """
 
 import asyncio
@@ -53,14 +53,14 @@ class _Job:
                 for item in items:
                     self.send(item)
                     self.check()
-        except BaseException as error:  # carried over to the reader
+        except BaseException as error:  # passed on to the reader
             self.send(_Ended(error))
         else:
             self.send(_Ended())
 
 
 class Worker:
-    """Runs generators one after another in a thread of its own, started when first needed."""
+    """Runs generators one after another in its own thread, which is started when first needed."""
 
     def __init__(self) -> None:
         self.reset()
@@ -137,13 +137,13 @@ class Worker:
 def _run_jobs(jobs: "queue.SimpleQueue[_Job | None]") -> None:
     while (job := jobs.get()) is not None:
         job.run()
-        del job  # it holds documents and caches, and the thread may idle for long
+        del job  # it refers to documents and caches, and the thread may be idle for long
 
 
 def _raise(ended: _Ended) -> None:
-    """Raise a job's error, if there is one, and let go of it.
+    """Raise a job's error, if there is one, and drop the reference to it.
 
-    Its traceback leads to the job's memory, to this frame and to the reader's, which holds `ended`.
+    Its traceback refers to the job's memory, to this frame and to the reader's, which has `ended`.
     """
     error, ended.error = ended.error, None
     try:

@@ -1,4 +1,4 @@
-"""Where the question looks, layer by layer: the numbers behind a heat map."""
+"""Where the question looks, layer by layer: the numbers of a heat map."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -23,7 +23,7 @@ from finch_integrations.types import Document, DocumentShare
 _BINS = 160
 # Passages quoted at the top.
 _BEST = 3
-# Kept passages are at least this dark, so that the weakest is seen.
+# Kept passages are at least this dark, so that the weakest is visible.
 _FAINTEST = 0.25
 
 
@@ -43,7 +43,7 @@ class Report:
             draft.write_text(self.html, encoding="utf-8")
 
     def _repr_html_(self) -> str:
-        # A frame keeps the page's style and the notebook's apart.
+        # A frame separates the page's style from the notebook's.
         source = html.escape(self.html)
         return f'<iframe srcdoc="{source}" style="width:100%;height:40em;border:0"></iframe>'
 
@@ -122,7 +122,7 @@ def make_report(
 
 
 def _passages(documents: Sequence[Document], context: CompressedContext) -> Iterator[list[_Run]]:
-    """Cut every document at its excerpts; the best of them is the darkest."""
+    """Split every document at its excerpts; the best excerpt is the darkest."""
     scores = [excerpt.score for excerpt in context.excerpts]
     low, high = min(scores), max(scores)
     for document in documents:

@@ -37,12 +37,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """Where a running build is.
+    """How far a running build is.
 
     Attributes:
         step: `read` counts documents, `words` and `encode` count chunks.
-        done: So many are done.
-        total: Of so many.
+        done: How many are done.
+        total: How many there are.
     """
 
     step: Literal["read", "words", "encode"]
@@ -63,7 +63,7 @@ class IndexReport:
         unchanged: Sources that were not read again.
         encoded: Chunks that were encoded.
         skipped: Sources that gave no document, and why.
-        rebuilt: Why nothing of an existing index could be used; None: it could, or there was none.
+        rebuilt: Why an existing index could not be reused; None: it could, or there was none.
         seconds: Wall-clock time.
     """
 
@@ -98,7 +98,7 @@ def build_index(
         sources: What to index, in order; their ids differ.
         encoder: As for `HybridRetriever.from_documents`.
         chunk_size: Upper limit of a chunk's characters.
-        progress: Called as the build goes on.
+        progress: Called while the build runs.
 
     Raises:
         InvalidInputError: Not one document could be read, the folder holds other files, or
@@ -152,7 +152,7 @@ def build_index(
 def _previous(
     path: Path, settings: store.IndexSettings
 ) -> tuple[store.StoredIndex | None, str | None]:
-    """The index that is there, if it can be built upon; else why not."""
+    """The existing index, if it can be reused; else why not."""
     if not path.is_dir() or not any(path.iterdir()):
         return None, None
     try:
@@ -167,7 +167,7 @@ def _previous(
 def _usable_vectors(
     old: store.StoredIndex | None, mark: NDArray[np.float32] | None
 ) -> NDArray[Any] | None:
-    """The old index's vectors, if this encoder made them: another may go by the same name."""
+    """The old index's vectors, if this encoder made them: another may have the same name."""
     if old is None or old.probe is None or mark is None or not same_encoder(mark, old.probe):
         return None
     return old.vectors
@@ -220,7 +220,7 @@ def _write_vectors(
     mark: NDArray[np.float32],
     progress: Callable[[IndexProgress], None],
 ) -> int:
-    """Write the vectors of all chunks, old ones if there are, and return how many are new."""
+    """Write the vectors of all chunks, reusing old ones, and return how many are new."""
     known = np.array(rows, dtype=np.int64)
     if vectors is None:
         known[:] = -1

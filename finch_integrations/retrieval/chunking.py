@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from finch_integrations.words import SENTENCE_END
 
 _SPACE = re.compile(r"\s+")
-# A fenced block is passed over whole: its lines with '#' are code.
+# A fenced block is skipped as a whole: its lines with '#' are code.
 _HEADING = re.compile(
     r"^(?P<fence>```|~~~).*?^(?P=fence)|^#{1,6}[ \t]+(?P<heading>\S.*?)[ \t]*#*[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
-# Shorter sections are put together with the one that follows.
+# Shorter sections are joined with the next one.
 _SHORTEST = 1 / 4
 
 
@@ -35,7 +35,7 @@ def find_headings(text: str) -> list[Heading]:
 
 
 def heading_at(headings: Sequence[Heading], position: int) -> str | None:
-    """The heading that a character stands under; None in front of the first one."""
+    """The heading that a character is under; None before the first one."""
     number = bisect_right(headings, position, key=lambda heading: heading.start)
     return headings[number - 1].text if number else None
 
@@ -45,7 +45,7 @@ def split_text(text: str, chunk_size: int) -> list[tuple[int, int]]:
 
     Chunks end at headings, else at a sentence's end or line break, else at white space; a
     longer run without any is cut anywhere. Those of one section are about equally long. Together
-    they hold every character but white space.
+    they contain every character except white space.
 
     Args:
         text: A document's text.
@@ -67,7 +67,7 @@ def split_text(text: str, chunk_size: int) -> list[tuple[int, int]]:
 
 
 def _blocks(text: str, chunk_size: int) -> Iterator[tuple[int, int]]:
-    """Sections, short ones put together."""
+    """Sections; short ones are joined."""
     start = 0
     for heading in find_headings(text):
         if heading.start - start >= chunk_size * _SHORTEST:
@@ -77,7 +77,7 @@ def _blocks(text: str, chunk_size: int) -> Iterator[tuple[int, int]]:
 
 
 def _cut(start: int, end: int, chunk_size: int, borders: Sequence[Sequence[int]]) -> int:
-    """Where the chunk from `start` on ends best: at a border near an even share of the rest."""
+    """The best end of the chunk that begins at `start`: a border near an even share of the rest."""
     share = (end - start) / -(-(end - start) // chunk_size)
     goal = start + round(share)
     for kind in borders:

@@ -20,7 +20,7 @@ class Collection:
     """Documents in order, cut into chunks.
 
     Attributes:
-        documents: Each with an id of its own.
+        documents: Each with its own id.
         spans: One row per chunk: number of its document, first character, end; [C, 3] int64.
             Ordered.
         chunk_size: Upper limit of a chunk's characters; None: every document is one chunk and
@@ -44,7 +44,7 @@ class Collection:
 
     @classmethod
     def build(cls, documents: Sequence[Document], chunk_size: int | None) -> "Collection":
-        """Cut documents into chunks of at most `chunk_size` characters; None: leave them whole."""
+        """Cut documents into chunks of at most `chunk_size` characters; None: do not cut them."""
         spans = [
             (number, start, end)
             for number, document in enumerate(documents)
@@ -65,8 +65,8 @@ class Collection:
 
         Its metadata is its document's and `document_id`, `section` (the heading it stands
         under), `start_index` and `end_index` (its place in the document's text, in characters).
-        A document that is a chunk already keeps what it has of these: it may know its place in
-        a text that is not here.
+        A document that already is a chunk keeps those that it has: it may know its place in a text
+        that is not in this collection.
         """
         number, start, end = (int(value) for value in self.spans[row])
         document = self.documents[number]
@@ -90,7 +90,7 @@ class Collection:
         )
 
     def document_id(self, result: Document) -> str:
-        """Id of the document that a chunk stands in, or of the document that a result is."""
+        """Id of the document that a chunk is from, or of the document that a result is."""
         whole = self.chunk_size is None  # then its metadata is its owner's
         return str(result.id if whole else result.metadata.get("document_id"))
 
@@ -110,7 +110,7 @@ class Collection:
         return None if number is None else self.documents[number]
 
     def find(self, id: str) -> tuple[Document, int, list[tuple[int, int]]]:
-        """A document that is there, the row of its first chunk, and its chunks' places."""
+        """An existing document, the row of its first chunk, and its chunks' places."""
         number = self._numbers[id]
         first, last = np.searchsorted(self.spans[:, 0], [number, number + 1]).tolist()
         spans = [(start, end) for _, start, end in self.spans[first:last].tolist()]
@@ -122,7 +122,7 @@ class Collection:
         return None if number is None else int(np.searchsorted(self.spans[:, 0], number))
 
     def position(self, id: str) -> int:
-        """Where a document stands in the collection; behind all others if it is not in it."""
+        """Where a document is in the collection; after all others if it is not in it."""
         return self._numbers.get(id, len(self._numbers))
 
     def mask(self, filter: MetadataFilter | None) -> NDArray[np.bool_] | None:

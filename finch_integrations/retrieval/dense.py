@@ -14,7 +14,7 @@ DTYPE = np.float16
 _BATCH = 256
 _BLOCK = 16_384
 _PROBE = "The quick brown fox jumps over the lazy dog."
-# Other hardware and batch sizes move a vector far less, other models far more.
+# Other hardware and batch sizes change a vector far less, other models far more.
 _SAME = 0.99
 
 
@@ -23,8 +23,8 @@ class DenseIndex:
 
     Attributes:
         vectors: float16, [C, D]; may be mapped from a file.
-        probe: The encoder's vector of a fixed sentence, [D]; tells at the first query whether
-            it is still the same encoder.
+        probe: The encoder's vector of a fixed sentence, [D]; shows at the first query whether it is
+            still the same encoder.
     """
 
     def __init__(self, vectors: NDArray[Any], encoder: Encoder, probe: NDArray[np.float32]) -> None:

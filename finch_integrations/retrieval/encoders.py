@@ -1,4 +1,4 @@
-"""Embedding models of any make behind one interface."""
+"""Embedding models from any library, with one interface."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -11,10 +11,10 @@ from finch_integrations.retrieval import embedder
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors whose directions tell how related they are.
+    """Turns texts into vectors whose directions show how related they are.
 
     Attributes:
-        name: Tells encoders with different vectors apart.
+        name: Distinguishes encoders with different vectors.
     """
 
     name: str
@@ -82,12 +82,12 @@ class _Adapter:
 
 
 def as_encoder(model: Any) -> Encoder:
-    """Take an embedding model by name or of any known make.
+    """Take an embedding model by name or from any known library.
 
     Args:
         model: An `Encoder`; the name of a sentence-transformers model, or such a model; or an
-            embedding model of LangChain or LlamaIndex. One without a `name` is called by its type
-            and, where it tells, its model.
+            embedding model of LangChain or LlamaIndex. One without a `name` is named by its type
+            and, if known, its model.
 
     Raises:
         ConfigurationError: It is none of these.
@@ -152,7 +152,7 @@ def _load(name: str, device: str | None) -> Any:
 
 
 def _name(model: Any) -> str:
-    """Make and, where it is known, model."""
+    """Type and, if known, model."""
     known = (getattr(model, name, None) for name in ("model_name", "model", "_name_or_path"))
     named = next((name for name in known if isinstance(name, str) and name), None)
     return type(model).__name__ + (f" {named}" if named else "")

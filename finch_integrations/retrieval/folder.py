@@ -1,12 +1,12 @@
-"""An index's folder: which files in it are ours, and how new data takes the place of old.
+"""An index's folder: which files in it are ours, and how new data replaces old data.
 
 - index.json: the manifest. It names its maker and the folder with the data
 - data-<16 hex digits>/: the data. Its finch-index-data.json, written first, names its maker and
   lists what is written there
-- .lock: empty; locked while somebody builds, readers pay no attention to it
+- .lock: empty; locked during a build; readers ignore it
 
-Nothing else is ever replaced or removed, and nothing through a link. Files that somebody puts into
-an index are left alone; a folder with files that is no index is refused.
+Nothing else is ever replaced or removed, and nothing through a link. Files that were added to an
+index by others are left alone; a folder with files that is not an index is refused.
 """
 
 import json
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.storage import replaced, sync
 
-# Counts up when the files, the chunking or the words change, so that older indexes are refused.
+# Increased when the files, the chunking or the words change, so that older indexes are refused.
 FORMAT = 2
 MANIFEST = "index.json"
 _MARKER = "finch-index-data.json"
@@ -61,8 +61,8 @@ def check_target(path: Path) -> None:
 def new_data(path: Path, files: Sequence[str], description: Mapping[str, Any]) -> Iterator[Path]:
     """Make an index, or replace one, when the block ends without an error.
 
-    Until then, and if it fails or is killed, the old index stays as it is; whoever has it open
-    can go on reading it. What dead builders left is removed.
+    Until then, and if it fails or is killed, the old index stays as it is; readers that have it
+    open can continue. What builders that died left is removed.
 
     Args:
         path: The index's folder; it and its parents are made.
@@ -81,7 +81,7 @@ def new_data(path: Path, files: Sequence[str], description: Mapping[str, Any]) -
         data = path / f"data-{secrets.token_hex(8)}"
         try:
             data.mkdir()
-            # Cut off by a kill this says nothing; nothing else has been written by then.
+            # If a kill cuts this off, it says nothing; nothing else has been written by then.
             marker = {"made_by": _MAKER, "files": [*files, MANIFEST]}
             (data / _MARKER).write_text(json.dumps(marker), encoding="utf-8")
             yield data
@@ -94,7 +94,7 @@ def new_data(path: Path, files: Sequence[str], description: Mapping[str, Any]) -
 
 
 def tidy(path: Path) -> None:
-    """Remove what dead builders left, unless somebody builds."""
+    """Remove what builders that died left, unless a build is running."""
     if _leftovers(path):
         with suppress(InvalidInputError, OSError), _only_builder(path):
             remove_leftovers(path)
@@ -167,7 +167,7 @@ def _foreign(path: Path, name: str) -> InvalidInputError:
 
 @contextmanager
 def _folders_made(path: Path) -> Iterator[None]:
-    """Make a folder and its parents; if the block fails, those that are empty go again."""
+    """Make a folder and its parents; if the block fails, those that are empty are removed."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -181,13 +181,13 @@ def _folders_made(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _only_builder(path: Path) -> Iterator[None]:
-    """Keep other builders out; the system lets go of the lock of a process that dies."""
+    """Lock out other builders; the system releases the lock of a process that dies."""
     lock = FileLock(path / _LOCK, blocking=False)
     try:
         lock.acquire()
     except Timeout:
         raise InvalidInputError(
-            f"another process builds the index {path} at this moment. Wait until it is done, or "
+            f"another process is building the index {path}. Wait until it is done, or "
             "give another folder"
         ) from None
     try:
@@ -209,7 +209,7 @@ def _publish(path: Path, data: Path, description: Mapping[str, Any]) -> None:
     # In the data's folder a draft is known as ours if a kill leaves it.
     with replaced(path / MANIFEST, draft=data / MANIFEST) as draft:
         draft.write_text(json.dumps(manifest), encoding="utf-8")
-        _check_manifest(path)  # a build takes long enough for somebody to put another there
+        _check_manifest(path)  # a build takes long enough for someone to put another file there
 
 
 def _leftovers(path: Path) -> list[Path]:
@@ -247,13 +247,13 @@ def _is_first_format(content: bytes) -> bool:
 
 
 def _remove(data: Path) -> None:
-    """Remove what a builder wrote; whatever else is there stays, and then the folder does, too."""
+    """Remove what a builder wrote; other files stay, and then the folder stays, too."""
     files = [data / name for name in _listed(data)]
     folders = {parent for file in files for parent in file.relative_to(data).parents}
     linked = {folder for folder in folders if (data / folder).is_symlink()}
     for file in files:
         if _is_file(file) and linked.isdisjoint(file.relative_to(data).parents):
-            with suppress(OSError):  # another system does not remove what somebody has open
+            with suppress(OSError):  # some systems do not remove files that are open
                 file.unlink()
     for folder in sorted(folders - linked - {Path()}, reverse=True):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""One ranking out of several: by ranks or by scores."""
+"""One ranking from several: by ranks or by scores."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ def reciprocal_rank_fusion(
 ) -> list[tuple[Key, float]]:
     """Fuse rankings: score(id) = Σ over rankings of weight / (k + rank), ranks from 1.
 
-    An id that a ranking repeats counts there once, at its best rank, and takes no rank from
+    An id that a ranking repeats counts once, at its best rank, and does not lower the rank of
     others. Equal scores are ordered by id.
 
     Args:
@@ -43,8 +43,8 @@ def score_fusion(
 ) -> list[tuple[Key, float]]:
     """Fuse rankings whose scores have one scale: score(id) = Σ over rankings of weight · score.
 
-    An id that is missing from a ranking gets 0 there. Of an id that a ranking repeats the first
-    score counts. Equal scores are ordered by id.
+    An id that is missing from a ranking gets 0 there. If a ranking repeats an id, its first score
+    counts. Equal scores are ordered by id.
 
     Args:
         rankings: Ids with scores, higher is better; some may be empty.
@@ -75,6 +75,6 @@ def _weighted_sum(
     for share, weight in zip(shares, weights, strict=True):
         for key, value in share.items():
             parts[key].append(weight * value)
-    # fsum: the same score in whatever order the rankings come.
+    # fsum: the same score whatever the order of the rankings.
     scores = [(key, fsum(values)) for key, values in parts.items()]
     return sorted(scores, key=lambda item: (-item[1], item[0]))

@@ -49,11 +49,11 @@ class HybridRetriever:
     """Find chunks of documents by their words (BM25) and by their meaning (dense vectors).
 
     The two rankings are fused: a chunk's cosine is added to the share of the query's words that it
-    holds, or reciprocal ranks are. Results are `Document`s that the engine takes as they are.
-    Beside the metadata of their document they name `document_id`, `section`, `start_index`,
-    `end_index` (characters of the document's text), `score`, and whichever of `bm25_score`,
-    `dense_score`, `fused_score` and `rerank_score` there are. `score` is the one that they are
-    ranked by.
+    contains, or reciprocal ranks are added. Results are `Document`s that the engine takes as they
+    are. In addition to the metadata of their document they have `document_id`, `section`,
+    `start_index`, `end_index` (characters of the document's text), `score`, and those of
+    `bm25_score`, `dense_score`, `fused_score` and `rerank_score` that were computed. `score` is the
+    one that they are ranked by.
 
     Example:
         retriever = HybridRetriever.from_documents(documents, encoder="embedded")
@@ -70,7 +70,7 @@ class HybridRetriever:
         config: RetrievalConfig | None = None,
         count_tokens: Callable[[str], int] | None = None,
     ) -> None:
-        """Put a retriever together; `from_documents` and `open_index` are the usual ways.
+        """Make a retriever from its parts; `from_documents` and `load` are the usual ways.
 
         Args:
             collection: Where whole documents are found.
@@ -115,10 +115,10 @@ class HybridRetriever:
                 name of a sentence-transformers model (`embedded`: all-MiniLM-L6-v2). None: search
                 by words only.
             store: Searches by meaning instead of an encoder: a vector store's search, that takes
-                a query and a number of hits, and returns hits, best first. It holds `documents`
-                as they are; `chunk_size` must be None.
-            chunk_size: Upper limit of a chunk's characters; None: the documents are chunks
-                already, and what their metadata says of their place is kept.
+                a query and a number of hits, and returns hits, best first. It has `documents` as
+                they are; `chunk_size` must be None.
+            chunk_size: Upper limit of a chunk's characters; None: the documents already are chunks,
+                and the place in their metadata is kept.
             reranker: As for the constructor.
             config: Defaults for `retrieve`.
             count_tokens: As for the constructor.
@@ -133,7 +133,7 @@ class HybridRetriever:
             check_chunk_size(chunk_size)
             if store is not None:
                 raise ConfigurationError(
-                    f"a store's documents are chunks already, got chunk_size={chunk_size}. "
+                    f"a store's documents already are chunks, got chunk_size={chunk_size}. "
                     "Give chunk_size=None"
                 )
         collection = Collection.build(prepare_documents(documents), chunk_size)
@@ -221,8 +221,8 @@ class HybridRetriever:
     def save(self, path: str | Path) -> None:
         """Write documents, words and vectors to a folder; `load` opens it.
 
-        An index that is already there is replaced when the new one is complete. The vectors of a
-        wrapped store are the store's to save.
+        An existing index is replaced when the new one is complete. A wrapped store saves its own
+        vectors.
 
         Args:
             path: The index's folder.
@@ -268,21 +268,20 @@ class HybridRetriever:
             query: A question or some words.
             filter: Metadata that documents must have, `{"year": 2024}`, where a list names
                 alternatives; or a function of the metadata.
-            count_tokens: Measures texts against `max_document_tokens` where the constructor was
-                not told how to.
+            count_tokens: Measures texts against `max_document_tokens` if the constructor was not
+                given a way to.
             overrides: Fields of `RetrievalConfig` to change for this call.
 
         Returns:
             Chunks, best first; with `return_parents` whole documents, in the collection's order.
 
         Raises:
-            InvalidInputError: The query holds no word, or not one result fits
-                `max_document_tokens`.
+            InvalidInputError: The query has no word, or no result fits `max_document_tokens`.
             ConfigurationError: An option is unknown or wrong.
         """
         config = with_overrides(self.config, overrides)
         if not words(check_text("the query", query)):
-            raise InvalidInputError(f"the query {query!r} holds no word to search for")
+            raise InvalidInputError(f"the query {query!r} has no word to search for")
         hits = self._fused(query, filter, config)
         if self._rerank is not None:
             hits = self._reranked(query, hits[: max(config.fetch_k, config.top_k)])
@@ -348,7 +347,7 @@ def _fuse(
         (hits,) = found_by
         scored = [(str(chunk.id), score) for chunk, score in hits.ranked if score is not None]
         return score_fusion([scored], weights=weights)
-    # Every searcher rates every candidate, also those that only another searcher found.
+    # Every searcher scores every candidate, also those that only another searcher found.
     rows = {
         str(chunk.id): row
         for hits in found_by
@@ -365,10 +364,10 @@ def _refuse_two(encoder: Any, store: StoreSearch | None) -> None:
 
 
 def check_chunk_size(chunk_size: object) -> None:
-    """Make sure that texts can be cut so.
+    """Check a chunk size.
 
     Raises:
-        ConfigurationError: They cannot.
+        ConfigurationError: It is unusable.
     """
     if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
         raise ConfigurationError(

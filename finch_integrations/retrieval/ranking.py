@@ -11,14 +11,15 @@ def best_rows(
 
     Args:
         scores: One per row, [C]; rows with -inf are left out.
-        k: At least 1; fewer rows come back where there are not as many.
+        k: At least 1; fewer rows are returned if there are not that many.
         mask: Rows to choose from, [C]; all by default.
     """
     if mask is not None:
         scores = np.where(mask, scores, -np.inf)
     rows = np.flatnonzero(scores > -np.inf)
     if len(rows) > k:
-        # All that tie with the k-th best are looked at, or the choice among them would be chance.
+        # All that tie with the k-th best are considered, or the choice between them would be
+        # arbitrary.
         limit = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
         rows = rows[scores[rows] >= limit]
     order = np.argsort(-scores[rows], kind="stable")[:k]

@@ -1,4 +1,4 @@
-"""Cross-encoders of any make behind one interface."""
+"""Cross-encoders from any library, with one interface."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ Reranker = Callable[[Sequence[tuple[str, str]]], list[float]]
 
 
 def as_reranker(model: Any) -> Reranker:
-    """Take a cross-encoder by name or of any known make.
+    """Take a cross-encoder by name or from any known library.
 
     Args:
         model: The name of a sentence-transformers CrossEncoder, loaded when it is first used;

@@ -1,4 +1,4 @@
-"""The retriever's searchers: each ranks chunks in its own way."""
+"""The retriever's searchers, each of which ranks chunks in its own way."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ class Hits:
     """What a searcher found.
 
     Attributes:
-        ranked: Chunks, best first, with scores; None where only their order means something.
+        ranked: Chunks, best first, with scores; None if only their order means something.
         rows: Their numbers in the collection; empty where `similarity` is None.
         similarity: Tells of chunks, by their numbers, how much they are like the query: up to 1, so
             that it can be added to other searchers'. None: only order means something.
@@ -37,18 +37,18 @@ class Searcher(Protocol):
     """One way to search.
 
     Attributes:
-        name: `bm25` or `dense`; whose weight and score it has.
+        name: `bm25` or `dense`; says which weight and score it has.
     """
 
     name: str
 
     def search(self, query: str, k: int, filter: MetadataFilter | None) -> Hits:
-        """Find up to `k` chunks; they have ids."""
+        """Find up to `k` chunks; each has an id."""
         ...
 
 
 class BM25Searcher:
-    """Chunks that share words with the query; alike as far as they hold its words."""
+    """Chunks that share words with the query; similar by the share of its words in them."""
 
     name = "bm25"
 
@@ -66,7 +66,7 @@ class BM25Searcher:
 
 
 class DenseSearcher:
-    """Chunks whose vectors point where the query's does; alike as far as they do."""
+    """Chunks whose vectors point in the direction of the query's; similar by the cosine."""
 
     name = "dense"
 
@@ -86,8 +86,8 @@ class StoreSearcher:
     """A vector store of another library as the dense searcher.
 
     Its hits are looked up in the collection, by their id or else by their text, so that both
-    searchers speak of the same chunks; a hit that the collection does not know is returned as it
-    is. Scores of stores differ in scale and direction, so only the order of the hits counts.
+    searchers return the same chunks; a hit that is not in the collection is returned as it is.
+    Scores of stores differ in scale and direction, so only the order of the hits counts.
     """
 
     name = "dense"
@@ -96,8 +96,8 @@ class StoreSearcher:
         """Wrap a search.
 
         Args:
-            collection: Holds the store's chunks as documents: its `chunk_size` is None.
-            search: Returns up to so many of a query's hits, best first.
+            collection: Has the store's chunks as documents: its `chunk_size` is None.
+            search: Returns up to that many hits of a query, best first.
         """
         self._collection = collection
         self._search = search

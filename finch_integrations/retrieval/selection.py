@@ -1,4 +1,4 @@
-"""What comes back of the hits: within the token budget, as chunks or as whole documents."""
+"""Which hits are returned: within the token budget, as chunks or as whole documents."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,15 +15,15 @@ SCORES = ("bm25_score", "dense_score", "fused_score", "rerank_score", "score")
 def select_hits(
     hits: Sequence[Document], max_document_tokens: int | None, count_tokens: Callable[[str], int]
 ) -> list[Document]:
-    """Take hits, best first, that fit the budget together.
+    """Take hits, best first, that together fit the budget.
 
     Args:
         hits: Chunks, best first.
         max_document_tokens: The budget; None: all hits.
-        count_tokens: Measures a text.
+        count_tokens: Counts a text's tokens.
 
     Raises:
-        InvalidInputError: Not one fits.
+        InvalidInputError: None fits.
     """
     return list(_within(((hit,) for hit in hits), max_document_tokens, count_tokens))
 
@@ -40,7 +40,7 @@ def select_parents(
         hits: Chunks, best first.
         collection: Has the documents.
         max_document_tokens: The budget; None: all.
-        count_tokens: Measures a text.
+        count_tokens: Counts a text's tokens.
 
     Returns:
         Documents with the scores of their best hit, in the collection's order.
@@ -79,7 +79,7 @@ def _within(
     max_document_tokens: int | None,
     count_tokens: Callable[[str], int],
 ) -> Iterator[Document]:
-    """Of every choice take the first that fits what is left of the budget."""
+    """From every list of alternatives take the first that fits what is left of the budget."""
     left = max_document_tokens
     taken: set[str | None] = set()
     shortest: int | None = None
@@ -98,6 +98,6 @@ def _within(
             break
     if shortest is not None and not taken:
         raise InvalidInputError(
-            f"not one result fits max_document_tokens={max_document_tokens}: the shortest has "
+            f"no result fits max_document_tokens={max_document_tokens}: the shortest has "
             f"{shortest} tokens. Raise max_document_tokens, or index with a smaller chunk_size"
         )

@@ -8,7 +8,7 @@
 - vectors.npy: unit vectors, float16; [C, D]
 - probe.npy: the encoder's vector of a fixed sentence; [D]
 
-`folder.py` knows where they are and how they take the place of older ones.
+`folder.py` knows where they are and how they replace older ones.
 """
 
 import hashlib
@@ -166,7 +166,7 @@ class DocumentWriter:
         return _read_collection(self._folder, self._chunk_size)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -189,7 +189,7 @@ def new_index(path: Path, settings: IndexSettings) -> Iterator[Path]:
 
 
 def make_settings(encoder: Encoder | None, chunk_size: int | None) -> IndexSettings:
-    """The settings that tell whether an index fits an encoder and a chunk size."""
+    """The settings that show whether an index fits an encoder and a chunk size."""
     return IndexSettings(
         chunk_size=chunk_size,
         encoder=None if encoder is None else encoder.name,
@@ -227,7 +227,7 @@ def read_index(path: Path) -> StoredIndex:
             return _read_data(*manifest)
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             before, manifest = manifest, read_manifest(path)
-            if manifest == before:  # else a builder has put a new index in this one's place
+            if manifest == before:  # else a builder has replaced this index by a new one
                 raise damaged(path, error) from error
 
 

@@ -1,7 +1,7 @@
 """Compression methods by name.
 
-A `PassageMethod` rates passages and leaves the rest to the engine; a `TokenMethod` compresses in
-its own way. Either says what it needs of a model.
+A `PassageMethod` scores passages and leaves the rest to the engine; a `TokenMethod` does the whole
+compression. Both say what they need from a model.
 """
 
 from finch_integrations.engine.methods.base import (

@@ -1,4 +1,4 @@
-"""What a compression method is: a way to rate passages, or a way to evict single tokens."""
+"""What a compression method is: a way to score passages, or a way to evict single tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ OnChunk = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Documents on their way through the model that rates them.
+    """Documents on their way through the model that scores them.
 
     Attributes:
         backbone: The model.
         documents: What it reads, in its tokens.
-        frames: What is around them, one for each question. They differ in the question alone.
-        prefix: The prefix's cache; stays as it is.
+        frames: What is around them, one for each question. They differ only in the question.
+        prefix: The prefix's cache; not changed.
         chunk_length: Tokens to read per step.
         read_sizes: For each question, the document tokens to read at most.
-        store: Where what is read of passages is kept; None: nowhere.
+        store: Keeps what the model computes when it reads passages; None: nowhere.
         tracker: Follows the reading.
     """
 
@@ -74,7 +74,7 @@ class Evicted:
 
 
 class TokenEvictor(Protocol):
-    """Read the documents into a cache and drop single tokens of it, layer by layer."""
+    """Read the documents into a cache and drop single tokens from it, layer by layer."""
 
     def __call__(
         self,
@@ -94,8 +94,8 @@ class PassageMethod:
     """A method whose result is a selection of passages: text, for this model or any other.
 
     Attributes:
-        score: Rates the passages.
-        needs: What it asks of the model that rates.
+        score: Scores the passages.
+        needs: What it needs from the model that scores.
     """
 
     score: SegmentScorer
@@ -104,11 +104,11 @@ class PassageMethod:
 
 @dataclass(frozen=True, slots=True)
 class TokenMethod:
-    """A method whose result is a cache of single tokens, of use to this model alone.
+    """A method whose result is a cache of single tokens, of use only to this model.
 
     Attributes:
         evict: Compresses.
-        needs: What it asks of the model.
+        needs: What it needs from the model.
     """
 
     evict: TokenEvictor

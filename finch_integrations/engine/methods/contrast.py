@@ -1,9 +1,9 @@
-"""Rate segments by attention: how much more the question looks at one than any question does.
+"""Score segments by attention: how much more this question looks at one than any question does.
 
-Where a small model looks when asked is mostly habit. So every chunk is read under the question and
-under a content-free one, and each segment is scored by the ratio of the attention it gets from
+Where a small model looks is mostly habit. So every chunk is read under the question and under a
+question without content, and each segment is scored by the ratio of the attention that it gets from
 the two. How well its words match the question (BM25) is added: models and words err on different
-segments. Both are taken of the segment and of its neighbourhood.
+segments. Both are computed for the segment and for its neighbourhood.
 """
 
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ from finch_integrations.engine.segments import Segment, split_segments
 
 
 def score_by_contrast(reading: Reading) -> tuple[list[Segment], Tensor]:
-    """Rate segments, see `SegmentScorer`.
+    """Score segments, see `SegmentScorer`.
 
-    A score is the sum of four standardised ones: contrast of attention and BM25, each of the
-    segment itself and of its neighbourhood.
+    A score is the sum of four standardised scores: contrast and BM25, each for the segment and for
+    its neighbourhood.
     """
     documents = reading.documents
     segments = split_segments(documents, shortest=SHORTEST, longest=LONGEST)
@@ -49,14 +49,14 @@ def score_by_contrast(reading: Reading) -> tuple[list[Segment], Tensor]:
 def _segment_attention(reading: Reading, segments: Sequence[Segment]) -> list[Tensor]:
     """Read the documents chunk by chunk and add up each segment's attention.
 
-    Chunks do not see each other: each is read alone after the prefix.
+    Chunks do not see each other: each is read after the prefix alone.
 
     Returns:
-        Under a content-free question, then under each question: [heads of the upper half of the
+        Under a question without content, then under each question: [heads of the upper half of the
         layers, number of segments], the mean over the question's rows.
     """
     backbone, frames = reading.backbone, reading.frames
-    # The lower half looks at neighbours and word forms, whatever is asked.
+    # The lower half looks at neighbouring tokens and word forms, whatever is asked.
     layers = range(backbone.spec.num_layers // 2, backbone.spec.num_layers)
     owner = torch.repeat_interleave(torch.tensor([len(s) for s in segments]))  # token -> segment
     windows = (frames[0].null_window, *(frame.window for frame in frames))
@@ -80,7 +80,7 @@ def _segment_attention(reading: Reading, segments: Sequence[Segment]) -> list[Te
 def _attention(
     backbone: Backbone, window: QuestionWindow, cache: KVCache, columns: slice, layers: range
 ) -> Tensor:
-    """Feed a question window after the cache, which grows, and see what it attends to.
+    """Feed a question window after the cache, which grows, and return what it attends to.
 
     Returns:
         One row per head of `layers`, the mean over the question's rows: [R, columns].

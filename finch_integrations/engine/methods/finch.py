@@ -2,7 +2,7 @@
 
 Finch (Corallo & Papotti, arXiv 2408.00167, §4). Each step feeds a chunk and the question after
 the cache, scores cached and new tokens by the attention of the question's rows, keeps the best,
-moves their keys together and drops the question's own keys and values again. Of the instruction
+closes the gaps between their keys and drops the keys and values of the question. Of the instruction
 and question that are fed, only the question's rows are scored, as in the authors' code.
 """
 

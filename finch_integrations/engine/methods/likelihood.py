@@ -1,10 +1,11 @@
-"""The default: rate a segment by how likely it makes the question.
+"""The default: score a segment by how likely it makes the question.
 
 A model that has just read the right passage finds the question less surprising. This is query
 likelihood, as retrieval calls it (Ponte and Croft, SIGIR 1998; with language models as rerankers:
 Sachan et al., arXiv 2204.07496), and what LongLLMLingua ranks documents by (arXiv 2310.06839,
-§4.1). Each segment is read alone after the prefix, under its document's heading, many at a time.
-How well its words match the question (BM25) is added: models and words err on different segments.
+§4.1). Each segment is read separately after the prefix, under its document's heading, many at a
+time. How well its words match the question (BM25) is added: models and words err on different
+segments.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from finch_integrations.engine.passage_reader import PassageReader
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
 
-# Of a longer heading only this many tokens are read again before a segment.
+# Of a longer heading, only this many tokens are read again before a segment.
 _HEADING = 32
 # The likelihood weighs as much as BM25 of the segment and of its neighbourhood together.
 _WEIGHT = 2
@@ -33,7 +34,7 @@ _WEIGHT = 2
 def score_by_likelihood(
     reading: Reading, *, shortest: int = SHORTEST, longest: int = LONGEST
 ) -> tuple[list[Segment], Tensor]:
-    """Rate segments of `shortest` to `longest` tokens, see `SegmentScorer`.
+    """Score segments of `shortest` to `longest` tokens, see `SegmentScorer`.
 
     Where not everything is read, those are whose words match best; all others come after them, in
     the order of their words.
@@ -129,7 +130,7 @@ def _question_likelihoods(reading: Reading, segments: Sequence[Segment], wanted:
         wanted: bool, [questions, segments].
 
     Returns:
-        [questions, segments]; NaN where not wanted.
+        [questions, segments]; NaN where they are not wanted.
     """
     windows, tracker = [frame.window for frame in reading.frames], reading.tracker
     passages = headed_segments(reading.documents, segments, longest=reading.chunk_length)

@@ -1,7 +1,7 @@
-"""What the methods that keep passages share: how passages are cut, matched, taken and arranged.
+"""What the methods that keep passages share: how passages are cut, matched, chosen and ordered.
 
 No cached state depends on what was dropped, and what was kept can be shown as text. A method of
-this kind only says how its segments are rated (`SegmentScorer`).
+this kind only scores the segments (`SegmentScorer`).
 """
 
 from bisect import bisect_left
@@ -21,7 +21,7 @@ from finch_integrations.engine.segments import Segment, neighbourhoods
 SHORTEST, LONGEST = 32, 96
 # Small models find what is at the end of a long context better than what is in its middle.
 _LAST = 0.25
-# A neighbourhood reaches this far to either side, in tokens: about a passage.
+# A neighbourhood extends this far to each side, in tokens: about a passage.
 _REACH = 128
 
 # Segments as numbers, [first, end).
@@ -40,7 +40,7 @@ def choose(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Seg
 
 
 def take_best(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:
-    """Take the best segments until `budget` tokens are taken; of the last one only its start.
+    """Take the best segments until `budget` tokens are taken; of the last one, only its start.
 
     Args:
         segments: In document order.
@@ -64,7 +64,7 @@ def take_best(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[
 
 
 def arrange(ranked: Sequence[Segment]) -> list[Segment]:
-    """Put segments into document order, but the best ones last, next to the question.
+    """Put segments into document order, except the best ones: they come last, next to the question.
 
     Args:
         ranked: The best first. Those of the first quarter of the tokens come last, the best of
@@ -81,7 +81,7 @@ def positions_of(segments: Sequence[Segment]) -> tuple[int, ...]:
 
 
 def groups_of(segments: Sequence[Segment]) -> tuple[Groups, Groups]:
-    """Every segment alone, and every segment with its neighbourhood."""
+    """Each segment by itself, and each segment with its neighbourhood."""
     return [(n, n + 1) for n in range(len(segments))], neighbourhoods(segments, _REACH)
 
 
