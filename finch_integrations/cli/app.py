@@ -82,6 +82,10 @@ def ask(
     compression_ratio: Annotated[
         float | None, typer.Option(help="Or: the fraction of the document tokens to remove.")
     ] = None,
+    read_size: Annotated[
+        int | None,
+        typer.Option(help="Document tokens that the model reads at most (default: all)."),
+    ] = None,
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
@@ -93,6 +97,13 @@ def ask(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    keep_passages: Annotated[
+        bool,
+        typer.Option(
+            "--keep-passages",
+            help="Keep what was read on disk, for further questions; see finch cache.",
+        ),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML page here that shows what was kept.")
     ] = None,
@@ -126,6 +137,7 @@ def ask(
                 compression={
                     "target_size": target_size,
                     "compression_ratio": compression_ratio,
+                    "read_size": read_size,
                     "chunk_length": chunk_length,
                     "method": method,
                 },
@@ -134,6 +146,7 @@ def ask(
                     "temperature": temperature,
                     "seed": seed,
                 },
+                keep_passages=keep_passages,
                 report=report,
                 as_json=as_json,
             )

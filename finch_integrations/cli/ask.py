@@ -17,6 +17,7 @@ from finch_integrations.pipeline.options import check_compression
 from finch_integrations.pipeline.rag import FinchRAG, RagAnswer, Retriever, WholeSet
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.reading import SkippedFile, read_documents
+from finch_integrations.storage import passages_folder
 from finch_integrations.types import DocumentShare, Excerpt
 
 _SOURCES_SHOWN = 5
@@ -36,6 +37,7 @@ class AskOptions:
     dtype: str
     compression: dict[str, Any]
     sampling: dict[str, Any]
+    keep_passages: bool
     report: Path | None
     as_json: bool
 
@@ -43,10 +45,7 @@ class AskOptions:
 def run_ask(options: AskOptions) -> None:
     """Run the command."""
     # Options are checked before anything slow happens.
-    shared = SharedEngine(
-        options.model, device=options.device, dtype=options.dtype, scorer=options.scorer
-    )
-    check_compression(options.compression, has_scorer=shared.has_scorer)
+    check_compression(options.compression, has_scorer=options.scorer is not None)
     SamplingParams(**options.sampling)
     if options.report:
         _check_place(options.report)
@@ -56,6 +55,7 @@ def run_ask(options: AskOptions) -> None:
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
+        shared = _share_model(options)
         engine = shared.engine
     rag = FinchRAG(
         retriever,
@@ -98,6 +98,20 @@ def run_ask(options: AskOptions) -> None:
                 "Choose another place"
             ) from error
         console.note(f"Report: {options.report}", style="dim")
+
+
+def _share_model(options: AskOptions) -> SharedEngine:
+    from finch_integrations.engine.passage_store import PassageStore
+
+    # For one question there is no use in keeping anything in memory.
+    folder = passages_folder() if options.keep_passages else None
+    return SharedEngine(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        scorer=options.scorer,
+        store=PassageStore(memory_bytes=0, folder=folder),
+    )
 
 
 def _check_place(path: Path) -> None:
@@ -184,8 +198,11 @@ def _statistics_line(details: AnswerDetails) -> str:
     assert stats is not None, "there are documents"
     smaller = stats.document_tokens / stats.kept_tokens
     kept = f"{stats.kept_tokens:,} kept ({smaller:.1f}x smaller)" if smaller > 1 else "all kept"
+    before = stats.rated_tokens - stats.read_tokens
+    rated = f", {stats.rated_tokens:,} rated" if stats.rated_tokens else ""
+    rated += f" ({before:,} of them read before)" if before else ""
     return (
-        f"{stats.document_tokens:,} document tokens, {kept}, "
+        f"{stats.document_tokens:,} document tokens{rated}, {kept}, "
         f"peak KV {stats.peak_kv_tokens:,} tokens\n"
         f"compressed in {stats.seconds:.1f} s, "
         f"answered {details.generation_tokens} tokens in {details.generation_seconds:.1f} s"

@@ -24,7 +24,7 @@ def count_shares(
     selections = sum(layer.shape[0] for layer in kept)
     ends = torch.tensor([span.end for span in spans])
     owner = torch.bucketize(positions, ends, right=True)
-    counts = torch.bincount(owner, minlength=len(documents)) / selections
+    counts = torch.bincount(owner, minlength=len(documents)).double() / selections
     return tuple(
         DocumentShare(
             id=str(document.id),

@@ -27,11 +27,11 @@ from finch_integrations.engine.methods import (
     check_method,
     get_method,
 )
-from finch_integrations.engine.model_input import ModelInput, make_input, make_inputs
+from finch_integrations.engine.model_input import make_input, make_inputs
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
-from finch_integrations.engine.selecting import Reader, select_everything
+from finch_integrations.engine.selecting import Reader
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
 from finch_integrations.errors import ConfigurationError, InvalidInputError
@@ -288,7 +288,9 @@ class FinchEngine:
         targets = [
             target_tokens(config, self.backbone.spec, one.frame, len(one.tokens)) for one in inputs
         ]
-        return self._select(inputs, targets, method, config, tracker)
+        return self._selector.select(
+            self.backbone, self._reader, inputs, targets, method, config, tracker
+        )
 
     def encode(
         self, selection: Selection, *, progress: Progress | None = None
@@ -367,7 +369,9 @@ class FinchEngine:
         tracker = ProgressTracker(progress)
         if isinstance(method, TokenMethod) and target < total:
             return evict_tokens(backbone, inputs, target, method, config, tracker)
-        (selection,) = self._select([inputs], [target], method, config, tracker)
+        (selection,) = self._selector.select(
+            backbone, self._reader, [inputs], [target], method, config, tracker
+        )
         # If documents were read, that took most of the time, and progress is complete.
         encoding = ProgressTracker(progress if selection.complete else None)
         return encode_selection(backbone, selection, inputs.frame, config.chunk_length, encoding)
@@ -393,29 +397,10 @@ class FinchEngine:
             check_method(config.method, self.backbone.spec)
         return config, method
 
-    def _select(
-        self,
-        inputs: Sequence[ModelInput],
-        targets: Sequence[int],
-        method: Method,
-        config: CompressionConfig,
-        tracker: ProgressTracker,
-    ) -> list[Selection]:
-        if all(target == len(inputs[0].tokens) for target in targets):
-            seconds = tracker.seconds / len(inputs)
-            return [select_everything(self.backbone, one, seconds) for one in inputs]
-        assert isinstance(method, PassageMethod), "token methods do not select"
-        reader = self if self.scorer is None else self.scorer
-        check_method(config.method, reader.backbone.spec)
-        return self._selector.select(
-            Reader(reader.backbone, reader.store),
-            self.backbone,
-            inputs,
-            targets,
-            method,
-            config,
-            tracker,
-        )
+    def _reader(self) -> Reader:
+        """Who reads documents to choose of them."""
+        engine = self if self.scorer is None else self.scorer
+        return Reader(engine.backbone, engine.store)
 
     def stream(
         self, context: CompressedContext, *, question: str | None = None, **overrides: Any

@@ -97,7 +97,9 @@ class PassageReader:
                         queue.append((batch, False))
                         continue
                 else:
-                    cache = self._read([(*passages[n], *head) for n in batch], names)
+                    sequences = [(*passages[n], *head) for n in batch]
+                    cache = self.backbone.read_side_by_side(sequences, self.prefix)
+                    self._keep(cache, sequences, names)
                 lengths = torch.tensor([len(passages[n]) + len(head) for n in batch])
                 self._rate(cache, lengths + cache_length(self.prefix), batch, asked, wanted, scores)
                 longest = max(len(passages[n]) for n in batch)
@@ -125,13 +127,14 @@ class PassageReader:
             )
             scores[number, [batch[row] for row in rows]] = found.mean(dim=1)
 
-    def _read(self, sequences: Sequence[tuple[int, ...]], keys: Sequence[str]) -> KVCache:
-        cache = self.backbone.read_side_by_side(sequences, self.prefix)
-        if self.store is not None:
-            first = cache_length(self.prefix)
-            for number, (key, ids) in enumerate(zip(keys, sequences, strict=True)):
-                self.store.put(key, passage_tensors(cache, number, first, first + len(ids)))
-        return cache
+    def _keep(
+        self, cache: KVCache, sequences: Sequence[tuple[int, ...]], keys: Sequence[str]
+    ) -> None:
+        if self.store is None:
+            return
+        first = cache_length(self.prefix)
+        for number, (key, ids) in enumerate(zip(keys, sequences, strict=True)):
+            self.store.put(key, passage_tensors(cache, number, first, first + len(ids)))
 
     def _recall(self, keys: Sequence[str]) -> KVCache | None:
         assert self.store is not None, "only a store has stored passages"

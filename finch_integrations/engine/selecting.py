@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
@@ -58,15 +57,27 @@ def select_passages(
     Raises:
         ContextTooLongError: The reading model's window has no room for a chunk.
     """
-    documents, read = inputs[0].tokens, inputs
+    read = inputs
     if reader.backbone is not backbone:
         prompts = [one.prompt for one in inputs]
         read = make_inputs(reader.backbone.tokenizer, inputs[0].documents, prompts)
-    total = len(read[0].tokens)
-    read_sizes = [tokens_to_read(config, target, total) for target in targets]
-    segments, scores = _rate(reader, read, read_sizes, method, config, tracker)
+    documents, frames = read[0].tokens, [one.frame for one in read]
+    length = min(reading_length(config, reader.backbone.spec, frame) for frame in frames)
+    tracker.total = len(documents)  # a method that reads fewer says so
+    segments, scores = method.score(
+        Reading(
+            backbone=reader.backbone,
+            documents=documents,
+            frames=frames,
+            prefix=reader.backbone.encode(frames[0].prefix, length),
+            chunk_length=length,
+            read_sizes=[tokens_to_read(config, target, len(documents)) for target in targets],
+            store=reader.store,
+            tracker=tracker,
+        )
+    )
     if reader.backbone is not backbone:
-        segments = translate_segments(segments, read[0].tokens, documents)
+        segments = translate_segments(segments, documents, inputs[0].tokens)
     peak = tracker.peak if reader.backbone is backbone else 0
     return [
         _make(
@@ -116,31 +127,4 @@ def _make(
             seconds=seconds,
         ),
         vocabulary=backbone.vocabulary,
-    )
-
-
-def _rate(
-    reader: Reader,
-    inputs: Sequence[ModelInput],
-    read_sizes: Sequence[int],
-    method: PassageMethod,
-    config: CompressionConfig,
-    tracker: ProgressTracker,
-) -> tuple[Sequence[Segment], Tensor]:
-    """Return segments in the reader's tokens, and their scores, [questions, segments]."""
-    backbone, frames = reader.backbone, [one.frame for one in inputs]
-    length = min(reading_length(config, backbone.spec, frame) for frame in frames)
-    documents = inputs[0].tokens
-    tracker.total = len(documents)  # a method that reads fewer says so
-    return method.score(
-        Reading(
-            backbone=backbone,
-            documents=documents,
-            frames=frames,
-            prefix=backbone.encode(frames[0].prefix, length),
-            chunk_length=length,
-            read_sizes=read_sizes,
-            store=reader.store,
-            tracker=tracker,
-        )
     )

@@ -3,15 +3,15 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.methods import PassageMethod
+from finch_integrations.engine.methods import Method, PassageMethod, check_method
 from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.progress import ProgressTracker
-from finch_integrations.engine.selecting import Reader, select_passages
+from finch_integrations.engine.selecting import Reader, select_everything, select_passages
 from finch_integrations.engine.selection import Selection
 from finch_integrations.types import Document
 
@@ -27,15 +27,35 @@ class Selector:
 
     def select(
         self,
-        reader: Reader,
         backbone: Backbone,
+        find_reader: Callable[[], Reader],
         inputs: Sequence[ModelInput],
         targets: Sequence[int],
-        method: PassageMethod,
+        method: Method,
         config: CompressionConfig,
         tracker: ProgressTracker,
     ) -> list[Selection]:
-        """Select for every question; arguments and errors as for `select_passages`."""
+        """Select for every question; where everything is kept, no model is needed.
+
+        Args:
+            backbone: As for `select_passages`.
+            find_reader: Returns the model that reads.
+            inputs: As for `select_passages`.
+            targets: Tokens to keep for each question, at most all.
+            method: Rates the passages.
+            config: As for `select_passages`.
+            tracker: As for `select_passages`.
+
+        Raises:
+            UnsupportedModelError: The model that reads lacks what the method needs.
+            ContextTooLongError: As for `select_passages`.
+        """
+        if all(target == len(inputs[0].tokens) for target in targets):
+            seconds = tracker.seconds / len(inputs)
+            return [select_everything(backbone, one, seconds) for one in inputs]
+        assert isinstance(method, PassageMethod), "token methods do not select"
+        reader = find_reader()
+        check_method(config.method, reader.backbone.spec)
         models = (backbone.fingerprint, reader.backbone.fingerprint)
         documents = _digest(inputs[0].documents)
         keys = [

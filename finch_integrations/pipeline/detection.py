@@ -97,7 +97,7 @@ def detect(
     blocks = tuple(document for turn in turns for document in turn.blocks)
     template = tuple(document for turn in turns for document in turn.template)
     named: list[tuple[tuple[Document, ...], DocumentsFrom, str]] = [
-        (tuple(given), given_by, "given"),
+        (tuple(given), given_by, "with the call"),
         (blocks, "blocks", "as content blocks of messages"),
         (template, "template", "by the prompt's template"),
     ]

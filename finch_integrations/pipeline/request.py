@@ -110,6 +110,8 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
         statistics |= {
             "document_tokens": stats.document_tokens,
             "kept_tokens": stats.kept_tokens,
+            "rated_tokens": stats.rated_tokens,
+            "read_tokens": stats.read_tokens,
             "compression_ratio": stats.compression_ratio,
             "peak_kv_tokens": stats.peak_kv_tokens,
             "kv_bytes": stats.kv_bytes,

@@ -19,6 +19,7 @@ from finch_integrations.types import Document
 
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
+    from finch_integrations.engine.passage_store import PassageStore
 
 Item = TypeVar("Item")
 # What runs in the model's thread, given the engine and, as `check`, a function that raises when
@@ -60,6 +61,7 @@ class SharedEngine:
         dtype: Any = "auto",
         model_kwargs: Mapping[str, Any] | None = None,
         scorer: Any = None,
+        store: "PassageStore | None" = None,
     ) -> None:
         """Take a model's settings, or a model that is already loaded.
 
@@ -73,12 +75,14 @@ class SharedEngine:
             model_kwargs: Passed to transformers' `from_pretrained`.
             scorer: A smaller model that chooses the passages: anything that `model` may be, a
                 name meaning that model in the same device and dtype; or a `SharedEngine`.
+            store: Keeps what the model that reads has read of passages; None: one in memory.
 
         Raises:
             ConfigurationError: The arguments contradict each other.
             UnsupportedModelError: A ready model cannot be compressed for.
         """
         settings = {"revision": revision, "device": device, "dtype": dtype}
+        self._store = store
         self._settings = {**settings, **(model_kwargs or {})}
         self._ready: FinchEngine | None = None
         if isinstance(model, str | Path):
@@ -89,7 +93,7 @@ class SharedEngine:
                 )
             self.name = str(model)
         else:
-            refuse_settings({**settings, "model_kwargs": model_kwargs})
+            refuse_settings({**settings, "model_kwargs": model_kwargs, "store": store})
             self._ready = as_engine(model, tokenizer)
             self.name = self._ready.backbone.name
         self._model = model
@@ -199,9 +203,8 @@ class SharedEngine:
         Raises:
             FinchError: As `engine` and `ask` raise it.
         """
-        yield from self._run(
-            partial(ask, request=request, progress=progress, keep_context=keep_context)
-        )
+        task = partial(ask, request=request, progress=progress, keep_context=keep_context)
+        return self._run(task)
 
     async def astream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
@@ -254,7 +257,9 @@ class SharedEngine:
         from finch_integrations.engine.engine import FinchEngine
 
         scorer = self.scorer.lease(leases) if self.scorer else None
-        engine = FinchEngine.from_pretrained(self._model, scorer=scorer, **self._settings)
+        engine = FinchEngine.from_pretrained(
+            self._model, scorer=scorer, store=self._store, **self._settings
+        )
         return leases.enter_context(engine)
 
     def _set_scorer(self, scorer: Any) -> None:
@@ -265,7 +270,7 @@ class SharedEngine:
                 f"two scorers are given: {scorer!r}, and {self!r} has one. Give one"
             )
         if isinstance(scorer, str | Path):
-            scorer = SharedEngine(scorer, **self._place)
+            scorer = SharedEngine(scorer, store=self._store, **self._place)
         scorer = SharedEngine.of(scorer)
         if scorer.has_scorer:
             raise ConfigurationError(f"the scorer {scorer!r} has a scorer, which would do nothing")
@@ -295,7 +300,7 @@ class SharedEngine:
 
     def _run(self, task: Task[Item]) -> Generator[Item, None, None]:
         worker = worker_of((self.loaded or self.engine).backbone.model)
-        yield from worker.stream(lambda check: task(self.engine, check=check))
+        return worker.stream(lambda check: task(self.engine, check=check))
 
     async def _arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
         # Loading, and importing torch before that, would block the event loop.
@@ -313,7 +318,8 @@ class SharedEngine:
         scorer = self.scorer._key if self.scorer else None
         if self._ready is not None:
             return f"ready {id(self._ready)} {scorer}"
-        return repr((str(self._model), sorted(self._settings.items()), scorer))
+        store = "" if self._store is None else id(self._store)
+        return repr((str(self._model), sorted(self._settings.items()), scorer, store))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SharedEngine) and self._key == other._key

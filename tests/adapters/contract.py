@@ -194,7 +194,8 @@ class AdapterContract:
 def vars_of(config):
     names = CompressionConfig.__dataclass_fields__.keys()
     values = {name: getattr(config, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    budgets = ("target_size", "compression_ratio", "max_kv_bytes")
+    return {n: value for n, value in values.items() if n not in budgets or value is not None}
 
 
 @dataclass(frozen=True)

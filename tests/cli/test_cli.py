@@ -26,6 +26,12 @@ def quiet_transformers():
 
 
 @pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def model_folder(tmp_path):
     path = tmp_path / "model"
     make_model().save_pretrained(path)
@@ -126,6 +132,28 @@ def test_a_scorer_chooses_what_the_model_reads(folders, files):
     kept = {share.tokens: share.kept_tokens for share in context.document_shares}
     assert {s["tokens"]: s["kept_tokens"] for s in found["sources"]} == kept
     assert found["statistics"]["peak_kv_tokens"] == context.stats.peak_kv_tokens
+
+
+def test_what_was_read_is_kept_for_the_next_start_if_asked_for(model_folder, files, cache):
+    more = ("--target-size", "50", "--max-tokens", "1")
+
+    def ask(question, *flags):
+        result = run(app, ["ask", question, str(files), *options(model_folder, *more, *flags)])
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    assert "read before" not in ask("What?")
+    assert not (cache / "passages").exists()
+    assert "read before" not in ask("What?", "--keep-passages")
+    assert "of them read before" in ask("Who?", "--keep-passages")
+    assert "read before" not in ask("Who?")
+
+
+def test_a_read_size_limits_what_is_rated(model_folder, files):
+    more = ("--target-size", "50", "--max-tokens", "1", "--read-size", "100", "--json")
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    statistics = json.loads(result.stdout)["statistics"]
+    assert 50 <= statistics["rated_tokens"] <= 100 < statistics["document_tokens"]
 
 
 @pytest.mark.parametrize(

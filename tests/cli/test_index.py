@@ -74,7 +74,7 @@ def test_index_json_and_other_settings(files, bert):
     again = json.loads(index("--encoder", bert, "--json").stdout)
     assert (again["unchanged"], again["encoded"]) == (4, 0)
     result = index("--encoder", bert, "--chunk-size", "30")
-    assert "built anew: it was built with other settings" in result.stderr
+    assert "rebuilt: it was built with other settings" in result.stderr
     assert "3 chunks encoded" in result.stdout
 
 
@@ -152,7 +152,7 @@ def test_ask_counts_the_budget_in_the_models_tokens(files, model):
     assert len(json.loads(one.stdout)["sources"]) == 1
     none = run(app, [*ask, "--max-document-tokens", "5"])
     assert none.exit_code == 1
-    assert "not one result fits max_document_tokens=5: the shortest has 22 tokens" in none.stderr
+    assert "no result fits max_document_tokens=5: the shortest has 22 tokens" in none.stderr
 
 
 @pytest.mark.model
@@ -189,7 +189,7 @@ def test_ask_shows_file_section_and_place_of_what_the_answer_cites(
         (["index", "files", "--out", "idx", "--encoder", "./no"], "'./no' cannot be loaded"),
         (["index", "files/photo.jpg", "--out", "idx", "--encoder", "none"], "nothing to index"),
         (["search", "door", "--index", "nowhere"], "there is no index at nowhere"),
-        (["search", "?", "--index", "IDX"], "holds no word"),
+        (["search", "?", "--index", "IDX"], "has no word"),
         (["search", "door", "--index", "IDX", "--top-k", "0"], "top_k must be"),
         (["search", "door", "--index", "IDX", "--bm25-weight", "0"], "only the searcher bm25"),
         (["ask", "door?"], "give files or folders to read, or --index"),

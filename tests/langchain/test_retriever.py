@@ -148,7 +148,7 @@ def test_contradictions_and_nothing_are_refused(store):
         FinchRetriever.from_documents(DOCUMENTS, vectorstore=store, embeddings=EMBEDDINGS)
     with pytest.raises(InvalidInputError, match="there is no document"):
         FinchRetriever.from_documents([])
-    with pytest.raises(InvalidInputError, match="holds no word"):
+    with pytest.raises(InvalidInputError, match="has no word"):
         make().invoke("?!")
 
 

@@ -151,7 +151,7 @@ def test_unusable_documents_are_named(llm, documents, reason):
 
 def test_documents_given_twice_are_an_error(llm):
     block = CitableBlock(title="T", source="s", content="x")
-    with pytest.raises(InvalidInputError, match="given twice: 2 handed over and 1 as content"):
+    with pytest.raises(InvalidInputError, match="given twice: 2 with the call and 1 as content"):
         llm.chat([ChatMessage(blocks=[block, TextBlock(text=Q)])], documents=TEXTS)
     messages = llm._get_messages(
         PromptTemplate("{context_str}\n{query_str}"), context_str="x y", query_str=Q

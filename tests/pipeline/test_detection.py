@@ -571,7 +571,7 @@ def test_documents_of_an_earlier_message_are_asked_about_by_the_last():
 
 
 def test_documents_given_twice_are_an_error():
-    with pytest.raises(InvalidInputError, match="given twice: 1 handed over and 1 as content"):
+    with pytest.raises(InvalidInputError, match="given twice: 1 with the call and 1 as content"):
         detect([user(Q, blocks=artifact(A))], artifact(B))
 
 

@@ -259,9 +259,9 @@ build_index({str(index)!r}, [Source("a", "1", lambda: Document("A door."))], pro
 
 def test_a_second_builder_is_refused_and_harms_neither_index_nor_first_builder(index, builder):
     before = contents(index)
-    with pytest.raises(InvalidInputError, match="another process builds the index .*Wait until"):
+    with pytest.raises(InvalidInputError, match="another process is building .*Wait until"):
         build_index(index, Reader().sources({"new": "A ladder."}))
-    with pytest.raises(InvalidInputError, match="another process builds the index"):
+    with pytest.raises(InvalidInputError, match="another process is building the index"):
         HybridRetriever.from_documents(["A door."]).save(index)
     assert contents(index) == before
     builder.communicate("go on\n")
@@ -301,7 +301,7 @@ def test_a_refused_builder_does_not_remove_a_first_builds_folder(tmp_path):
 
     def build_again(progress):
         if progress.step == "words":
-            with pytest.raises(InvalidInputError, match="another process builds"):
+            with pytest.raises(InvalidInputError, match="another process is building"):
                 build_index(path, Reader().sources({"b": "A boat."}))
             refused.append(True)
 

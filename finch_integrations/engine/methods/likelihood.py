@@ -51,7 +51,22 @@ def score_by_likelihood(
             for free, size in zip(words, reading.read_sizes, strict=True)
         ]
     )
-    likelihoods = _question_likelihoods(reading, segments, read)
+    lengths = torch.tensor([len(segment) for segment in segments])
+    reading.tracker.total = int(lengths[read.any(dim=0)].sum())
+
+    def batch_done(numbers: Sequence[int], fresh: bool, kv_tokens: int) -> None:
+        reading.tracker.rated(int(lengths[numbers].sum()), kv_tokens, reused=not fresh)
+
+    reader = PassageReader(
+        reading.backbone, reading.frames[0].prefix, reading.prefix, reading.store
+    )
+    likelihoods = reader.likelihoods(
+        headed_segments(documents, segments, longest=reading.chunk_length),
+        [frame.window for frame in reading.frames],
+        read,
+        room=reading.chunk_length,
+        on_batch=batch_done,
+    )
     rows = zip(likelihoods, words, read, strict=True)
     return segments, torch.stack([combine(*row) for row in rows])
 
@@ -118,32 +133,4 @@ def _match_words(documents: DocumentTokens, question: str, segments: Sequence[Se
     return sum(
         (match_words(documents, question, segments, groups) for groups in groups_of(segments)),
         torch.zeros(len(segments)),
-    )
-
-
-def _question_likelihoods(reading: Reading, segments: Sequence[Segment], wanted: Tensor) -> Tensor:
-    """Mean log-likelihood of each question's tokens after each wanted segment.
-
-    Args:
-        reading: The documents.
-        segments: Of them.
-        wanted: bool, [questions, segments].
-
-    Returns:
-        [questions, segments]; NaN where they are not wanted.
-    """
-    windows, tracker = [frame.window for frame in reading.frames], reading.tracker
-    passages = headed_segments(reading.documents, segments, longest=reading.chunk_length)
-    reader = PassageReader(
-        reading.backbone, reading.frames[0].prefix, reading.prefix, reading.store
-    )
-
-    def batch_done(numbers: Sequence[int], fresh: bool, kv_tokens: int) -> None:
-        tokens = sum(len(segments[number]) for number in numbers)
-        tracker.rated(tokens, kv_tokens, reused=not fresh)
-
-    lengths = torch.tensor([len(segment) for segment in segments])
-    tracker.total = int(lengths[wanted.any(dim=0)].sum())
-    return reader.likelihoods(
-        passages, windows, wanted, room=reading.chunk_length, on_batch=batch_done
     )
