@@ -68,7 +68,7 @@ def test_ask_streams_the_answer_and_names_sources_on_standard_error(model_folder
     assert f"skipped {files}/empty.txt: holds no text" in result.stderr
     for share in context.document_shares:
         assert (share.id in result.stderr) == (share.kept_tokens > 0)
-    assert "402 document tokens, 50 kept (8.0x smaller)" in result.stderr
+    assert "402 document tokens, 402 rated, 50 kept (8.0x smaller)" in result.stderr
     assert f"peak KV {context.stats.peak_kv_tokens} tokens\n" in result.stderr
     statistics = result.stderr.splitlines()[-2:]
     assert all(len(line) < 80 for line in statistics), statistics

@@ -156,7 +156,7 @@ def test_documents_given_twice_are_an_error(llm):
     messages = llm._get_messages(
         PromptTemplate("{context_str}\n{query_str}"), context_str="x y", query_str=Q
     )
-    with pytest.raises(InvalidInputError, match="2 handed over and 1 by the prompt's template"):
+    with pytest.raises(InvalidInputError, match="2 with the call and 1 by the prompt's template"):
         llm.chat(messages, documents=TEXTS)
 
 
