@@ -10,6 +10,10 @@ from finch_integrations.engine.tokenization import SpecialTokenGuard, encode
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.types import Message
 
+# Their turns may write marks that are no special tokens: a system text describes the format of tool
+# calls, and an assistant's turns have thoughts and calls, which some templates parse.
+_TRUSTED = ("system", "assistant")
+
 
 def build_chat(
     tokenizer: Any,
@@ -75,13 +79,16 @@ def render_chat(
     Args:
         tokenizer: Its chat template is used; without one the contents are joined as plain text.
         messages: Checked messages (`check_messages`).
-        guard: Marks what could form special tokens; the result has its marks.
+        guard: Marks what could be taken for the template's marks; the result has its cuts.
         kwargs: Further variables for the chat template.
 
     Raises:
         InvalidInputError: The template refuses the messages.
     """
-    marked = [Message(role=m["role"], content=guard.mark(m["content"])) for m in messages]
+    marked = [
+        Message(role=m["role"], content=guard.mark(m["content"], trusted=m["role"] in _TRUSTED))
+        for m in messages
+    ]
     if not tokenizer.chat_template:
         return _bos(tokenizer) + "\n\n".join(m["content"] for m in marked) + "\n\nAnswer:"
     refusal = ""
