@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,16 @@ class SpecialTokenGuard:
     def mark(self, text: str) -> str:
         """Mark the places where the text must be cut."""
         return self._spelling.sub(lambda match: match[0][0] + self._mark + match[0][1:], text)
+
+    def mark_all(self, data: Any) -> Any:
+        """Mark all texts in plain data, keys of mappings included."""
+        if isinstance(data, str):
+            return self.mark(data)
+        if isinstance(data, Mapping):
+            return {self.mark(str(key)): self.mark_all(value) for key, value in data.items()}
+        if isinstance(data, list | tuple):
+            return [self.mark_all(item) for item in data]
+        return data
 
     def split(self, text: str) -> list[str]:
         """Cut a marked text into the pieces to tokenize one by one."""
