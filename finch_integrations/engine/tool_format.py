@@ -6,7 +6,6 @@ import re
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os.path import commonprefix
 from typing import Any
 
 from finch_integrations.engine.tool_prompt import function_schema
@@ -160,7 +159,8 @@ def _read_format(tokenizer: Any, form: ToolFormat) -> ToolFormat | None:
     with_result = _render(tokenizer, form, [_call(_IDS[0])], result="probe_result")
     if "probe_description" not in one or "probe_result" not in with_result:
         return None
-    start = len(commonprefix([plain, one]))
+    asked = _render(tokenizer, form, None)
+    start = len(asked) if one.startswith(asked) else _common_length(plain, one)
     turn_end = plain.partition("probe_text")[2]
     pieces = _split(one[start:].removesuffix(turn_end), calls=1)
     if pieces is None:
@@ -178,6 +178,11 @@ def _read_format(tokenizer: Any, form: ToolFormat) -> ToolFormat | None:
     return replace(
         form, begin=begin.lstrip(), between=between, join=join, end=end.rstrip(), native=True
     )
+
+
+def _common_length(first: str, second: str) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _split(text: str, *, calls: int) -> list[str] | None:
@@ -200,17 +205,27 @@ def _call(id: str) -> ToolCall:
 
 
 def _render(
-    tokenizer: Any, form: ToolFormat, calls: list[ToolCall], *, text: str = "", result: str = ""
+    tokenizer: Any,
+    form: ToolFormat,
+    calls: list[ToolCall] | None,
+    *,
+    text: str = "",
+    result: str = "",
 ) -> str:
-    answer = Message(role="assistant", content=text)
-    messages = [Message(role="user", content="probe_question"), answer]
+    """Render a question, and an answer with text or calls; without calls=… a generation prompt."""
+    messages = [Message(role="user", content="probe_question")]
+    if calls is not None:
+        messages.append(Message(role="assistant", content=text))
     if calls:
-        answer["tool_calls"] = calls
-    if result:
+        messages[-1]["tool_calls"] = calls
+    if calls and result:
         id = calls[0]["id"]
         messages.append(Message(role="tool", content=result, name="probe_name", tool_call_id=id))
     return str(
         tokenizer.apply_chat_template(
-            to_template_messages(messages, form), tools=to_template_tools([_TOOL]), tokenize=False
+            to_template_messages(messages, form),
+            tools=to_template_tools([_TOOL]),
+            tokenize=False,
+            add_generation_prompt=calls is None,
         )
     )

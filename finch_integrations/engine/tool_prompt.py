@@ -1,4 +1,4 @@
-"""Tools, calls and results for chat templates that cannot show them: written out as text.
+r"""Tools, calls and results for chat templates that cannot show them: written out as text.
 
 The tools are described in the system text, in the words that many open models were trained with:
 
@@ -6,8 +6,8 @@ The tools are described in the system text, in the words that many open models w
     {"type": "function", "function": {"name": …, "description": …, "parameters": …}}
     </tools>
 
-A call is part of the assistant's text, `<tool_call>\\n{"name": …, "arguments": …}\\n</tool_call>`, and
-a result is a user turn that begins with "Result of the tool NAME:".
+A call is part of the assistant's text, `<tool_call>\n{"name": …, "arguments": …}\n</tool_call>`,
+and a result is a user turn that begins with "Result of the tool NAME:".
 """
 
 import json
@@ -103,7 +103,7 @@ def as_text(messages: Sequence[Message]) -> list[Message]:
 
 
 def one_call_a_turn(messages: Sequence[Message]) -> list[Message]:
-    """Give every call its own turn, followed by its result; some templates refuse parallel calls."""
+    """Give every call its own turn, before its result; some templates refuse parallel calls."""
     turns: list[Message] = []
     rest = list(messages)
     while rest:
