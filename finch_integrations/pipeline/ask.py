@@ -36,7 +36,7 @@ class AskRequest:
         messages: The chat, with the roles `system`, `user`, `assistant` and `tool`. With documents
             it ends with the user's question, and system texts are joined at the start.
         documents: Compressed under the question; none: a plain chat, uncompressed.
-        instruction: Stands between documents and question; None: the engine's own.
+        instruction: Goes between documents and question; None: the engine's own.
         result: The tool's result that the documents are in; see `Prompt`.
         tools: What the model may call.
         chat_template_kwargs: Further variables for the chat template.
