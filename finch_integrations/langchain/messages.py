@@ -73,7 +73,8 @@ def _to_turn(message: BaseMessage, name: str) -> Turn:
         artifact = _read_artifact(getattr(message, "artifact", None))
         return Turn(role=role, text=text, label=label, blocks=blocks, artifact=artifact)
     if role == "user" and message.name and text:
-        text = f"{message.name}: {text}"
+        speaker = f"{message.name}: "
+        return Turn(role=role, text=speaker + text, blocks=blocks, offset=len(speaker))
     return Turn(role=role, text=text, blocks=blocks)
 
 

@@ -20,6 +20,7 @@ from finch_integrations.errors import InvalidInputError
 from finch_integrations.llama_index.templates import Span, read_spans
 from finch_integrations.pipeline.detection import Role, Turn
 from finch_integrations.pipeline.document_tags import join_texts
+from finch_integrations.pipeline.places import Place, strip_place
 from finch_integrations.types import Document
 
 _ROLES: dict[MessageRole, Role] = {
@@ -50,16 +51,20 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
         InvalidInputError: A message contains something that is not text.
     """
     spans = [read_spans(message) if read_templates else () for message in messages]
-    contexts = [
-        _documents(m.content or "", found) for m, found in zip(messages, spans, strict=True)
+    documents: dict[str, Document] = {}  # a text that templates show twice is one document
+    places = [
+        _places(m.content or "", found, documents) for m, found in zip(messages, spans, strict=True)
     ]
-    if not any(contexts):
+    if not documents:
         spans = [()] * len(messages)  # an empty context: the prompt stays as it is
     asking = max((n for n, m in enumerate(messages) if _ROLES[m.role] == "user"), default=None)
     turns = []
     for number, (message, found) in enumerate(zip(messages, spans, strict=True)):
         turn = _to_turn(message, f"message {number + 1}")
-        turns.append(_without_context(turn, found, asks=number == asking) if found else turn)
+        if found:
+            turn = replace(turn, template=places[number])
+            turn = _without_context(turn, found, asks=number == asking)
+        turns.append(turn)
     return turns
 
 
@@ -152,15 +157,20 @@ def _without_context(turn: Turn, spans: Sequence[Span], *, asks: bool) -> Turn:
         text=lead.strip(),
         instruction=instruction.strip(),
         question=None if question is None else question.strip(),
-        template=tuple(Document(document) for document in _documents(text, spans)),
         documents_removed=bool(contexts),
     )
 
 
-def _documents(text: str, spans: Sequence[Span]) -> list[str]:
-    """The context's texts; a text that a template shows twice counts once."""
-    texts = (text[start:stop].strip() for kind, start, stop in spans if kind == "context")
-    return [document for document in dict.fromkeys(texts) if document]
+def _places(text: str, spans: Sequence[Span], documents: dict[str, Document]) -> tuple[Place, ...]:
+    """Where the context's texts are; new ones are added to the documents."""
+    places = []
+    for kind, start, stop in spans:
+        start, stop = strip_place(text, start, stop)
+        if kind == "context" and start < stop:
+            shown = text[start:stop]
+            document = documents.setdefault(shown, Document(shown))
+            places.append(Place(start, stop, document))
+    return tuple(places)
 
 
 def _cut(text: str, contexts: Sequence[tuple[int, int]], start: int, end: int) -> str:

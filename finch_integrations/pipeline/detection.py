@@ -13,6 +13,7 @@ from typing import Literal
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline import patterns as known
 from finch_integrations.pipeline.document_tags import join_texts, split_tagged
+from finch_integrations.pipeline.places import Place, documents_of
 from finch_integrations.types import Document, Message
 
 ContextDetection = Literal["auto", "marked", "off"]
@@ -31,25 +32,46 @@ class Turn:
         text: What is said, documents in content blocks left out.
         label: The line above the text of a tool's result.
         blocks: Documents from the message's content blocks.
-        template: Documents that a template had inserted into the text; they have been removed from
-            it.
+        template: Documents that a template had inserted into the text, and where; they have been
+            removed from it.
         artifact: Documents that a tool returned in addition to its text.
         instruction: The part of the text that leads up to the question.
         question: The part of the text that is the question, once documents were found around it.
         only_calls: Whether an assistant turn consists of tool calls.
         documents_removed: Whether documents were taken out of the text.
+        offset: Characters before the message's own text, such as the speaker's name.
     """
 
     role: Role
     text: str
     label: str = ""
     blocks: tuple[Document, ...] = ()
-    template: tuple[Document, ...] = ()
+    template: tuple[Place, ...] = ()
     artifact: tuple[Document, ...] = ()
     instruction: str = ""
     question: str | None = None
     only_calls: bool = False
     documents_removed: bool = False
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRegion:
+    """Where a chat's messages hold a document.
+
+    Attributes:
+        turn: Number of the message, from 0.
+        start: First character in the message's text; of several blocks of text, as joined by line
+            breaks.
+        end: After the last character.
+        document: The document; the message may have its text with escapes. One that is shown
+            several times has several regions.
+    """
+
+    turn: int
+    start: int
+    end: int
+    document: Document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +83,15 @@ class Detected:
         documents: In the order they were found.
         source: Where they were found.
         instruction: What the prompt says between its documents and its question.
+        regions: Where the documents are in the messages' texts, in order; empty if they are not
+            in texts.
     """
 
     messages: tuple[Message, ...]
     documents: tuple[Document, ...]
     source: DocumentsFrom
     instruction: str = ""
+    regions: tuple[DocumentRegion, ...] = ()
 
 
 def detect(
@@ -95,7 +120,7 @@ def detect(
             or `strict` and no documents were found.
     """
     blocks = tuple(document for turn in turns for document in turn.blocks)
-    template = tuple(document for turn in turns for document in turn.template)
+    template = documents_of(place for turn in turns for place in turn.template)
     named: list[tuple[tuple[Document, ...], DocumentsFrom, str]] = [
         (tuple(given), given_by, "with the call"),
         (blocks, "blocks", "as content blocks of messages"),
@@ -106,7 +131,9 @@ def detect(
         ways = " and ".join(f"{len(documents)} {way}" for documents, _, way in named)
         raise InvalidInputError(f"documents are given twice: {ways}. Give them in one way")
     if named:
-        return _compose(turns, *named[0][:2])
+        documents, source, _ = named[0]
+        places = [turn.template if source == "template" else () for turn in turns]
+        return _compose(turns, documents, source, places)
     sources: list[tuple[DocumentsFrom, Callable[[Turn], _Taken | None]]] = []
     if mode != "off":
         sources += [("artifact", _take_artifact), ("marked", _take_tagged)]
@@ -117,10 +144,11 @@ def detect(
     unasked = 0
     for source, take in sources:
         taken = [take(turn) for turn in turns]
-        documents = tuple(document for one in taken if one for document in one.documents)
+        places = [one.places if one else () for one in taken]
+        documents = tuple(place.document for found in places for place in found)
         rest = [one.turn if one else turn for one, turn in zip(taken, turns, strict=True)]
         if documents and _question(rest):
-            return _compose(rest, documents, source)
+            return _compose(rest, documents, source, places)
         unasked = unasked or len(documents)
     if strict and unasked:
         raise _no_question(unasked)
@@ -137,7 +165,7 @@ class _Taken:
     """A turn without the documents that were found in it, and these documents."""
 
     turn: Turn
-    documents: tuple[Document, ...]
+    places: tuple[Place, ...]
 
 
 def _take_artifact(turn: Turn) -> _Taken | None:
@@ -147,7 +175,7 @@ def _take_artifact(turn: Turn) -> _Taken | None:
     """
     if not turn.artifact:
         return None
-    documents: list[Document] = []
+    places: list[Place] = []
     rest: list[str] = []
     position = 0
     for document in turn.artifact:
@@ -156,13 +184,14 @@ def _take_artifact(turn: Turn) -> _Taken | None:
         if not body or at < 0:
             return None
         heading = turn.text[position:at]
-        if not documents:  # an introduction is not the first document's heading
+        if not places:  # an introduction is not the first document's heading
             introduction, gap, heading = heading.rpartition("\n\n")
             rest.append(introduction + gap)
-        documents.append(replace(document, text=heading.lstrip() + body))
+        heading = heading.lstrip()
         position = at + len(body)
+        places.append(Place(at - len(heading), position, replace(document, text=heading + body)))
     rest.append(turn.text[position:])
-    return _take(turn, tuple(documents), join_texts(*rest))
+    return _take(turn, tuple(places), join_texts(*rest))
 
 
 def _take_tagged(turn: Turn) -> _Taken | None:
@@ -170,8 +199,8 @@ def _take_tagged(turn: Turn) -> _Taken | None:
     if found is None:
         return None
     if turn.role == "user":
-        return _take(turn, found.documents, *known.split_question(found.lead, found.tail))
-    return _take(turn, found.documents, join_texts(found.lead, found.tail))
+        return _take(turn, found.places, *known.split_question(found.lead, found.tail))
+    return _take(turn, found.places, join_texts(found.lead, found.tail))
 
 
 def _take_by_patterns(turn: Turn, patterns: Sequence[re.Pattern[str]]) -> _Taken | None:
@@ -194,13 +223,12 @@ def _taken(turn: Turn, found: known.SplitPrompt | None) -> _Taken | None:
     lead, question = found.lead, found.question
     if turn.role == "user" and question is None:
         lead, question = known.split_question(lead, "")
-    return _take(turn, (Document(found.documents),), lead, question)
+    place = Place(found.start, found.end, Document(turn.text[found.start : found.end]))
+    return _take(turn, (place,), lead, question)
 
 
-def _take(
-    turn: Turn, documents: tuple[Document, ...], rest: str, question: str | None = None
-) -> _Taken:
-    return _Taken(replace(turn, text=rest, question=question, documents_removed=True), documents)
+def _take(turn: Turn, places: tuple[Place, ...], rest: str, question: str | None = None) -> _Taken:
+    return _Taken(replace(turn, text=rest, question=question, documents_removed=True), places)
 
 
 def _question(turns: Sequence[Turn]) -> str:
@@ -220,7 +248,10 @@ def _no_question(documents: int) -> InvalidInputError:
 
 
 def _compose(
-    turns: Sequence[Turn], documents: tuple[Document, ...], source: DocumentsFrom
+    turns: Sequence[Turn],
+    documents: tuple[Document, ...],
+    source: DocumentsFrom,
+    places: Sequence[tuple[Place, ...]] = (),
 ) -> Detected:
     """Join system texts at the start and, with documents, put the question at the end."""
     system = [turn.text for turn in turns if turn.role == "system"]
@@ -247,8 +278,17 @@ def _compose(
         messages += [m for turn in chat for m in _as_messages(turn)]
     if text := join_texts(*system):
         messages.insert(0, Message(role="system", content=text))
+    regions = [
+        DocumentRegion(number, place.start - turn.offset, place.end - turn.offset, place.document)
+        for number, (turn, found) in enumerate(zip(turns, places, strict=False))
+        for place in found
+    ]
     return Detected(
-        messages=tuple(messages), documents=documents, source=source, instruction=instruction
+        messages=tuple(messages),
+        documents=documents,
+        source=source,
+        instruction=instruction,
+        regions=tuple(regions),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finch_integrations.pipeline.places import Place, strip_place
 from finch_integrations.types import Document
 
 _NAMES = "documents?|context"
@@ -29,13 +30,18 @@ class TaggedText:
 
     Attributes:
         lead: Everything before the last document that is not a document.
-        documents: In the order of the text.
+        places: The documents and where they are, in the order of the text.
         tail: Everything after the last document.
     """
 
     lead: str
-    documents: tuple[Document, ...]
+    places: tuple[Place, ...]
     tail: str
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """In the order of the text."""
+        return tuple(place.document for place in self.places)
 
 
 def escape_tags(text: str) -> str:
@@ -60,20 +66,20 @@ def tag_document(text: str, attributes: Mapping[str, Any]) -> str:
 
 def split_tagged(text: str) -> TaggedText | None:
     """Take the tagged documents out of a text; None if there are none."""
-    parts: list[str | Document] = []
+    parts: list[str | Place] = []
     position = 0
     for start, inner_start, inner_end, end in _wrappers(text):
-        inside = _elements(text[inner_start:inner_end], untagged_are_documents=True)
-        if any(isinstance(part, Document) for part in inside):
-            parts += [*_elements(text[position:start]), *inside]
+        inside = _elements(text, inner_start, inner_end, untagged_are_documents=True)
+        if any(isinstance(part, Place) for part in inside):
+            parts += [*_elements(text, position, start), *inside]
             position = end
-    parts += _elements(text[position:])
-    last = max((n for n, part in enumerate(parts) if isinstance(part, Document)), default=None)
+    parts += _elements(text, position, len(text))
+    last = max((n for n, part in enumerate(parts) if isinstance(part, Place)), default=None)
     if last is None:
         return None
     return TaggedText(
         lead=join_texts(*(part for part in parts[:last] if isinstance(part, str))),
-        documents=tuple(part for part in parts if isinstance(part, Document)),
+        places=tuple(part for part in parts if isinstance(part, Place)),
         tail=join_texts(*(part for part in parts[last:] if isinstance(part, str))),
     )
 
@@ -106,27 +112,31 @@ def _wrappers(text: str) -> list[tuple[int, int, int, int]]:
     return regions
 
 
-def _elements(text: str, *, untagged_are_documents: bool = False) -> list[str | Document]:
-    parts: list[str | Document] = []
-    position = 0
+def _elements(
+    text: str, start: int, end: int, *, untagged_are_documents: bool = False
+) -> list[str | Place]:
+    parts: list[str | Place] = []
+    position = start
 
-    def add_untagged(piece: str) -> None:
+    def add_untagged(first: int, last: int) -> None:
+        piece = text[first:last]
         if not untagged_are_documents:
             parts.append(piece)
         elif _WRAPPER_TAG.sub("", piece).strip():  # <context><documents>… is one wrapper
-            parts.append(Document(piece.strip()))
+            parts.append(Place(*strip_place(text, first, last), Document(piece.strip())))
 
-    while opening := _OPENING.search(text, position):
-        closing = _CLOSING.search(text, opening.end())
+    while opening := _OPENING.search(text, position, end):
+        closing = _CLOSING.search(text, opening.end(), end)
         if closing is None:
             break
-        add_untagged(text[position : opening.start()])
+        add_untagged(position, opening.start())
         position = closing.end()
-        body = unescape_tags(text[opening.end() : closing.start()].strip())
-        if not body:  # a scanned page, say
+        first, last = strip_place(text, opening.end(), closing.start())
+        if first == last:  # a scanned page, say
             continue
         values = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(opening[1])}
         id, title = values.pop("id", None) or None, values.pop("title", None) or None
-        parts.append(Document(body, id=id, title=title, metadata=values))
-    add_untagged(text[position:])
+        body = unescape_tags(text[first:last])
+        parts.append(Place(first, last, Document(body, id=id, title=title, metadata=values)))
+    add_untagged(position, end)
     return parts

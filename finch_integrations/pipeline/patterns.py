@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from finch_integrations.pipeline.document_tags import join_texts
+from finch_integrations.pipeline.places import strip_place
 
 _NOUN = r"(?:context|documents?|articles?|passages?|sources?|excerpts?|information)"
 _ANNOUNCED = re.compile(
@@ -48,12 +49,14 @@ class SplitPrompt:
 
     Attributes:
         lead: What is neither documents nor question.
-        documents: The documents' text.
+        start: The documents' first character.
+        end: After their last character.
         question: The question, if it is in the text.
     """
 
     lead: str
-    documents: str
+    start: int
+    end: int
     question: str | None = None
 
 
@@ -64,7 +67,7 @@ def split_known_system(text: str) -> SplitPrompt | None:
     """
     if ruled := _between_rules(text):
         lead, documents, tail = ruled
-        return _split(join_texts(lead, tail), documents)
+        return _split(text, documents, join_texts(lead, tail))
     place = _locate(text, _CONTEXT_IN_LINE)
     if place is None:
         return None
@@ -76,8 +79,9 @@ def split_known_system(text: str) -> SplitPrompt | None:
         certain = lead.rstrip().endswith(":") or len(rest.strip()) >= long
     if not certain:
         return None
-    documents, closing = _split_closing(rest)
-    return _split(join_texts(lead, closing), documents)
+    closing = _closing(rest)
+    documents = slice(place.end, len(text.rstrip()) - len(closing))
+    return _split(text, documents, join_texts(lead, closing))
 
 
 def split_known_user(text: str) -> SplitPrompt | None:
@@ -85,19 +89,23 @@ def split_known_user(text: str) -> SplitPrompt | None:
     body = text[: answer.start()] if (answer := _ANSWER.search(text)) else text
     if (ruled := _between_rules(body)) and (asked := _asked(ruled[2])):
         lead, documents, tail = ruled
-        return _split(join_texts(lead, tail[: asked.start()]), documents, tail[asked.end() :])
+        lead = join_texts(lead, tail[: asked.start()])
+        return _split(body, documents, lead, tail[asked.end() :])
     place = _locate(body, _CONTEXT)
     if place is None:
         return None
     lead, rest = body[: place.start], body[place.end :]
     if place.labelled and (asked := _asked(lead)):
-        return _split(lead[: asked.start()], rest, lead[asked.end() :])
+        documents = slice(place.end, len(body))
+        return _split(body, documents, lead[: asked.start()], lead[asked.end() :])
     if asked := _asked(rest):
-        return _split(lead, rest[: asked.start()], rest[asked.end() :])
+        documents = slice(place.end, place.end + asked.start())
+        return _split(body, documents, lead, rest[asked.end() :])
     # "{question}\n\nUse the following context to answer the query:\n{documents}"
     question, gap, announcement = lead.rstrip().rpartition("\n")
     if gap and not place.labelled and _ANNOUNCED.search(announcement):
-        return _split(announcement, rest, question) if announcement.endswith(":") else None
+        documents = slice(place.end, len(body))
+        return _split(body, documents, announcement, question) if announcement[-1] == ":" else None
     return None
 
 
@@ -117,7 +125,7 @@ def split_by_patterns(text: str, patterns: Sequence[re.Pattern[str]]) -> SplitPr
             position = end
         return SplitPrompt(
             join_texts(*pieces, text[position:]),
-            match["context"].strip(),
+            *strip_place(text, *match.span("context")),
             question.strip() if question else None,
         )
     return None
@@ -145,7 +153,7 @@ def split_question(lead: str, tail: str) -> tuple[str, str]:
     return "", lead.strip()
 
 
-def _between_rules(text: str) -> tuple[str, str, str] | None:
+def _between_rules(text: str) -> tuple[str, slice, str] | None:
     """Lead, documents and tail of a text that separates announced documents by dashed lines.
 
     The documents extend to the last rule, because they may contain rules themselves.
@@ -154,14 +162,16 @@ def _between_rules(text: str) -> tuple[str, str, str] | None:
     if len(rules) < 2 or not _RULED.search(text[: rules[0].start()]):
         return None
     first, last = rules[0], rules[-1]
-    return text[: first.start()], text[first.end() : last.start()], text[last.end() :]
+    return text[: first.start()], slice(first.end(), last.start()), text[last.end() :]
 
 
-def _split(lead: str, documents: str, question: str | None = None) -> SplitPrompt | None:
-    if not documents.strip() or (question is not None and not question.strip()):
+def _split(
+    text: str, documents: slice, lead: str, question: str | None = None
+) -> SplitPrompt | None:
+    if not text[documents].strip() or (question is not None and not question.strip()):
         return None
     asked = question.strip() if question is not None else None
-    return SplitPrompt(lead.strip(), documents.strip(), asked)
+    return SplitPrompt(lead.strip(), *strip_place(text, documents.start, documents.stop), asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +210,13 @@ def _end_of_announcement(text: str, announced: re.Match[str]) -> int:
     return len(text) if paragraph < 0 else paragraph + 2
 
 
-def _split_closing(text: str) -> tuple[str, str]:
-    """Leave a short last paragraph that reads like an instruction out of the documents."""
+def _closing(text: str) -> str:
+    """A short last paragraph that reads like an instruction; it does not belong to documents."""
     documents, gap, closing = text.rstrip().rpartition("\n\n")
     short = len(closing) <= _CLOSING_LENGTH
     if gap and documents.strip() and short and _INSTRUCTS.search(closing):
-        return documents, closing
-    return text, ""
+        return closing
+    return ""
 
 
 def _asked(text: str) -> re.Match[str] | None:

@@ -155,7 +155,7 @@ SPLITS = {
         "Check.\nIs {query_str} true in\n{context_str}\nor not?",
         ("Check.\n\ntrue in", "Is", f"{Q}\n\nor not?"),
     ),
-    "text behind the query": (
+    "text after the query": (
         "{context_str}\n{query_str}\nOriginal Answer: x\nNew Answer: ",
         ("", "", f"{Q}\nOriginal Answer: x"),
     ),
@@ -224,3 +224,13 @@ def test_no_word_is_ever_lost(parts):
         assert CONTEXT in kept
     if "{query_str}" in text:
         assert Q in kept
+
+
+def test_regions_say_where_a_template_put_the_context():
+    template = ChatPromptTemplate(
+        [say("Read {context_str} now."), say("Again: {context_str}\nSo: {query_str}")]
+    )
+    messages = marked(template)
+    found = detect(to_turns(messages))
+    assert [messages[r.turn].content[r.start : r.end] for r in found.regions] == [CONTEXT] * 2
+    assert [r.document for r in found.regions] == [*found.documents] * 2
