@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -129,6 +130,17 @@ class SpecialTokenGuard:
             self._cut * (2 if cuts[start] else 1) + piece
             for start, piece in zip(starts[1:], pieces[1:], strict=True)
         )
+
+    def mark_all(self, data: Any, *, trusted: bool = False) -> Any:
+        """Mark all texts in plain data, keys of mappings included."""
+        mark_all = partial(self.mark_all, trusted=trusted)
+        if isinstance(data, str):
+            return self.mark(data, trusted=trusted)
+        if isinstance(data, Mapping):
+            return {mark_all(str(key)): mark_all(value) for key, value in data.items()}
+        if isinstance(data, list | tuple):
+            return [mark_all(item) for item in data]
+        return data
 
     def split(self, text: str) -> list[str]:
         """Cut a marked text into the pieces to tokenize one by one, as `encode` takes them."""
