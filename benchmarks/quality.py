@@ -189,6 +189,7 @@ class Bench:
             frames=[inputs.frame],
             prefix=prefix,
             chunk_length=chunk_length,
+            batch_tokens=chunk_length,
             read_sizes=[len(inputs.tokens)],
             store=None,
             tracker=ProgressTracker(None),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finch_integrations.cli import console
+from finch_integrations.cli.ask_report import check_report, make_page
 from finch_integrations.config import RetrievalConfig, SamplingParams
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.ask import AnswerDetails
@@ -39,6 +40,7 @@ class AskOptions:
     sampling: dict[str, Any]
     keep_passages: bool
     report: Path | None
+    compare: tuple[str, ...]
     as_json: bool
 
 
@@ -47,8 +49,7 @@ def run_ask(options: AskOptions) -> None:
     # Options are checked before anything slow happens.
     check_compression(options.compression, has_scorer=options.scorer is not None)
     SamplingParams(**options.sampling)
-    if options.report:
-        _check_place(options.report)
+    check_report(options.report, options.compare)
     retriever, skipped = _open_retriever(options)
     with console.busy(f"Loading the model ({options.model})"):
         from transformers.utils import logging
@@ -68,15 +69,7 @@ def run_ask(options: AskOptions) -> None:
         answer = _stream(rag, options)
         page = None
         if options.report:
-            from finch_integrations.report import make_report
-
-            assert answer.details.context is not None, "it was asked for"
-            page = make_report(
-                engine,
-                answer.documents,
-                answer.details.context,
-                answer=answer.text,
-            )
+            page = make_page(engine, answer, options.compression, options.compare)
     finally:
         shared.close()
     sources = _rank_sources(answer.details.document_shares, answer.details.excerpts)
@@ -112,16 +105,6 @@ def _share_model(options: AskOptions) -> SharedEngine:
         scorer=options.scorer,
         store=PassageStore(memory_bytes=0, folder=folder),
     )
-
-
-def _check_place(path: Path) -> None:
-    """Refuse a report's path that cannot be a file's."""
-    if path.is_dir():
-        raise InvalidInputError(f"{path} is a folder. Give the report a file name in it")
-    if not path.absolute().parent.is_dir():
-        raise InvalidInputError(
-            f"there is no folder {path.parent} to write the report to. Make it first"
-        )
 
 
 def _open_retriever(options: AskOptions) -> tuple[Retriever, tuple[SkippedFile, ...]]:

@@ -17,6 +17,7 @@ from finch_integrations.types import (
     FinishReason,
     GenerationResponse,
     Message,
+    Tool,
 )
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ class AskRequest:
     """What to answer, and how.
 
     Attributes:
-        messages: The chat, with the roles `system`, `user` and `assistant`. With documents it ends
-            with the user's question, and system texts are joined at the start.
+        messages: The chat, with the roles `system`, `user`, `assistant` and `tool`. With documents
+            it ends with the user's question, and system texts are joined at the start.
         documents: Compressed under the question; none: a plain chat, uncompressed.
-        instruction: Stands between documents and question; None: the engine's own.
+        instruction: Goes between documents and question; None: the engine's own.
+        result: The tool's result that the documents are in; see `Prompt`.
+        tools: What the model may call.
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
@@ -44,6 +47,8 @@ class AskRequest:
     messages: tuple[Message, ...]
     documents: tuple[Document, ...] = ()
     instruction: str | None = None
+    result: Message | None = None
+    tools: tuple[Tool, ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -108,21 +113,25 @@ def ask(
     pieces: Iterator[GenerationResponse]
     if request.documents:
         system, history, question = _split(request.messages)
-        instruction = {} if request.instruction is None else {"instruction": request.instruction}
+        options = dict(request.compression)
+        if request.instruction is not None:
+            options["instruction"] = request.instruction
         context = engine.compress(
             request.documents,
             question,
             system=system,
             history=history,
+            tools=request.tools,
+            result=request.result,
             chat_template_kwargs=request.chat_template_kwargs,
             progress=lambda state: _proceed(state, progress, check),
-            **instruction,
-            **request.compression,
+            **options,
         )
         pieces = engine.stream(context, **request.sampling)
     else:
         pieces = engine.chat(
             request.messages,
+            tools=request.tools,
             chat_template_kwargs=request.chat_template_kwargs,
             **request.sampling,
         )
