@@ -134,7 +134,8 @@ def test_an_answer_that_is_left_or_has_ended_is_not_fed_any_more(engine):
     del streams[1]
     next(streams[1])
     assert sizes == [2]
-    assert next(engine.stream(contexts[0], max_tokens=1)).finish_reason == "length"
+    ended = engine.stream(contexts[0], max_tokens=1)
+    assert next(ended).finish_reason == "length"
     next(streams[1])
     next(streams[2])
     next(streams[1])
