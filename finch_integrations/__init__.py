@@ -6,8 +6,10 @@ Importing the package is cheap; torch and transformers are imported with the eng
 from typing import TYPE_CHECKING
 
 from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
+from finch_integrations.constraints import Constraint
 from finch_integrations.errors import (
     ConfigurationError,
+    ConstraintError,
     ContextTooLongError,
     FinchError,
     InvalidInputError,
@@ -25,6 +27,8 @@ from finch_integrations.types import (
     GenerationResponse,
     Message,
     SelectionStats,
+    Tool,
+    ToolCall,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +47,8 @@ __all__ = [
     "CompressionProgress",
     "CompressionStats",
     "ConfigurationError",
+    "Constraint",
+    "ConstraintError",
     "ContextTooLongError",
     "Document",
     "DocumentShare",
@@ -61,6 +67,8 @@ __all__ = [
     "SamplingParams",
     "Selection",
     "SelectionStats",
+    "Tool",
+    "ToolCall",
     "UnsupportedModelError",
 ]
 
