@@ -117,6 +117,13 @@ def ask(
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML page here that shows what was kept.")
     ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --report: show next to it what another method, another number of tokens, "
+            "or hybrid retrieval would keep; may be repeated."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
@@ -164,6 +171,7 @@ def ask(
                 },
                 keep_passages=keep_passages,
                 report=report,
+                compare=tuple(compare or ()),
                 as_json=as_json,
             )
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finch_integrations.cli import console
+from finch_integrations.cli.ask_report import check_report, make_page
 from finch_integrations.config import RetrievalConfig, SamplingParams
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.ask import AnswerDetails
@@ -42,6 +43,7 @@ class AskOptions:
     sampling: dict[str, Any]
     keep_passages: bool
     report: Path | None
+    compare: tuple[str, ...]
     as_json: bool
 
 
@@ -51,8 +53,7 @@ def run_ask(options: AskOptions) -> None:
     elsewhere = options.base_url is not None
     check_compression(options.compression, has_scorer=options.scorer is not None and not elsewhere)
     SamplingParams(**options.sampling)
-    if options.report:
-        _check_place(options.report)
+    check_report(options.report, options.compare)
     model = _name_model(options)
     retriever, skipped = _open_retriever(options)
     with console.busy(f"Loading the model ({model.here.name})"):
@@ -72,15 +73,7 @@ def run_ask(options: AskOptions) -> None:
         answer = _stream(rag, options)
         page = None
         if options.report:
-            from finch_integrations.report import make_report
-
-            assert answer.details.context is not None, "it was asked for"
-            page = make_report(
-                engine,
-                answer.documents,
-                answer.details.context,
-                answer=answer.text,
-            )
+            page = make_page(engine, answer, options.compression, options.compare)
     finally:
         model.here.close()
     sources = _rank_sources(answer.details.document_shares, answer.details.excerpts)
@@ -134,16 +127,6 @@ def _name_model(options: AskOptions) -> _Model:
     answers = ChooseThenGenerate(server, scorer)
     answers.check_options(options.compression)
     return _Model(answers, scorer)
-
-
-def _check_place(path: Path) -> None:
-    """Refuse a report's path that cannot be a file's."""
-    if path.is_dir():
-        raise InvalidInputError(f"{path} is a folder. Give the report a file name in it")
-    if not path.absolute().parent.is_dir():
-        raise InvalidInputError(
-            f"there is no folder {path.parent} to write the report to. Make it first"
-        )
 
 
 def _open_retriever(options: AskOptions) -> tuple[Retriever, tuple[SkippedFile, ...]]:

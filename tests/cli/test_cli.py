@@ -234,6 +234,10 @@ def test_ask_writes_a_report(tmp_path, model_folder, files):
     assert result.exit_code == 0, result.output
     assert f"Report: {page}" in result.stderr
     assert f"{files}/a.txt" in page.read_text("utf-8")
+    more += ("--compare", "finch", "--compare", "20")
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 0, result.output
+    assert all(f"<h3>{name}</h3>" in page.read_text("utf-8") for name in ("finch", "20 tokens"))
     more = ("--report", str(tmp_path / "nowhere" / "kept.html"))
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert result.exit_code == 1
@@ -242,6 +246,13 @@ def test_ask_writes_a_report(tmp_path, model_folder, files):
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"{tmp_path} is a folder" in result.stderr
+    for more, message in {
+        ("--compare", "finch"): "--compare needs --report",
+        ("--compare", "snapkv", "--report", str(page)): "'snapkv' is nothing to compare with",
+    }.items():
+        result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert message in result.stderr
 
 
 def test_a_report_that_cannot_be_written_costs_no_answer(
