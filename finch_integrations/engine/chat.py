@@ -19,6 +19,10 @@ from finch_integrations.types import Message, Tool
 
 _ROLES = ("system", "user", "assistant", "tool")
 
+# Their turns may write marks that are no special tokens: a system text describes the format of tool
+# calls, and an assistant's turns have thoughts and calls, which some templates parse.
+_TRUSTED = ("system", "assistant")
+
 
 def build_chat(
     tokenizer: Any,
@@ -127,7 +131,7 @@ def render_chat(
     Args:
         tokenizer: Its chat template is used; without one the contents are joined as plain text.
         messages: Checked messages (`check_messages`).
-        guard: Marks what could form special tokens; the result has its marks.
+        guard: Marks what could be taken for the template's marks; the result has its cuts.
         kwargs: Further variables for the chat template.
         tools: What the model may call.
 
@@ -135,7 +139,9 @@ def render_chat(
         InvalidInputError: A tool is unusable, or the template refuses the messages.
     """
     tool_prompt.check_tools(tools)
-    marked: list[Message] = guard.mark_all(list(messages))
+    marked: list[Message] = [
+        guard.mark_all(message, trusted=message["role"] in _TRUSTED) for message in messages
+    ]
     marked_tools: list[Tool] = guard.mark_all(list(tools))
     if not tokenizer.chat_template:
         flat = tool_prompt.as_text(tool_prompt.describe(marked, marked_tools))
