@@ -78,6 +78,13 @@ class Backbone:
         """The device on which each layer runs and has its keys."""
         return tuple(_device_of(layer) for layer in self.model.base_model.layers)
 
+    @property
+    def stop_tokens(self) -> set[int]:
+        """Tokens that end an answer."""
+        configured = self.model.generation_config.eos_token_id
+        tokens = set(configured if isinstance(configured, list) else [configured])
+        return (tokens | {self.tokenizer.eos_token_id}) - {None}
+
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the model for saved contexts: its configuration, dtype and some weights."""
