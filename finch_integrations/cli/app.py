@@ -242,6 +242,66 @@ def search(
 
 
 @app.command()
+def serve(
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
+    ] = "embedded",
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="A smaller model that chooses the passages, named like --model."),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="An OpenAI-compatible server that has --model and writes the answers."),
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", "-i", help="Search this index for questions without documents."),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Where to listen; beyond this machine FINCH_SERVE_KEY must be set."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    target_size: Annotated[
+        int | None, typer.Option(help="Document tokens to keep (default: 2048).")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
+    ] = "likelihood",
+    max_tokens: Annotated[int, typer.Option(help="Upper limit of an answer's tokens.")] = 4096,
+    max_requests: Annotated[
+        int, typer.Option(help="Requests that run or wait; further ones get status 429.")
+    ] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+) -> None:
+    """Serve a model to OpenAI's clients, many at once; requests may have whole document sets.
+
+    Clients send the documents in the field `documents`, or in the prompt.
+    """
+    from finch_integrations.cli.serve import run_serve
+
+    with _reporting_errors():
+        run_serve(
+            model=model,
+            scorer=scorer,
+            base_url=base_url,
+            index=index,
+            host=host,
+            port=port,
+            device=device,
+            dtype=dtype,
+            compression={"target_size": target_size, "method": method},
+            limits={"max_tokens": max_tokens, "max_requests": max_requests, "timeout": timeout},
+        )
+
+
+@app.command()
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:

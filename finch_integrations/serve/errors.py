@@ -1,0 +1,86 @@
+"""Errors as OpenAI's clients expect them."""
+
+import json
+from typing import Any
+
+from fastapi import Response
+
+from finch_integrations.errors import (
+    ConfigurationError,
+    ContextTooLongError,
+    FinchError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelLoadError,
+    UnsupportedModelError,
+)
+
+_STATUS: tuple[tuple[type[FinchError], int, str], ...] = (
+    (ContextTooLongError, 400, "context_length_exceeded"),
+    (ConfigurationError, 400, "invalid_value"),
+    (InvalidInputError, 400, "invalid_input"),
+    (UnsupportedModelError, 400, "unsupported_by_model"),
+    (ModelLoadError, 503, "model_not_loaded"),
+    (MissingExtraError, 501, "not_installed"),
+)
+
+
+class ApiError(Exception):
+    """An error with an HTTP status.
+
+    Attributes:
+        status: The status.
+        message: What is wrong, and how to fix it.
+        code: A short name for programs.
+        param: The request's field that is wrong, if it is one.
+        headers: Further headers.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        *,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = headers or {}
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The error in OpenAI's format."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.status == 429:
+            kind = "rate_limit_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    @property
+    def response(self) -> Response:
+        """The error as a response."""
+        # ASCII, because a message may repeat what no encoding can write.
+        return Response(
+            json.dumps(self.body),
+            status_code=self.status,
+            media_type="application/json",
+            headers=self.headers,
+        )
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """Give one of the package's errors a status; anything else is the server's fault."""
+    if isinstance(error, ApiError):
+        return error
+    for kind, status, code in _STATUS:
+        if isinstance(error, kind):
+            return ApiError(status, str(error), code)
+    if isinstance(error, FinchError):
+        return ApiError(502, str(error), "generator_failed")
+    # Its text may repeat the request.
+    return ApiError(500, "the server failed; its log says where", "internal_error")

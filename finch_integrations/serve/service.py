@@ -1,0 +1,165 @@
+"""Answering requests with one model: the queue's limit, time limits, retrieval, numbers."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from typing import Any, Protocol
+
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest, Progress
+from finch_integrations.pipeline.rag import Retriever
+from finch_integrations.serve.errors import ApiError
+from finch_integrations.serve.metrics import Metrics
+from finch_integrations.serve.settings import ServerSettings
+from finch_integrations.types import CompressionProgress
+
+Event = CompressionProgress | AnswerPiece
+
+
+class Model(Protocol):
+    """What answers: a `SharedEngine`, or a `ChooseThenGenerate`."""
+
+    name: str
+
+    def astream(
+        self, request: AskRequest, *, progress: Progress | None = None
+    ) -> AsyncGenerator[AnswerPiece, None]:
+        """Answer piece by piece."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Measure a text."""
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+class Service:
+    """Answers requests of many clients.
+
+    Attributes:
+        model: Answers.
+        settings: The limits.
+        retriever: Finds documents for requests without any; None: nothing does.
+        metrics: Counts.
+        active: Requests that run or wait.
+        problem: Why the server cannot answer yet, or None.
+    """
+
+    def __init__(
+        self, model: Model, settings: ServerSettings, retriever: Retriever | None = None
+    ) -> None:
+        """Combine them; nothing is loaded."""
+        self.model = model
+        self.settings = settings
+        self.retriever = retriever
+        self.metrics = Metrics()
+        self.active = 0
+        self.problem: str | None = "the model is being loaded"
+
+    async def load(self) -> None:
+        """Load the model; `problem` then says whether that worked."""
+        try:
+            await asyncio.to_thread(self.model.count_tokens, "ready")
+            self.problem = None
+        except Exception as error:
+            self.problem = f"the model cannot be loaded: {error}"
+
+    async def find(self, request: AskRequest, top_k: int) -> AskRequest:
+        """Add what the index has on the question, if there is an index and no document."""
+        retriever = self.retriever
+        question = request.messages[-1]
+        if retriever is None or request.documents or question["role"] != "user":
+            return request
+        found = await asyncio.to_thread(
+            retriever.retrieve,
+            question["content"],
+            count_tokens=self.model.count_tokens,
+            top_k=top_k,
+        )
+        return replace(request, documents=tuple(found)) if found else request
+
+    async def events(self, request: AskRequest) -> AsyncGenerator[Event, None]:
+        """Answer a request, as soon as it is its turn; closing the generator stops the work.
+
+        Yields:
+            How far the compression is, then the answer's pieces.
+
+        Raises:
+            ApiError: There are too many requests, or it took too long.
+            FinchError: As the model raises it.
+        """
+        if self.active >= self.settings.max_requests:
+            raise ApiError(
+                429,
+                f"{self.active} requests run or wait already. Try again later",
+                "queue_full",
+                headers={"Retry-After": "5"},
+            )
+        self.active += 1
+        self.metrics.active.set(self.active)
+        queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
+        # A task of its own, because a stream may be read by another task than its first piece.
+        task = asyncio.create_task(self._answer(request, queue))
+        started = time.monotonic()
+        try:
+            while True:
+                event = await self._next(queue, started)
+                yield event
+                if isinstance(event, AnswerPiece) and event.details is not None:
+                    self.metrics.answered(event.details, time.monotonic() - started)
+                    return
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            self.active -= 1
+            self.metrics.active.set(self.active)
+
+    async def answer(self, request: AskRequest) -> AnswerDetails:
+        """Answer in one piece; as `events`."""
+        details = None
+        async with aclosing(self.events(request)) as events:
+            async for event in events:
+                if isinstance(event, AnswerPiece):
+                    details = event.details
+        assert details is not None, "the last piece has the details"
+        return details
+
+    async def _next(self, queue: "asyncio.Queue[Event | BaseException]", started: float) -> Event:
+        left = self.settings.timeout - (time.monotonic() - started)
+        try:
+            event = await asyncio.wait_for(queue.get(), max(left, 0))
+        except TimeoutError:
+            raise ApiError(
+                504,
+                f"the answer took longer than {self.settings.timeout:g} seconds. Ask for fewer "
+                "tokens, or send fewer documents",
+                "timeout",
+            ) from None
+        if isinstance(event, BaseException):
+            raise event
+        return event
+
+    async def _answer(
+        self, request: AskRequest, queue: "asyncio.Queue[Event | BaseException]"
+    ) -> None:
+        loop = asyncio.get_running_loop()
+
+        def report(state: CompressionProgress) -> None:  # called in the model's thread
+            loop.call_soon_threadsafe(queue.put_nowait, state)
+
+        options: dict[str, Any] = {"progress": report} if request.documents else {}
+        try:
+            async with aclosing(self.model.astream(request, **options)) as pieces:
+                async for piece in pieces:
+                    queue.put_nowait(piece)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            queue.put_nowait(error)
+        except BaseException:  # the model's worker was stopped
+            queue.put_nowait(ApiError(503, "the server is shutting down", "shutting_down"))

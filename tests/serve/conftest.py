@@ -1,0 +1,82 @@
+"""A server on a Unix socket, with a tiny model; no network."""
+
+import contextlib
+import threading
+import time
+
+import httpx
+import pytest
+import uvicorn
+
+from finch_integrations import FinchEngine
+from finch_integrations.pipeline.shared_engine import SharedEngine
+from finch_integrations.serve import ServerSettings, make_app
+from tests.tiny import make_model, make_tokenizer
+
+
+class Running:
+    """A server in a thread.
+
+    Attributes:
+        app: The application.
+        socket: The path of its socket.
+        engine: Its model.
+    """
+
+    def __init__(self, app, socket, engine):
+        self.app, self.socket, self.engine = app, socket, engine
+
+    @property
+    def service(self):
+        return self.app.state.service
+
+    def client(self, **options):
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        return httpx.Client(transport=transport, base_url="http://localhost", timeout=60, **options)
+
+    def post(self, body, path="/v1/chat/completions", **options):
+        with self.client() as client:
+            return client.post(path, json=body, **options)
+
+
+@contextlib.contextmanager
+def serving(folder, model=None, retriever=None, **settings):
+    """Run a server until the block ends."""
+    engine = FinchEngine(make_model(), make_tokenizer())
+    shared = SharedEngine(engine)
+    shared.name = "tiny"
+    app = make_app(
+        shared if model is None else model,
+        retriever=retriever,
+        settings=ServerSettings(**settings),
+    )
+    socket = folder / "s"
+    config = uvicorn.Config(
+        app, uds=str(socket), access_log=False, log_level="error", timeout_graceful_shutdown=20
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started and app.state.service.problem is None)
+        running = Running(app, socket, engine)
+        running.server = server
+        yield running
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive(), "the server did not end"
+
+
+def until(condition, seconds=20):
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("socket"), max_documents=50, max_tokens=200) as running:
+        yield running

@@ -1,0 +1,167 @@
+"""Keys, limits, slow and leaving clients, a full queue, shutting down."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from finch_integrations import ConfigurationError
+from finch_integrations.serve import ServerSettings
+from tests.serve.conftest import serving, until
+from tests.tiny import text_of
+
+CHAT = "/v1/chat/completions"
+LONG = [text_of(1200, seed=5)]
+
+
+def chat(**changes):
+    messages = [{"role": "user", "content": "What is it?"}]
+    return {"model": "tiny", "messages": messages, "max_tokens": 4, **changes}
+
+
+def test_a_server_for_other_machines_needs_a_key():
+    with pytest.raises(ConfigurationError, match="FINCH_SERVE_KEY"):
+        ServerSettings(host="0.0.0.0")
+    settings = ServerSettings(host="0.0.0.0", api_key="secret")
+    assert "secret" not in repr(settings)
+
+
+def test_without_the_key_nothing_but_the_state_is_shown(tmp_path):
+    with serving(tmp_path, api_key="s3cret") as running, running.client() as client:
+        for path in ("/v1/models", "/metrics", "/openapi.json", "/v1/nothing"):
+            assert client.get(path).status_code == 401
+        for given in ("Bearer wrong", "Bearer", "Basic s3cret", "s3cret", "Bearer s3cret2", "é"):
+            headers = {"Authorization": given.encode()}
+            assert client.post(CHAT, json=chat(), headers=headers).status_code == 401
+        headers = {"Authorization": "Bearer s3cret"}
+        assert client.post(CHAT, json=chat(), headers=headers).status_code == 200
+        assert client.get("/health").status_code == client.get("/ready").status_code == 200
+
+
+def test_bodies_are_limited_also_without_a_length(tmp_path):
+    with serving(tmp_path, max_body_bytes=1000) as running, running.client() as client:
+        assert client.post(CHAT, json=chat(documents=["x" * 2000])).status_code == 413
+
+        def parts():
+            for _ in range(30):
+                yield b" " * 100
+
+        headers = {"Content-Type": "application/json"}
+        assert client.post(CHAT, content=parts(), headers=headers).status_code == 413
+        assert client.post(CHAT, json=chat()).status_code == 200
+
+
+def test_a_request_that_trickles_in_is_ended(tmp_path):
+    with serving(tmp_path, body_timeout=0.3) as running:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(str(running.socket))
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+            )
+            assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+        assert running.post(chat()).status_code == 200
+
+
+def test_a_request_that_takes_too_long_is_ended_and_frees_its_place(tmp_path):
+    with serving(tmp_path, timeout=0.05, max_tokens=2000) as running:
+        response = running.post(chat(max_tokens=1500))
+        assert response.status_code == 504
+        assert response.json()["error"]["code"] == "timeout"
+        until(lambda: running.service.active == 0)
+
+
+def leave(running, body, seconds):
+    """Send a request and close the connection after some time."""
+    content = json.dumps(body).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(running.socket))
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content) + content
+        )
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
+def test_a_client_that_leaves_frees_its_place_within_a_second(tmp_path, stream, seconds):
+    with serving(tmp_path, max_tokens=2000) as running:
+        body = chat(documents=LONG, target_size=500, max_tokens=1000, stream=stream)
+        leave(running, body, seconds)
+        until(lambda: running.service.active == 0, seconds=1)
+        assert running.post(chat()).status_code == 200
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back(tmp_path):
+    with serving(tmp_path, max_requests=2, max_tokens=2000) as running:
+        answers = []
+        busy = [
+            threading.Thread(target=lambda: answers.append(running.post(chat(max_tokens=400))))
+            for _ in range(2)
+        ]
+        for thread in busy:
+            thread.start()
+        until(lambda: running.service.active == 2)
+        refused = running.post(chat())
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        for thread in busy:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert running.post(chat()).status_code == 200
+
+
+def test_a_reader_that_does_not_read_stops_nobody(tmp_path):
+    with serving(tmp_path, max_tokens=2000) as running:
+        content = json.dumps(chat(max_tokens=800, stream=True)).encode()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(running.socket))
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                % len(content)
+                + content
+            )
+            for _ in range(3):
+                assert running.post(chat()).status_code == 200
+        until(lambda: running.service.active == 0)
+
+
+def test_shutting_down_finishes_what_runs(tmp_path):
+    with serving(tmp_path, max_tokens=2000) as running:
+        answers = []
+        body = chat(max_tokens=300, stream=True)
+        thread = threading.Thread(target=lambda: answers.append(running.post(body)))
+        thread.start()
+        until(lambda: running.service.active == 1)
+        running.server.should_exit = True
+        thread.join(20)
+    assert answers[0].status_code == 200
+    assert answers[0].text.rstrip().endswith("[DONE]")
+
+
+def test_what_a_model_cannot_do_is_not_in_the_log(tmp_path, caplog):
+    class Broken:
+        name = "tiny"
+
+        def count_tokens(self, text):
+            return 1
+
+        def close(self):
+            pass
+
+        async def astream(self, request, *, progress=None):
+            raise ZeroDivisionError("secret words")
+            yield
+
+    with serving(tmp_path, model=Broken()) as running:
+        response = running.post(chat())
+        assert response.status_code == 500
+        assert "secret words" not in response.text
+        streamed = running.post(chat(stream=True))
+        assert streamed.status_code == 500
