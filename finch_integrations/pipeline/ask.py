@@ -17,6 +17,7 @@ from finch_integrations.types import (
     FinishReason,
     GenerationResponse,
     Message,
+    SelectionStats,
     Tool,
 )
 
@@ -64,7 +65,8 @@ class AnswerDetails:
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated.
         generation_seconds: Wall-clock time of the decoding.
-        compression: What the compression did; None without documents.
+        compression: What the compression did, or the choice of passages where the answer comes from
+            elsewhere; None without documents.
         document_shares: Per document, how much of it was kept.
         excerpts: The passages that were kept of them, where the method keeps passages.
         context: The compressed documents, if they were asked for.
@@ -75,7 +77,7 @@ class AnswerDetails:
     prompt_tokens: int
     generation_tokens: int
     generation_seconds: float
-    compression: CompressionStats | None
+    compression: CompressionStats | SelectionStats | None
     document_shares: tuple[DocumentShare, ...]
     excerpts: tuple[Excerpt, ...] = ()
     context: "CompressedContext | None" = None
@@ -172,6 +174,15 @@ def _proceed(
     check()
     if progress is not None:
         progress(state)
+
+
+def split_question(messages: tuple[Message, ...]) -> str:
+    """Return the question, with which a chat about documents ends.
+
+    Raises:
+        InvalidInputError: The last message is not a user's, or is no text.
+    """
+    return _split(messages)[2]
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, list[Message], str]:

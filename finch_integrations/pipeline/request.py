@@ -11,7 +11,7 @@ from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import ContextDetection, DocumentsFrom, Turn, detect
 from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.options import CallOptions
-from finch_integrations.types import Document, Tool
+from finch_integrations.types import CompressionStats, Document, Tool
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
@@ -120,7 +120,6 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
             "read_tokens": stats.read_tokens,
             "compression_ratio": stats.compression_ratio,
             "peak_kv_tokens": stats.peak_kv_tokens,
-            "kv_bytes": stats.kv_bytes,
             "compress_s": stats.seconds,
             "document_scores": [
                 {
@@ -133,4 +132,6 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
                 for share in details.document_shares
             ],
         }
+    if isinstance(stats, CompressionStats):
+        statistics["kv_bytes"] = stats.kv_bytes
     return statistics
