@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, BinaryIO
 
-from finch_integrations.errors import InvalidInputError, MissingExtraError
+from finch_integrations.errors import InvalidInputError, MissingExtraError, install_command
 
 SUFFIXES = (".docx", ".htm", ".html", ".pdf")
 # Of memory. Reading a PDF of a thousand pages takes about 300 MB.
@@ -50,9 +50,7 @@ class Converter:
             MissingExtraError: The file readers are not installed.
         """
         if find_spec("markitdown") is None:
-            raise MissingExtraError(
-                "reading files needs an extra: pip install 'finch-integrations[cli]'"
-            )
+            raise MissingExtraError(f"reading files needs an extra: {install_command('cli')}")
         self._max_seconds = max_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
