@@ -125,7 +125,7 @@ def load_context(
         if metadata.get("sha256") != _digest(metadata["facts"], tensors):
             raise ValueError("its checksum is another one")
         read = {name: from_plain(kind, facts[name], name) for name, kind in _FACTS.items()}
-        check_messages(read["prompt"].history, "the history", ("user", "assistant", "tool"))
+        _check_history(read["prompt"])
         _check_tensors(tensors, read["stats"], spec, len(devices))
         return CompressedContext(
             cache=cache_from_tensors(tensors, devices),
@@ -158,6 +158,13 @@ def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _check_history(prompt: Prompt) -> None:
+    try:
+        check_messages(prompt.history, "the history", ("user", "assistant", "tool"))
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from error
 
 
 def _check_tensors(

@@ -88,7 +88,9 @@ def from_plain(kind: Any, value: Any, name: str = "it") -> Any:
 def _from_mapping(kind: Any, value: Any, name: str) -> Any:
     needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     known = {f.name for f in fields(kind)}
-    if not isinstance(value, dict) or not needed <= value.keys() <= known:
-        raise ValueError(f"{name} has other fields than {kind.__name__}")
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {value!r:.60}")
+    if wrong := (needed - value.keys()) | (value.keys() - known):
+        raise ValueError(f"{name} lacks or should not have {', '.join(sorted(wrong))}")
     hints = typing.get_type_hints(kind)
     return kind(**{key: from_plain(hints[key], value[key], key) for key in value})
