@@ -15,6 +15,7 @@ from finch_integrations import (
     InvalidInputError,
     Selection,
 )
+from finch_integrations.engine.prompt import build_frame
 from finch_integrations.engine.selector import SelectionCache
 from tests.forging import forge_selection, read_selection
 from tests.tiny import make_model, make_tokenizer
@@ -237,6 +238,27 @@ def test_anything_else_is_another_selection(engine, change):
     assert [replace(e, score=0) for e in changed.excerpts] == (
         [replace(e, score=0) for e in fresh.excerpts]
     )
+    assert changed.document_shares == fresh.document_shares
+
+
+def test_a_selection_of_another_scorer_is_another_selection(tokenizer):
+    engine = FinchEngine(make_model(), tokenizer)
+    alone = engine.select(DOCUMENTS, "What is said?", target_size=120)
+    engine.scorer = FinchEngine(make_model(heads=8), tokenizer)
+    scored = engine.select(DOCUMENTS, "What is said?", target_size=120)
+    assert [e.score for e in scored.excerpts] != [e.score for e in alone.excerpts]
+    assert scored.stats.read_tokens > 0
+
+
+def test_what_is_read_at_once_leaves_room_for_the_longest_of_several_questions(tokenizer):
+    engine = FinchEngine(make_model(max_position_embeddings=256), tokenizer)
+    questions = ["Who?", "Who is there, and what is said of it? " * 4]
+    chosen = engine.select_many(DOCUMENTS, questions, target_size=200)
+    frames = [build_frame(tokenizer, selection.prompt) for selection in chosen]
+    room = engine.window - max(len(f.prefix) + len(f.window.ids) for f in frames)
+    assert 0 < room < 80  # else segments would be shorter in any case
+    lengths = [engine.count_tokens(e.text) for selection in chosen for e in selection.excerpts]
+    assert 0 < max(lengths) <= room
 
 
 def test_old_selections_go():
