@@ -12,6 +12,7 @@ PACKAGES = {
     "finch_integrations.langchain": "LangChain",
     "finch_integrations.llama_index": "LlamaIndex",
     "finch_integrations.report": "Report",
+    "finch_integrations.serve": "Server",
 }
 
 

@@ -323,19 +323,18 @@ def serve(
     """
     from finch_integrations.cli.serve import run_serve
 
-    with _reporting_errors():
-        run_serve(
-            model=model,
-            scorer=scorer,
-            base_url=base_url,
-            index=index,
-            host=host,
-            port=port,
-            device=device,
-            dtype=dtype,
-            compression={"target_size": target_size, "method": method},
-            limits={"max_tokens": max_tokens, "max_requests": max_requests, "timeout": timeout},
-        )
+    run_serve(
+        model=model,
+        scorer=scorer,
+        base_url=base_url,
+        index=index,
+        host=host,
+        port=port,
+        device=device,
+        dtype=dtype,
+        compression={"target_size": target_size, "method": method},
+        limits={"max_tokens": max_tokens, "max_requests": max_requests, "timeout": timeout},
+    )
 
 
 @app.command()
