@@ -12,6 +12,14 @@ The root is a RuntimeError, not a ValueError: some frameworks swallow ValueError
 """
 
 
+def install_command(extra: str) -> str:
+    """Say how an extra of this package is installed."""
+    return (
+        f"pip install '.[{extra}]' in a clone of the repository, or "
+        f"pip install 'finch-integrations[{extra}]' where a package index has it"
+    )
+
+
 class FinchError(RuntimeError):
     """Root of all errors raised by finch_integrations."""
 

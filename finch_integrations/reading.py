@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finch_integrations.documents import check_text
-from finch_integrations.errors import InvalidInputError, MissingExtraError
+from finch_integrations.errors import InvalidInputError, MissingExtraError, install_command
 from finch_integrations.types import Document
 
 SUFFIXES = (".docx", ".htm", ".html", ".md", ".pdf", ".txt")
@@ -166,7 +166,7 @@ def _converter() -> Any:
         from markitdown.converters import DocxConverter, HtmlConverter, PdfConverter
     except ImportError as error:
         raise MissingExtraError(
-            "reading files needs an extra: pip install 'finch-integrations[cli]'"
+            f"reading files needs an extra: {install_command('cli')}"
         ) from error
     converter = MarkItDown(enable_builtins=False, enable_plugins=False)
     # Only these: the built-in plain-text converter would take a damaged PDF's bytes for text.

@@ -1,4 +1,4 @@
-"""Where words are and where sentences end: the only file that knows scripts."""
+"""Where words are: the only file that knows scripts."""
 
 import re
 import unicodedata
@@ -21,12 +21,8 @@ _UNIT = re.compile(
     f"(?P<syllable>[{_SYLLABLES}])[{_MARKS}]*|(?P<letter>[{_LETTERS}])[{_MARKS}]*"
     f"|[^{_SYLLABLES}{_LETTERS}]+"
 )
-# A match ends where the next sentence begins: after closing quotes and brackets and the white
-# space or line break. A full stop ends a sentence only if white space follows, as it does not in
-# 3.14; the stops of scripts that use them for nothing else need none.
-SENTENCE_END = re.compile(
-    r"""(?<=[.!?…؟۔])["'”’)\]]*\s+|(?<=[。！？।॥။។])["'”’)\]」』）】]*\s*|\n+"""
-)
+# They end sentences and nothing else.
+FULL_STOPS = "。！？।॥။"
 
 
 class Word(NamedTuple):

@@ -248,7 +248,7 @@ def test_squad_grows_outwards_in_the_article_then_into_others():
             foreign = [d["title"] != title for d in item["documents"]]
             sides.add((foreign[0], foreign[-1]))
             seen.add(item["gold_doc_ids"][0])
-    assert len(seen) > 8  # the answer stands in many places
+    assert len(seen) > 8  # the answer is in many places
     assert (True, True) in sides
     assert sides <= {(True, True), (True, False), (False, True)}
     assert make("squad_long")[0]["answers"] == list(dict.fromkeys(make("squad_long")[0]["answers"]))

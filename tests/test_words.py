@@ -1,13 +1,10 @@
-"""Where words are and where sentences end, in several scripts. BM25's words: test_bm25.py."""
-
-import time
-from itertools import pairwise
+"""Where words are, in several scripts. BM25's words: test_bm25.py."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finch_integrations.words import SENTENCE_END, word_spans
+from finch_integrations.words import word_spans
 
 
 @pytest.mark.parametrize(
@@ -40,28 +37,3 @@ def test_places_are_in_order_and_hold_every_letter(text):
         assert not any(c.isalnum() for c in text[position : word.start])
         position = word.end
     assert not any(c.isalnum() for c in text[position:])
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ('It is 3.14. He said "no." Go!\nNow', ["It is 3.14. ", 'He said "no." ', "Go!\n", "Now"]),
-        ("One\n\nTwo", ["One\n\n", "Two"]),
-        ("यह है। वह है॥ हाँ", ["यह है। ", "वह है॥ ", "हाँ"]),
-        ("他说：「好。」我走了！真的", ["他说：「好。」", "我走了！", "真的"]),
-        ("คน", ["คน"]),
-        ("هل؟ نعم", ["هل؟ ", "نعم"]),
-        ("", []),
-    ],
-)
-def test_sentences_end_after_quotes_brackets_and_white_space(text, sentences):
-    ends = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
-    found = [text[start:end] for start, end in pairwise(ends)]
-    assert [sentence for sentence in found if sentence] == sentences
-
-
-@pytest.mark.parametrize("unit", ["x", "x. ", ".", '."', "\n", "。", "。」", "। "])
-def test_a_megabyte_of_sentences_takes_seconds(unit):
-    started = time.process_time()
-    assert sum(1 for _ in SENTENCE_END.finditer(unit * (1_000_000 // len(unit)))) < 1_000_001
-    assert time.process_time() - started < 5

@@ -19,7 +19,11 @@ def time_figure(result: Mapping[str, Any]) -> Figure:
     figure = make_figure(9, 3.4)
     panels = figure.subplots(1, 2)
     for axes, name, unit, of in zip(
-        panels, ("seconds", "bytes"), ("seconds", "GiB beside the model"), (1, 2**30), strict=True
+        panels,
+        ("seconds", "bytes"),
+        ("seconds", "GiB over the model"),
+        (1, 2**30),
+        strict=True,
     ):
         for method in order({row["method"] for row in measured}):
             label, colour, marker = style(method)

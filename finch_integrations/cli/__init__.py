@@ -2,6 +2,8 @@
 
 import sys
 
+from finch_integrations.errors import install_command
+
 
 def main() -> None:
     """Run the command line; a missing extra is named on one line."""
@@ -9,8 +11,7 @@ def main() -> None:
         from finch_integrations.cli.app import app
     except ImportError as error:
         sys.stderr.write(
-            f"finch: the command line needs an extra ({error}): "
-            "pip install 'finch-integrations[cli]'\n"
+            f"finch: the command line needs an extra ({error}): {install_command('cli')}\n"
         )
         raise SystemExit(1) from None
     app()

@@ -59,15 +59,7 @@ class CompressionBar:
     """A progress bar for a compression; use as a context manager and as `progress` callback."""
 
     def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("Compressing"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True),
-            console=_console,
-            transient=True,
-            disable=not _console.is_terminal,
-        )
+        self._bar = _make_bar("Compressing", "{task.fields[state]}")
         self._task: TaskID | None = None
 
     def __enter__(self) -> "CompressionBar":
@@ -100,14 +92,8 @@ class IndexBar:
     }
 
     def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description:<14}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed:,}/{task.total:,} {task.fields[unit]}"),
-            TimeRemainingColumn(compact=True),
-            console=_console,
-            transient=True,
-            disable=not _console.is_terminal,
+        self._bar = _make_bar(
+            "{task.description:<14}", "{task.completed:,}/{task.total:,} {task.fields[unit]}"
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -130,3 +116,16 @@ def write(text: str, *, end: str = "\n") -> None:
     """Write a result to standard output at once."""
     # A file's name may contain bytes that are not text; written like this, JSON can read them back.
     typer.echo(text.encode(errors="backslashreplace").decode() + end, nl=False)
+
+
+def _make_bar(before: str, after: str) -> Progress:
+    """Make a bar that is shown on a terminal only, and is gone when it is done."""
+    return Progress(
+        TextColumn(before),
+        BarColumn(bar_width=20),
+        TextColumn(after),
+        TimeRemainingColumn(compact=True),
+        console=_console,
+        transient=True,
+        disable=not _console.is_terminal,
+    )

@@ -46,9 +46,9 @@ def check_answer_fits(spec: ModelSpec, frame: Frame, total: int, target: int) ->
     if target > room:
         raise window_error(
             spec,
-            f"keeping {target} of {total} document tokens with {fixed} leaves no room for a "
-            f"chunk in the model's window of {spec.window} tokens. Keep at most {room} tokens, "
-            "better a good deal fewer (target_size)",
+            f"keeping {target} of {total} document tokens with {fixed} leaves no room "
+            f"for an answer in the model's window of {spec.window} tokens. Keep at most {room} "
+            "tokens, better a good deal fewer (target_size)",
         )
 
 

@@ -1,12 +1,12 @@
 """Cutting documents into segments: sentences, joined or cut until they have a useful length."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from finch_integrations.engine.document_tokens import DocumentTokens
-from finch_integrations.words import SENTENCE_END
+from finch_integrations.sentences import line_ends, sentence_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +38,39 @@ def split_segments(documents: DocumentTokens, *, shortest: int, longest: int) ->
     """Cut the document tokens into segments that follow each other without a gap.
 
     Sentences are joined until they have `shortest` tokens, as long as they stay within
-    `longest`; one that is longer is cut into even pieces.
+    `longest`. One that is longer is made of its lines in the same way, and a line that is longer is
+    cut into even pieces.
     """
-    cuts = [documents.token_at(match.end()) for match in SENTENCE_END.finditer(documents.text)]
     segments: list[Segment] = []
     for number, span in enumerate(documents.spans):
-        inside = cuts[bisect_right(cuts, span.start) : bisect_left(cuts, span.end)]
-        start = previous = span.start
-        for end in (*inside, span.end):
-            if end - start > longest and previous > start:
-                segments.append(Segment(start, previous, number))
-                start = previous
-            if end > start and (end - start >= shortest or end == span.end):
-                segments += _even_pieces(Segment(start, end, number), longest)
-                start = end
-            previous = end
+        first = documents.offset(span.start)
+        text = documents.text_between(span.start, span.end)
+        sentences, lines = (
+            [documents.token_at(first + place) for place in places]
+            for places in (sentence_ends(text), line_ends(text))
+        )
+        whole = Segment(span.start, span.end, number)
+        for sentence in _joined(whole, sentences, shortest, longest):
+            inside = lines if len(sentence) > longest else []
+            for line in _joined(sentence, inside, shortest, longest):
+                segments += _even_pieces(line, longest)
     return segments
+
+
+def _joined(
+    segment: Segment, cuts: Sequence[int], shortest: int, longest: int
+) -> Iterator[Segment]:
+    """Cut a segment and join what is short; only a piece without a cut inside may be too long."""
+    inside = cuts[bisect_right(cuts, segment.start) : bisect_left(cuts, segment.end)]
+    start = previous = segment.start
+    for end in (*inside, segment.end):
+        if end - start > longest and previous > start:
+            yield Segment(start, previous, segment.document)
+            start = previous
+        if end > start and (end - start >= shortest or end == segment.end):
+            yield Segment(start, end, segment.document)
+            start = end
+        previous = end
 
 
 def _even_pieces(segment: Segment, longest: int) -> list[Segment]:

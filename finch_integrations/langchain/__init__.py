@@ -1,10 +1,11 @@
 """LangChain: a chat model for RAG chains that compresses the retrieved documents; a retriever.
 
-Needs the extra `langchain`: pip install "finch-integrations[langchain]"
+Needs the extra `langchain`.
 """
 
 from typing import TYPE_CHECKING
 
+from finch_integrations.errors import install_command
 from finch_integrations.lazy import lazy_exports
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _LAZY = {
     "format_docs": "finch_integrations.langchain.documents",
 }
 _INSTALL = {
-    "langchain_core": 'pip install "finch-integrations[langchain]"',
+    "langchain_core": install_command("langchain"),
     "langchain": "pip install langchain",
 }
 

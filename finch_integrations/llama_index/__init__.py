@@ -1,10 +1,11 @@
 """LlamaIndex: a drop-in LLM for query and chat engines that compresses the retrieved nodes.
 
-Needs the extra `llama-index`: pip install "finch-integrations[llama-index]"
+Needs the extra `llama-index`.
 """
 
 from typing import TYPE_CHECKING
 
+from finch_integrations.errors import install_command
 from finch_integrations.lazy import lazy_exports
 
 if TYPE_CHECKING:
@@ -30,6 +31,6 @@ _LAZY = {
     "FullDocumentPostprocessor": "finch_integrations.llama_index.full_document",
 }
 
-_INSTALL = {"llama_index": 'pip install "finch-integrations[llama-index]"'}
+_INSTALL = {"llama_index": install_command("llama-index")}
 
 __getattr__ = lazy_exports(__name__, _LAZY, _INSTALL)

@@ -35,7 +35,7 @@ class AskRequest:
         messages: The chat, with the roles `system`, `user` and `assistant`. With documents it ends
             with the user's question, and system texts are joined at the start.
         documents: Compressed under the question; none: a plain chat, uncompressed.
-        instruction: Stands between documents and question; None: the engine's own.
+        instruction: Goes between documents and question; None: the engine's own.
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.

@@ -166,8 +166,8 @@ def check_compression(
     config = with_overrides(CompressionConfig(), compression)
     if has_scorer and config.method == "finch":
         raise ConfigurationError(
-            "a scorer chooses passages and does nothing in the method 'finch', which goes by the "
-            "attention of the model that answers. Leave the scorer out, or take "
+            "a scorer chooses passages and does nothing in the method 'finch', which chooses "
+            "by the attention of the model that answers. Leave the scorer out, or take "
             "method='likelihood'"
         )
     return dict(compression)

@@ -26,7 +26,7 @@ class PromptOptions:
         context_detection: Which sources of documents count; see `detect`.
         context_patterns: The user's own patterns; see `detect`.
         strict: Whether documents are required; see `detect`.
-        instruction: Stands between the documents and the question; None: the prompt's own, or
+        instruction: Goes between the documents and the question; None: the prompt's own, or
             the engine's.
         chat_template_kwargs: Further variables for the chat template.
     """

@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from finch_integrations.words import SENTENCE_END
+from finch_integrations.sentences import line_ends, sentence_ends
 
 _SPACE = re.compile(r"\s+")
 # A fenced block is skipped as a whole: its lines with '#' are code.
@@ -43,8 +43,8 @@ def heading_at(headings: Sequence[Heading], position: int) -> str | None:
 def split_text(text: str, chunk_size: int) -> list[tuple[int, int]]:
     """Cut a text into chunks of at most `chunk_size` characters.
 
-    Chunks end at headings, else at a sentence's end or line break, else at white space; a
-    longer run without any is cut anywhere. Those of one section are about equally long. Together
+    Chunks end at headings, else at a sentence's end, else at a line break, else at white space;
+    a longer run without any is cut anywhere. Those of one section are about equally long. Together
     they contain every character except white space.
 
     Args:
@@ -54,12 +54,12 @@ def split_text(text: str, chunk_size: int) -> list[tuple[int, int]]:
     Returns:
         The chunks' first characters and ends, [start, end), without outer white space.
     """
-    sentences = [match.end() for match in SENTENCE_END.finditer(text)]
+    sentences, lines = sentence_ends(text), line_ends(text)
     spaces = [match.end() for match in _SPACE.finditer(text)]
     chunks: list[tuple[int, int]] = []
     for start, end in _blocks(text, chunk_size):
         while end - start > chunk_size:
-            cut = _cut(start, end, chunk_size, (sentences, spaces))
+            cut = _cut(start, end, chunk_size, (sentences, lines, spaces))
             chunks += _trimmed(text, start, cut)
             start = cut
         chunks += _trimmed(text, start, end)

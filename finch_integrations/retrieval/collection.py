@@ -63,8 +63,8 @@ class Collection:
     def chunk(self, row: int) -> Document:
         """Make a document of a chunk.
 
-        Its metadata is its document's and `document_id`, `section` (the heading it stands
-        under), `start_index` and `end_index` (its place in the document's text, in characters).
+        Its metadata is its document's and `document_id`, `section` (the heading that it
+        is under), `start_index` and `end_index` (its place in the document's text, in characters).
         A document that already is a chunk keeps those that it has: it may know its place in a text
         that is not in this collection.
         """

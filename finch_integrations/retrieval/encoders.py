@@ -6,7 +6,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finch_integrations.errors import ConfigurationError, MissingExtraError, ModelLoadError
+from finch_integrations.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    ModelLoadError,
+    install_command,
+)
 from finch_integrations.retrieval import embedder
 
 
@@ -139,7 +144,7 @@ def _load(name: str, device: str | None) -> Any:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise MissingExtraError(
-            "embedding models need an extra: pip install 'finch-integrations[retrieval]'. "
+            f"embedding models need an extra: {install_command('retrieval')}. "
             "Or search by words alone, with encoder=None"
         ) from error
     try:

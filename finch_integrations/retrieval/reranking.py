@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from finch_integrations.errors import ConfigurationError, MissingExtraError, ModelLoadError
+from finch_integrations.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    ModelLoadError,
+    install_command,
+)
 
 # Scores (query, text) pairs; higher is better.
 Reranker = Callable[[Sequence[tuple[str, str]]], list[float]]
@@ -64,7 +69,7 @@ def _load(name: str) -> Any:
         from sentence_transformers import CrossEncoder
     except ImportError as error:
         raise MissingExtraError(
-            "reranking needs an extra: pip install 'finch-integrations[retrieval]'"
+            f"reranking needs an extra: {install_command('retrieval')}"
         ) from error
     try:
         return CrossEncoder(name)

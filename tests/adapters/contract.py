@@ -28,6 +28,7 @@ from finch_integrations import (
 from finch_integrations.engine import loading
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.pipeline.shared_engine import SharedEngine
+from tests.heartbeat import count_beats
 from tests.tiny import DYNAMIC, make_model, make_tokenizer, text_of
 
 Q = "Where is it?"
@@ -471,21 +472,12 @@ class AnswerContract(AdapterContract):
 
     @pytest.mark.parametrize("what", ["aask", "astream"])
     async def test_the_event_loop_is_never_blocked(self, llm, slow, what):
-        beats = 0
-
-        async def heart():
-            nonlocal beats
-            while True:
-                await asyncio.sleep(0.005)
-                beats += 1
-
-        beating = asyncio.create_task(heart())
-        if what == "aask":
-            await self.aask(llm, Q, max_tokens=20)
-        else:
-            assert [p async for p in self.astream(llm, Q, max_tokens=20)]
-        beating.cancel()
-        assert beats > 15
+        async with count_beats() as beats:
+            if what == "aask":
+                await self.aask(llm, Q, max_tokens=20)
+            else:
+                assert [p async for p in self.astream(llm, Q, max_tokens=20)]
+        assert beats[0] > 15
 
     async def test_the_event_loop_runs_on_while_a_model_is_loaded(self, folder, monkeypatch):
         """The load waits for the loop, which never comes if it is blocked."""

@@ -1,5 +1,7 @@
 """Segments: sentences of a useful length, and their neighbourhoods."""
 
+import textwrap
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,26 @@ def test_a_short_sentence_stays_alone_where_the_next_one_is_too_long_to_join():
 def test_a_long_sentence_is_cut_into_even_pieces():
     _, segments, _ = segments_of(["x" * 100], shortest=8, longest=30)
     assert [len(segment) for segment in segments] == [25, 25, 25, 25]
+
+
+def test_hard_wrapped_text_is_cut_like_the_same_text_in_one_line():
+    text = "The store is behind the second hall and open. The code is changed weekly by the warden."
+    _, _, parts = segments_of([text], shortest=20, longest=60)
+    _, _, wrapped = segments_of([textwrap.fill(text, 25)], shortest=20, longest=60)
+    assert len(parts) == 2
+    assert [part.replace("\n", " ") for part in wrapped] == parts
+
+
+def test_a_sentence_that_is_too_long_is_cut_at_its_lines():
+    rows = [f"{day} 10 20 30\n" for day in ("Mon", "Tue", "Wed", "Thu", "Fri")]
+    _, _, parts = segments_of(["".join(rows)], shortest=20, longest=40)
+    assert parts == [rows[0] + rows[1], rows[2] + rows[3], rows[4].rstrip()]
+
+
+def test_code_that_is_not_closed_ends_with_its_document():
+    wrapped = "one two\nthree four"
+    _, _, parts = segments_of([f"```\n{wrapped}", wrapped], shortest=1, longest=99)
+    assert parts == ["```\n", "one two\n", "three four\n\n", wrapped]
 
 
 def test_segments_do_not_reach_over_documents():

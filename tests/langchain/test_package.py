@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import finch_integrations.langchain as langchain_package
+from finch_integrations.errors import install_command
 from finch_integrations.langchain import ChatFinch
 
 
@@ -20,7 +21,7 @@ def test_the_public_names_are_sorted_and_there():
 @pytest.mark.parametrize(
     ("missing", "name", "install"),
     [
-        ("langchain_core", "ChatFinch", 'pip install "finch-integrations[langchain]"'),
+        ("langchain_core", "ChatFinch", install_command("langchain")),
         ("langchain", "FinchDocumentsMiddleware", "pip install langchain"),
     ],
 )

@@ -14,6 +14,7 @@ from finch_integrations import (
 )
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.llama_index import FinchLLM
+from tests.heartbeat import count_beats
 from tests.llama_index.conftest import say, tiny_engine
 from tests.llama_index.contract import CHAT, COMPLETE, collect
 from tests.tiny import make_tokenizer, text_of
@@ -50,18 +51,9 @@ def usage(response):
 
 @pytest.mark.parametrize("method", [m for m in CHAT + COMPLETE if m.startswith("a")])
 async def test_async_calls_do_not_block_the_event_loop(llm, slow, method):
-    beats = 0
-
-    async def heart():
-        nonlocal beats
-        while True:
-            await asyncio.sleep(0.005)
-            beats += 1
-
-    beating = asyncio.create_task(heart())
-    await collect(llm, method, argument(method), max_tokens=20)
-    beating.cancel()
-    assert beats > 15
+    async with count_beats() as beats:
+        await collect(llm, method, argument(method), max_tokens=20)
+    assert beats[0] > 15
 
 
 class Broken(Exception):

@@ -155,7 +155,7 @@ SPLITS = {
         "Check.\nIs {query_str} true in\n{context_str}\nor not?",
         ("Check.\n\ntrue in", "Is", f"{Q}\n\nor not?"),
     ),
-    "text behind the query": (
+    "text after the query": (
         "{context_str}\n{query_str}\nOriginal Answer: x\nNew Answer: ",
         ("", "", f"{Q}\nOriginal Answer: x"),
     ),

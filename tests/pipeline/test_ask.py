@@ -145,7 +145,7 @@ def test_leaving_stops_a_compression_at_the_next_chunk(model, handle, forwards):
     begun = len(forwards)
     list(handle.stream(request(sampling={"max_tokens": 1})))
     assert begun == 1
-    # Of 11 chunks only the first was read, with two questions behind it; then the other answer.
+    # Of 11 chunks only the first was read, followed by two questions; then the other answer.
     assert len(forwards) <= begun + 4
 
 

@@ -243,7 +243,7 @@ MARKED = {
         [message("system", "Be brief."), message("user", Q)],
         [DOCS],
     ),
-    "question before the tags, an instruction behind them": (
+    "question before the tags, an instruction after them": (
         [user(f"{Q}\n<context>{DOCS}</context>\nAnswer briefly.")],
         [message("system", "Answer briefly."), message("user", Q)],
         [DOCS],
@@ -253,7 +253,7 @@ MARKED = {
         [message("system", "Who asks?"), message("user", "Please, where is it?")],
         [DOCS],
     ),
-    "a task behind the tags": (
+    "a task after the tags": (
         [user(f"Ready?\n<context>{DOCS}</context>\nList the doors.")],
         [message("system", "Ready?"), message("user", "List the doors.")],
         [DOCS],

@@ -26,7 +26,7 @@ def test_what_is_left_is_the_passages_of_extract_in_order(engine):
     for part in shortened:
         text = DOCUMENTS[part.index].text
         position = 0
-        for piece in part.text.split(GAP):  # every piece stands in the text, in order
+        for piece in part.text.split(GAP):  # every piece is in the text, in order
             assert text.find(piece, position) >= position
             position = text.find(piece, position) + len(piece)
         kept = "".join("".join(e.text.split()) for e in part.excerpts)

@@ -12,6 +12,7 @@ import weakref
 import pytest
 
 from finch_integrations.pipeline.worker import Cancelled, Worker, worker_of
+from tests.heartbeat import count_beats
 
 
 @pytest.fixture
@@ -155,18 +156,9 @@ def test_errors_reach_the_reader_with_the_traceback_of_the_worker(worker):
 
 def test_the_event_loop_beats_on_while_the_worker_works(worker):
     async def main():
-        beats = 0
-
-        async def heart():
-            nonlocal beats
-            while True:
-                await asyncio.sleep(0.005)
-                beats += 1
-
-        beating = asyncio.create_task(heart())
-        items = await collect(worker.astream(Counter(10, seconds=0.03)))
-        beating.cancel()
-        return items, beats
+        async with count_beats() as beats:
+            items = await collect(worker.astream(Counter(10, seconds=0.03)))
+        return items, beats[0]
 
     items, beats = asyncio.run(main())
     assert items == list(range(10))

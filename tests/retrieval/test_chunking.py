@@ -36,7 +36,17 @@ def test_cuts_fall_on_sentence_ends_and_make_even_pieces():
     assert chunks(text, 100) == [("One two three. " * 4).strip()] * 2
 
 
-def test_without_sentences_cuts_fall_on_white_space_and_without_that_anywhere():
+def test_without_sentences_cuts_fall_on_line_breaks():
+    rows = [f"row {number} of the list\n" for number in range(6)]
+    assert chunks("".join(rows), 50) == ["".join(rows[n : n + 2]).strip() for n in (0, 2, 4)]
+
+
+def test_hard_wrapped_sentences_stay_whole():
+    text = "The store is behind the hall\nand is open. The code is changed\nweekly by the warden."
+    assert chunks(text, 60) == [text[: text.index("The code")].strip(), text[text.index("The c") :]]
+
+
+def test_without_lines_cuts_fall_on_white_space_and_without_that_anywhere():
     assert chunks("alpha beta gamma", 10) == ["alpha", "beta gamma"]
     assert chunks("x" * 25, 10) == ["x" * 8, "x" * 8, "x" * 9]
 

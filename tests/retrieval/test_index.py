@@ -159,7 +159,7 @@ def test_a_source_that_cannot_be_read_is_reported_every_time_and_read_once(index
     assert (report.skipped, read) == ({"bad": "cannot be read"}, ["bad"])
     report, read = build(index, texts)
     assert (report.skipped, read) == ({"bad": "cannot be read"}, [])
-    report, read = build(index, {**texts, "bad": "mended"})
+    report, read = build(index, {**texts, "bad": "repaired"})
     assert (report.skipped, read) == ({}, ["bad"])
 
 
