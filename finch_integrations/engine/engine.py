@@ -189,6 +189,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **overrides: Any,
@@ -205,6 +206,7 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            closing: As for `compress`.
             chat_template_kwargs: As for `compress`.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -222,6 +224,7 @@ class FinchEngine:
             system=system,
             history=history,
             instruction=instruction,
+            closing=closing,
             chat_template_kwargs=chat_template_kwargs,
             progress=progress,
             **overrides,
@@ -236,6 +239,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **overrides: Any,
@@ -250,6 +254,7 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            closing: As for `compress`.
             chat_template_kwargs: As for `compress`.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -279,6 +284,7 @@ class FinchEngine:
                 system=system,
                 history=tuple(history),
                 instruction=instruction,
+                closing=closing,
                 chat_template_kwargs=dict(chat_template_kwargs or {}),
             )
             for question in questions
@@ -326,6 +332,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **overrides: Any,
@@ -338,10 +345,11 @@ class FinchEngine:
 
         Args:
             documents: `Document`s, strings, or mappings with the fields of `Document`.
-            question: The question; it also ends the prompt.
+            question: The question.
             system: System text, always kept.
             history: Earlier user and assistant turns, always kept.
             instruction: Text between the documents and the question.
+            closing: Text after the question, such as rules for the answer.
             chat_template_kwargs: Further variables for the chat template.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -360,6 +368,7 @@ class FinchEngine:
             system=system,
             history=tuple(history),
             instruction=instruction,
+            closing=closing,
             chat_template_kwargs=dict(chat_template_kwargs or {}),
         )
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)

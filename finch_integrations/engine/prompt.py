@@ -2,7 +2,7 @@
 
     prefix     everything before the documents: special tokens, system text, history
     documents  the part that is compressed (`document_tokens`)
-    suffix     everything after them: instruction and question, then the generation prompt
+    suffix     everything after them: instruction, question, closing, then the generation prompt
 
 The chat template is rendered once with a placeholder where the documents go.
 """
@@ -32,11 +32,13 @@ class Prompt:
     """What is asked about the documents, and what else the model reads; plain data.
 
     Attributes:
-        question: The user's question; the end of the last user turn.
+        question: The user's question, in the last user turn.
         system: System text. A template without a system role gets it at the start of the first
             user turn.
         history: Earlier turns, oldest first, with the roles `user` and `assistant`.
         instruction: Text between the documents and the question.
+        closing: Text after the question, such as rules for the answer. It does not influence what
+            is kept.
         chat_template_kwargs: Further variables for the chat template, such as `enable_thinking`.
     """
 
@@ -44,6 +46,7 @@ class Prompt:
     system: str | None = None
     history: tuple[Message, ...] = ()
     instruction: str = INSTRUCTION
+    closing: str = ""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,7 +74,8 @@ class Frame:
 
     Attributes:
         prefix: Token ids before the documents.
-        suffix: Token ids after the documents: instruction and question, generation prompt.
+        suffix: Token ids after the documents: instruction, question and closing, generation
+            prompt.
         window: The suffix up to the question's end.
         null_window: The same with a question without content.
         question: The question's text.
@@ -102,6 +106,8 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
     nonce = secrets.token_hex(8)
     documents_slot, question_slot = f"DOCUMENTS{nonce}", f"QUESTION{nonce}"
     turn = f"{documents_slot}{SEPARATOR}{prompt.instruction.strip()} {question_slot}"
+    if closing := prompt.closing.strip():
+        turn += f"\n{closing}"
     messages = check_messages(prompt.history, "the history", ("user", "assistant"))
     messages.append(Message(role="user", content=turn))
     if prompt.system is not None:

@@ -1,6 +1,6 @@
 """One call: from LlamaIndex's messages to a request, from the answer's pieces to responses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +61,7 @@ class Call:
                 "total_tokens": details.prompt_tokens + details.generation_tokens,
             },
             "citations": [self._cite(quote, details) for quote in quotes],
-            "finch": describe(details, self.source),
+            "finch": describe(details, self.request.documents, self.source),
         }
 
     def _cite(self, quote: Quote, details: AnswerDetails) -> dict[str, Any]:
@@ -78,8 +78,15 @@ class Call:
         }
 
 
-def make_call(messages: Sequence[ChatMessage], arguments: CallArguments) -> Call:
+def make_call(
+    messages: Sequence[ChatMessage], arguments: CallArguments, run: Hashable = None
+) -> Call:
     """Take the documents out of a call's messages.
+
+    Args:
+        messages: The chat.
+        arguments: What to answer it with.
+        run: The task or thread that it belongs to.
 
     Raises:
         InvalidInputError: Messages or documents are unusable.
@@ -87,7 +94,7 @@ def make_call(messages: Sequence[ChatMessage], arguments: CallArguments) -> Call
     documents, prompt = arguments.documents, arguments.prompt
     given = () if documents is None else as_documents(documents, "documents")
     turns = to_turns(messages, read_templates=prompt.context_detection != "off")
-    request, source = make_request(turns, given, "kwarg", prompt, arguments.options)
+    request, source = make_request(turns, given, prompt, arguments.options, run)
     return Call(arguments.handle, request, source)
 
 

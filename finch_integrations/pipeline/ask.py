@@ -44,6 +44,7 @@ class AskRequest:
     messages: tuple[Message, ...]
     documents: tuple[Document, ...] = ()
     instruction: str | None = None
+    closing: str = ""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -114,6 +115,7 @@ def ask(
             question,
             system=system,
             history=history,
+            closing=request.closing,
             chat_template_kwargs=request.chat_template_kwargs,
             progress=lambda state: _proceed(state, progress, check),
             **instruction,

@@ -47,6 +47,9 @@ class Evidence:
     queries: tuple[str, ...] = ()
 
 
+NO_EVIDENCE = Evidence()
+
+
 @dataclass(slots=True)
 class _Entry:
     """A text, when it is forgotten, and its documents by run and id."""
@@ -61,9 +64,7 @@ class _Entry:
 class RetrievedTexts:
     """Remembers what was retrieved; safe under threads."""
 
-    def __init__(
-        self, *, max_bytes: int = _MAX_BYTES, max_seconds: float = _MAX_SECONDS
-    ) -> None:
+    def __init__(self, *, max_bytes: int = _MAX_BYTES, max_seconds: float = _MAX_SECONDS) -> None:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._queries: OrderedDict[Hashable, dict[str, None]] = OrderedDict()
@@ -170,9 +171,7 @@ def _of(entry: _Entry, run: Hashable) -> Retrieved:
 RETRIEVED = RetrievedTexts()
 
 
-def configure_evidence(
-    *, max_bytes: int = _MAX_BYTES, max_seconds: float = _MAX_SECONDS
-) -> None:
+def configure_evidence(*, max_bytes: int = _MAX_BYTES, max_seconds: float = _MAX_SECONDS) -> None:
     """Change how much of what was retrieved is remembered in this process, and for how long.
 
     The adapters recognise retrieved documents in prompts by their texts. These are in memory only.

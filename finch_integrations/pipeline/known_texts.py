@@ -166,9 +166,7 @@ def _samples_of(spelling: bytes) -> tuple[Keys, NDArray[np.int64]]:
 _Needle = tuple[int, bool, _Spelling]
 
 
-def _search(
-    buffer: bytes, needles: Sequence[_Needle]
-) -> Iterator[tuple[int, int, _Needle, bool]]:
+def _search(buffer: bytes, needles: Sequence[_Needle]) -> Iterator[tuple[int, int, _Needle, bool]]:
     """Start, end, needle, and whether it is whole; in bytes."""
     samples = _Samples(buffer, needles)
     at, covered = 0, 0
@@ -352,9 +350,7 @@ class _Apart:
         """Add a match unless it overlaps one that is there."""
         after = self._first_from(match.start)
         before_ends = after == 0 or self.matches[after - 1].end <= match.start
-        if before_ends and (
-            after == len(self.matches) or match.end <= self.matches[after].start
-        ):
+        if before_ends and (after == len(self.matches) or match.end <= self.matches[after].start):
             self.matches.insert(after, match)
 
     def starts_at(self, place: int) -> bool:

@@ -7,10 +7,10 @@ and rules around all of them. Everything else stays in the message.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from finch_integrations.pipeline.known_texts import Match
-from finch_integrations.pipeline.places import Place
+from finch_integrations.pipeline.places import Cut, Place
 from finch_integrations.types import Document
 
 Span = tuple[int, int]
@@ -23,7 +23,9 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 _LETTERS = re.compile(r"[^\W\d_]")
+_CODE = re.compile(r"[\"{}]")
 _NUMBERS = re.compile(r"\d+")
+_VALUE = re.compile(r"[:=：][^\n]*")
 _TAGS = re.compile(r"</?[A-Za-z][\w:.-]*[^<>\n]{0,200}>")
 # What ends a document before the next one's label: an empty line, a closing tag, a rule.
 _ENDING = re.compile(r"\n[ \t]*\n|</[^<>\n]*>|^[ \t]*[^\w\s<]{3,}[ \t]*$", re.MULTILINE)
@@ -31,15 +33,6 @@ _OPENING = re.compile(
     r"(?:<(?P<tag>[A-Za-z][\w:.-]*)[^<>\n]*>|\[(?P<name>[A-Z][A-Z _]+)\]"
     r"|(?:^|(?<=\n))[ \t]*(?P<rule>[^\w\s<>\[\](){}]{3,})[ \t]*[\w]*)\s*\Z"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What leaves a text, `text[start:end]`, and the documents in it."""
-
-    start: int
-    end: int
-    places: tuple[Place, ...]
 
 
 def cut_out(
@@ -67,7 +60,16 @@ def cut_out(
             cuts[-1] = Cut(cuts[-1].start, match.end, (*cuts[-1].places, place))
         else:
             cuts.append(Cut(start, match.end, (place,)))
-    return [_with_wrapper(text, cut) for cut in cuts]
+    return [with_wrapper(text, cut) for cut in cuts]
+
+
+def with_wrapper(text: str, cut: Cut) -> Cut:
+    """Add tags, rules or fences that are directly around a region and belong together."""
+    while opening := _OPENING.search(text, max(0, cut.start - _LABEL_LENGTH), cut.start):
+        if not (closing := _closing(opening, text, cut.end)):
+            break
+        cut = Cut(opening.start(), closing, cut.places)
+    return cut
 
 
 def _overlaps(match: Match, spans: Sequence[Span]) -> bool:
@@ -136,7 +138,11 @@ class _Labels:
                 taken.append(line)
                 continue
             rest = self._without_metadata(line, index)
-            if not line.strip() or _LETTERS.search(_TAGS.sub("", _NAMES.sub("", rest))):
+            if (
+                not line.strip()
+                or _CODE.search(line)
+                or _LETTERS.search(_TAGS.sub("", _NAMES.sub("", rest)))
+            ):
                 break
             if not _LETTERS.search(line) and not _NUMBERS.search(line):
                 break  # a rule
@@ -145,7 +151,8 @@ class _Labels:
         return "\n".join(reversed(taken)) if certain else ""
 
     def _skeleton(self, label: str, index: int) -> str:
-        return " ".join(_NUMBERS.sub("", self._without_metadata(label, index)).split())
+        words = _VALUE.sub(":", _NUMBERS.sub("", self._without_metadata(label, index)))
+        return " ".join(words.split())
 
     def _without_metadata(self, text: str, index: int) -> str:
         document = self._found[index][1]
@@ -158,15 +165,6 @@ class _Labels:
 
 def _values(metadata: Mapping[str, object]) -> list[object]:
     return [value for value in metadata.values() if isinstance(value, str | int | float)]
-
-
-def _with_wrapper(text: str, cut: Cut) -> Cut:
-    """Add tags, rules or fences that are directly around a region and belong together."""
-    while opening := _OPENING.search(text, max(0, cut.start - _LABEL_LENGTH), cut.start):
-        if not (closing := _closing(opening, text, cut.end)):
-            break
-        cut = Cut(opening.start(), closing, cut.places)
-    return cut
 
 
 def _closing(opening: re.Match[str], text: str, end: int) -> int | None:

@@ -1,21 +1,22 @@
 """From a chat as an adapter reads it to a request for the engine."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import ContextDetection, DocumentsFrom, Turn, detect
 from finch_integrations.pipeline.document_tags import join_texts
+from finch_integrations.pipeline.evidence import RETRIEVED
 from finch_integrations.pipeline.options import CallOptions
 from finch_integrations.types import Document
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
-_WRITTEN_IN = ("marked", "pattern", "template")
+_WRITTEN_IN = ("mark", "evidence", "longest", "pattern", "template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +55,18 @@ class PromptOptions:
 def make_request(
     turns: Sequence[Turn],
     given: Sequence[Document],
-    given_by: Literal["kwarg", "message"],
     prompt: PromptOptions,
     options: CallOptions,
+    run: Hashable = None,
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
     Args:
         turns: The chat.
         given: Documents that the caller gave in addition to it.
-        given_by: How.
         prompt: How documents are found and presented.
         options: For the engine.
+        run: What it is a part of; retrieved documents are known by it.
 
     Returns:
         The request, and where its documents were found.
@@ -76,10 +77,10 @@ def make_request(
     found = detect(
         turns,
         given,
-        given_by,
         mode=prompt.context_detection,
         patterns=prompt.context_patterns,
         strict=prompt.strict,
+        evidence=RETRIEVED.recall(run),
     )
     instruction = join_texts(found.instruction, prompt.instruction or "") or None
     if instruction is None and found.source in _WRITTEN_IN:
@@ -88,6 +89,7 @@ def make_request(
         messages=found.messages,
         documents=with_unique_ids(found.documents),
         instruction=instruction,
+        closing=found.closing,
         chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
@@ -95,7 +97,9 @@ def make_request(
     return request, found.source
 
 
-def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
+def describe(
+    details: AnswerDetails, documents: Sequence[Document], source: DocumentsFrom
+) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
     What was kept of a document need not be what the answer says, so it is not a citation and is
@@ -103,7 +107,8 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """
     statistics: dict[str, Any] = {
         "documents_from": source,
-        "documents": len(details.document_shares),
+        "documents": len(documents),
+        "document_characters": sum(len(document.text) for document in documents),
         "decode_s": details.generation_seconds,
     }
     if stats := details.compression:

@@ -264,7 +264,7 @@ class AnswerContract(AdapterContract):
         context = engine.compress(documents, Q, target_size=60)
         assert answer.text == engine.generate(context, max_tokens=8).text
         assert answer.prompt_tokens == context.prompt_tokens
-        assert answer.finch["documents_from"] == "kwarg"
+        assert answer.finch["documents_from"] == "argument"
         assert answer.finch["documents"] == 2
         assert answer.finch["document_tokens"] == context.stats.document_tokens
         assert answer.finch["kept_tokens"] == 60

@@ -117,7 +117,7 @@ def test_lcel_chain_with_format_docs_keeps_the_documents_apart(chat, retriever, 
         | chat
     )
     metadata = finch(chain.invoke(Q))
-    assert metadata["documents_from"] == "marked"
+    assert metadata["documents_from"] == "mark"
     ids = [score["document_id"] for score in metadata["document_scores"]]
     assert sorted(ids) == ["d1", "d2", "d3"]
 
@@ -178,7 +178,7 @@ async def test_middleware_retrieves_and_hands_over(chat, retriever, answer, call
     found = retriever.invoke(Q)
     assert result["documents"] == found
     message = result["messages"][-1]
-    assert finch(message)["documents_from"] == "kwarg"
+    assert finch(message)["documents_from"] == "argument"
     texts = [Document(document.page_content) for document in found]
     assert message.text == answer(texts, Q, system="Be brief.")
 
