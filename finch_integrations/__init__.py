@@ -6,13 +6,17 @@ Importing the package is cheap; torch and transformers are imported with the eng
 from typing import TYPE_CHECKING
 
 from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
+from finch_integrations.constraints import Constraint
 from finch_integrations.errors import (
     ConfigurationError,
+    ConstraintError,
     ContextTooLongError,
     FinchError,
     InvalidInputError,
     MissingExtraError,
     ModelLoadError,
+    ServerRefusedError,
+    ServerUnavailableError,
     UnsupportedModelError,
 )
 from finch_integrations.lazy import lazy_exports
@@ -25,6 +29,8 @@ from finch_integrations.types import (
     GenerationResponse,
     Message,
     SelectionStats,
+    Tool,
+    ToolCall,
 )
 
 if TYPE_CHECKING:
@@ -32,17 +38,22 @@ if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
     from finch_integrations.engine.passage_store import PassageStore
     from finch_integrations.engine.selection import Selection
+    from finch_integrations.pipeline.elsewhere import ChooseThenGenerate
+    from finch_integrations.pipeline.openai_server import OpenAIServer
     from finch_integrations.pipeline.rag import FinchRAG
     from finch_integrations.retrieval.hybrid import HybridRetriever
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChooseThenGenerate",
     "CompressedContext",
     "CompressionConfig",
     "CompressionProgress",
     "CompressionStats",
     "ConfigurationError",
+    "Constraint",
+    "ConstraintError",
     "ContextTooLongError",
     "Document",
     "DocumentShare",
@@ -56,21 +67,32 @@ __all__ = [
     "Message",
     "MissingExtraError",
     "ModelLoadError",
+    "OpenAIServer",
     "PassageStore",
     "RetrievalConfig",
     "SamplingParams",
     "Selection",
     "SelectionStats",
+    "ServerRefusedError",
+    "ServerUnavailableError",
+    "Tool",
+    "ToolCall",
     "UnsupportedModelError",
 ]
 
 _LAZY = {
     "CompressedContext": "finch_integrations.engine.context",
     "FinchEngine": "finch_integrations.engine.engine",
+    "ChooseThenGenerate": "finch_integrations.pipeline.elsewhere",
+    "OpenAIServer": "finch_integrations.pipeline.openai_server",
     "FinchRAG": "finch_integrations.pipeline.rag",
     "PassageStore": "finch_integrations.engine.passage_store",
     "Selection": "finch_integrations.engine.selection",
     "HybridRetriever": "finch_integrations.retrieval.hybrid",
 }
 
-__getattr__ = lazy_exports(__name__, _LAZY)
+_INSTALL = {
+    package: 'pip install "finch-integrations[remote]"' for package in ("httpx", "httpx_sse")
+}
+
+__getattr__ = lazy_exports(__name__, _LAZY, _INSTALL)

@@ -34,6 +34,9 @@ class CompressionConfig:
             `finch`: the paper's method; only it has the options from `selection` to
             `pooling_kernel`.
         chunk_length: Document tokens read per step; fewer where the model's window is small.
+        batch_tokens: Tokens of passages that are read at once, side by side. None: as many as a
+            GPU's free memory has room for, elsewhere `chunk_length`. Changes no score. Only of the
+            method `likelihood`.
         selection: `layer`: every layer keeps one set of tokens, chosen by the attention summed
             over its heads (the paper). `kv_head`: every KV head keeps its own set.
         budget_schedule: `linear`: the cache grows in proportion to what was read (the paper).
@@ -50,6 +53,7 @@ class CompressionConfig:
     read_size: int | Literal["auto"] | None = None
     method: str = "likelihood"
     chunk_length: int = 1024
+    batch_tokens: int | None = None
     selection: Selection = "layer"
     budget_schedule: BudgetSchedule = "linear"
     normalize_scores: bool = False
@@ -81,6 +85,8 @@ class CompressionConfig:
         if not isinstance(self.method, str) or not self.method:
             raise ConfigurationError(f"method must be a method's name, got {self.method!r}")
         _require_int("chunk_length", self.chunk_length, minimum=1)
+        if self.batch_tokens is not None:
+            _require_int("batch_tokens", self.batch_tokens, minimum=1)
         _require_choice("selection", self.selection, get_args(Selection))
         _require_choice("budget_schedule", self.budget_schedule, get_args(BudgetSchedule))
         _require_choice("pooling", self.pooling, get_args(Pooling))
@@ -92,11 +98,13 @@ class CompressionConfig:
             )
         if self.method != "finch":
             self._refuse_options_of_finch()
-        if self.method != "likelihood" and isinstance(self.read_size, int):
-            raise ConfigurationError(
-                "read_size is an option of the method 'likelihood': "
-                f"{self.method!r} reads everything. Leave it out"
-            )
+        if self.method != "likelihood":
+            for name, value in (("read_size", self.read_size), ("batch_tokens", self.batch_tokens)):
+                if isinstance(value, int):
+                    raise ConfigurationError(
+                        f"{name} is an option of the method 'likelihood': {self.method!r} reads "
+                        "everything, chunk by chunk. Leave it out"
+                    )
         if self.pooling == "none" and self.pooling_kernel != 5:
             raise ConfigurationError(
                 "pooling_kernel does nothing with pooling='none'. Leave it out, or choose a pooling"

@@ -3,10 +3,13 @@
 FinchError (RuntimeError)
 ├── ConfigurationError      an option has a wrong value or does not exist
 ├── InvalidInputError       documents, question or files cannot be used
+│   └── ConstraintError     a schema, expression or grammar cannot be compiled
 ├── ContextTooLongError     prompt and budget do not fit the window or the budget
 ├── UnsupportedModelError   the model's architecture or rope type is not supported
 ├── ModelLoadError          a model cannot be found, fetched, verified or read
-└── MissingExtraError       an optional dependency is not installed
+├── MissingExtraError       an optional dependency is not installed
+├── ServerUnavailableError  a model server cannot be reached, is overloaded or failed
+└── ServerRefusedError      a model server does not accept the request, or its key
 
 The root is a RuntimeError, not a ValueError: some frameworks swallow ValueErrors at call time.
 """
@@ -32,6 +35,10 @@ class InvalidInputError(FinchError):
     """Documents, question, messages or files cannot be used as given."""
 
 
+class ConstraintError(InvalidInputError):
+    """A schema, regular expression or grammar cannot be compiled or followed; says which part."""
+
+
 class ContextTooLongError(FinchError):
     """The prompt, the budget and the chunk do not fit the model's window or the byte budget."""
 
@@ -46,3 +53,11 @@ class ModelLoadError(FinchError):
 
 class MissingExtraError(FinchError):
     """An optional dependency is not installed."""
+
+
+class ServerUnavailableError(FinchError):
+    """A model server cannot be reached, is overloaded, takes too long or failed."""
+
+
+class ServerRefusedError(FinchError):
+    """A model server does not accept the request: the key, the model's name or an option."""

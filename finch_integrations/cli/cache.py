@@ -1,6 +1,7 @@
 """`finch cache`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from finch_integrations.cli import console
@@ -26,6 +27,10 @@ def run_cache(folder: Path | None, *, empty: bool, as_json: bool) -> None:
             "max_bytes": summary.max_bytes,
             "read_bytes_per_second": speed and speed.bytes_per_second,
             "read_cold": speed and speed.cold,
+            "models": {
+                name: {**asdict(model), "kept_on_disk": summary.pays(name)}
+                for name, model in summary.models.items()
+            },
             "removed": removed,
         }
         console.write(json.dumps(facts, ensure_ascii=False, indent=2))
@@ -39,6 +44,12 @@ def run_cache(folder: Path | None, *, empty: bool, as_json: bool) -> None:
         console.write(f"read at {_megabytes(speed.bytes_per_second)}/s, {where}")
     else:
         console.write("reading speed not measured yet")
+    for name, model in summary.models.items():
+        needed = _megabytes(model.tokens_per_second * model.bytes_per_token)
+        use = "used" if summary.pays(name) else "not used: reading again is faster"
+        console.write(
+            f"{name}: reads {model.tokens_per_second:,.0f} tokens/s, which is {needed}/s; {use}"
+        )
 
 
 def _megabytes(number: float) -> str:

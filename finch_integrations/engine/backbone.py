@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import math
+import platform
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +21,9 @@ from finch_integrations.engine.chunks import chunks_of
 from finch_integrations.engine.support import inspect_model
 from finch_integrations.errors import ConfigurationError, UnsupportedModelError
 
+# Fewer tokens say nothing about a model's speed.
+_TIMED = 256
+_PROBE_BYTES = 32 << 20
 # One lock per configuration object: observing attention switches a field on it, and models made
 # from one configuration share it.
 _locks: dict[int, threading.Lock] = {}
@@ -32,6 +38,7 @@ class Backbone:
         tokenizer: Its tokenizer.
         spec: Facts about the model.
         name: Its name in messages.
+        reading_speed: Tokens per second at which it read passages, at best; 0: not measured yet.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
@@ -47,6 +54,7 @@ class Backbone:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self.reading_speed = 0.0
         self._lock = _lock_for(model.config)
 
     @property
@@ -56,9 +64,23 @@ class Backbone:
         return device
 
     @property
+    def device_name(self) -> str:
+        """What the device is: a GPU's name, or the processor's kind."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type} ({platform.machine()})"
+
+    @property
     def layer_devices(self) -> tuple[torch.device, ...]:
         """The device on which each layer runs and has its keys."""
         return tuple(_device_of(layer) for layer in self.model.base_model.layers)
+
+    @property
+    def stop_tokens(self) -> set[int]:
+        """Tokens that end an answer."""
+        configured = self.model.generation_config.eos_token_id
+        tokens = set(configured if isinstance(configured, list) else [configured])
+        return (tokens | {self.tokenizer.eos_token_id}) - {None}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,6 +103,17 @@ class Backbone:
         tokens = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         digest = hashlib.sha256(json.dumps(tokens).encode())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def copy_speed(self) -> float:
+        """Bytes per second between the model's device and the CPU's memory, measured once."""
+        if self.device.type == "cpu":
+            return math.inf
+        probe = torch.zeros(_PROBE_BYTES, dtype=torch.uint8, device=self.device)
+        probe.cpu().to(self.device)  # the first copy also sets things up
+        started = time.perf_counter()
+        int(probe.cpu().to(self.device)[-1])  # waits for the copies
+        return 2 * _PROBE_BYTES / (time.perf_counter() - started)
 
     @torch.inference_mode()
     def forward(
@@ -125,6 +158,21 @@ class Backbone:
             positions = torch.arange(longest)[None] + cache_length(cache)
             self._run(padded, positions, grown, rows=1)
         return grown
+
+    def note_reading(self, tokens: int, started: float) -> None:
+        """Measure the speed of a reading that has just been made.
+
+        Args:
+            tokens: How many were read.
+            started: `time.perf_counter()` when that began.
+        """
+        if tokens < _TIMED:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        speed = tokens / (time.perf_counter() - started)
+        # The first time is slow, and so is whatever shares the device with others.
+        self.reading_speed = max(self.reading_speed, speed)
 
     @torch.inference_mode()
     def log_likelihoods(

@@ -82,24 +82,29 @@ def align_right(cache: KVCache, lengths: Tensor) -> KVCache:
     return twin
 
 
-def passage_tensors(cache: KVCache, number: int, start: int, end: int) -> dict[str, Tensor]:
-    """Copy one text's keys and values out of a batch, for keeping.
+def passages_of(cache: KVCache, start: int, lengths: Sequence[int]) -> list[dict[str, Tensor]]:
+    """Copy a batch's texts out of a cache, for keeping.
 
     Args:
-        cache: Of a batch.
-        number: Which text.
-        start: First token to copy.
-        end: The one after the last.
+        cache: Of B texts, padded at their ends.
+        start: The first token to copy.
+        lengths: How many tokens of each to copy, B of them.
 
     Returns:
-        `keys` and `values`, each [L, G, T, D], on the CPU.
+        For each text its `keys` and `values`, each [L, G, T, D], on the CPU.
     """
-    return {
-        name: torch.stack(
-            [getattr(layer, name)[number, :, start:end].cpu() for layer in cache.layers]
-        )
+    # Each layer comes to the CPU once, and not once for every text.
+    states = {
+        name: [getattr(layer, name)[:, :, start:].cpu() for layer in cache.layers]
         for name in ("keys", "values")
     }
+    return [
+        {
+            name: torch.stack([layer[number, :, :length] for layer in layers])
+            for name, layers in states.items()
+        }
+        for number, length in enumerate(lengths)
+    ]
 
 
 def cache_of_passages(prefix: KVCache, passages: Sequence[dict[str, Tensor]]) -> KVCache:
@@ -107,7 +112,7 @@ def cache_of_passages(prefix: KVCache, passages: Sequence[dict[str, Tensor]]) ->
 
     Args:
         prefix: The cache that they were read after; not changed.
-        passages: As `passage_tensors` made them.
+        passages: As `passages_of` made them.
     """
     twin = repeat_cache(prefix, len(passages))
     for number, layer in enumerate(twin.layers):

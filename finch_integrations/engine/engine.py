@@ -9,16 +9,18 @@ from typing import Any, Self
 import torch
 
 from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
+from finch_integrations.constraints import Constraint
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import check_answer_fits, target_tokens
 from finch_integrations.engine.chat import build_chat
+from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.encoding import encode_selection
 from finch_integrations.engine.evicting import evict_tokens
-from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
+from finch_integrations.engine.generate import Guide, join_responses, stream_chat, stream_generate
 from finch_integrations.engine.methods import (
     SEGMENT_SCORERS,
     Method,
@@ -31,9 +33,11 @@ from finch_integrations.engine.model_input import make_input, make_inputs
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
+from finch_integrations.engine.reasoning import find_thoughts
 from finch_integrations.engine.selecting import Reader
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
+from finch_integrations.engine.tool_format import find_tool_format
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.types import (
     CompressionProgress,
@@ -41,6 +45,7 @@ from finch_integrations.types import (
     Excerpt,
     GenerationResponse,
     Message,
+    Tool,
 )
 
 Documents = Iterable[Document | str | Mapping[str, Any]]
@@ -175,11 +180,15 @@ class FinchEngine:
         self,
         messages: Sequence[Message],
         *,
+        tools: Sequence[Tool] = (),
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> int:
         """Length of a chat in the model's tokens; arguments and errors as for `chat`."""
         tokenizer = self.backbone.tokenizer
-        return len(build_chat(tokenizer, messages, chat_template_kwargs=chat_template_kwargs))
+        ids = build_chat(
+            tokenizer, messages, tools=tools, chat_template_kwargs=chat_template_kwargs
+        )
+        return len(ids)
 
     def select(
         self,
@@ -190,6 +199,8 @@ class FinchEngine:
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
         closing: str = "",
+        tools: Sequence[Tool] = (),
+        result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **overrides: Any,
@@ -207,6 +218,8 @@ class FinchEngine:
             history: As for `compress`.
             instruction: As for `compress`.
             closing: As for `compress`.
+            tools: As for `compress`.
+            result: As for `compress`.
             chat_template_kwargs: As for `compress`.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -225,6 +238,8 @@ class FinchEngine:
             history=history,
             instruction=instruction,
             closing=closing,
+            tools=tools,
+            result=result,
             chat_template_kwargs=chat_template_kwargs,
             progress=progress,
             **overrides,
@@ -240,6 +255,8 @@ class FinchEngine:
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
         closing: str = "",
+        tools: Sequence[Tool] = (),
+        result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **overrides: Any,
@@ -255,6 +272,8 @@ class FinchEngine:
             history: As for `compress`.
             instruction: As for `compress`.
             closing: As for `compress`.
+            tools: As for `compress`.
+            result: As for `compress`.
             chat_template_kwargs: As for `compress`.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -285,6 +304,8 @@ class FinchEngine:
                 history=tuple(history),
                 instruction=instruction,
                 closing=closing,
+                tools=tuple(tools),
+                result=result,
                 chat_template_kwargs=dict(chat_template_kwargs or {}),
             )
             for question in questions
@@ -333,6 +354,8 @@ class FinchEngine:
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
         closing: str = "",
+        tools: Sequence[Tool] = (),
+        result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **overrides: Any,
@@ -347,9 +370,12 @@ class FinchEngine:
             documents: `Document`s, strings, or mappings with the fields of `Document`.
             question: The question.
             system: System text, always kept.
-            history: Earlier user and assistant turns, always kept.
+            history: Earlier turns of the user, the assistant and tools, always kept.
             instruction: Text between the documents and the question.
             closing: Text after the question, such as rules for the answer.
+            tools: What the model may call.
+            result: The tool's result that the documents are in, with what it says before them as
+                its content. Default: they are in the last user turn.
             chat_template_kwargs: Further variables for the chat template.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -369,6 +395,8 @@ class FinchEngine:
             history=tuple(history),
             instruction=instruction,
             closing=closing,
+            tools=tuple(tools),
+            result=result,
             chat_template_kwargs=dict(chat_template_kwargs or {}),
         )
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
@@ -412,7 +440,12 @@ class FinchEngine:
         return Reader(engine.backbone, engine.store)
 
     def stream(
-        self, context: CompressedContext, *, question: str | None = None, **overrides: Any
+        self,
+        context: CompressedContext,
+        *,
+        question: str | None = None,
+        constraint: Constraint | None = None,
+        **overrides: Any,
     ) -> Iterator[GenerationResponse]:
         """Answer from a compressed context, piece by piece.
 
@@ -420,10 +453,13 @@ class FinchEngine:
             context: From `compress`, `encode` or `load_context`; stays as it is.
             question: Another question to ask of the same compressed documents. What it needs may
                 have been left out under the first one. Default: the context's own.
+            constraint: What the answer must look like; a model's thoughts before it are free.
             overrides: Fields of `SamplingParams` to change for this call.
 
         Raises:
             ConfigurationError: An option is unknown or wrong.
+            ConstraintError: The constraint cannot be compiled; says which part.
+            MissingExtraError: There is a constraint, and llguidance is not installed.
             InvalidInputError: The context belongs to another model, or the question is unusable.
             ContextTooLongError: The window has no room for a new token.
         """
@@ -436,37 +472,69 @@ class FinchEngine:
             )
         prompt = context.prompt if question is None else replace(context.prompt, question=question)
         suffix = build_frame(backbone.tokenizer, prompt).suffix
-        return stream_generate(backbone, context, suffix, params)
+        guide = self._guide(constraint, prompt.tools, prompt.chat_template_kwargs)
+        return stream_generate(backbone, context, suffix, params, guide)
 
     def generate(
-        self, context: CompressedContext, *, question: str | None = None, **overrides: Any
+        self, context: CompressedContext, *, question: str | None = None, **options: Any
     ) -> GenerationResponse:
         """Answer from a compressed context in one piece; arguments and errors as for `stream`."""
-        return join_responses(self.stream(context, question=question, **overrides))
+        return join_responses(self.stream(context, question=question, **options))
 
     def chat(
         self,
         messages: Sequence[Message],
         *,
+        tools: Sequence[Tool] = (),
+        constraint: Constraint | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Iterator[GenerationResponse]:
         """Answer a chat that has no documents, piece by piece; nothing is compressed.
 
         Args:
-            messages: With the roles `system`, `user` and `assistant`.
+            messages: With the roles `system`, `user`, `assistant` and `tool`.
+            tools: What the model may call.
+            constraint: What the answer must look like; a model's thoughts before it are free.
             chat_template_kwargs: Further variables for the chat template.
             overrides: Fields of `SamplingParams` to change for this call.
 
         Raises:
             InvalidInputError: The messages are unusable or the chat template refuses them.
             ConfigurationError: An option is unknown or wrong.
+            ConstraintError: The constraint cannot be compiled; says which part.
+            MissingExtraError: There is a constraint, and llguidance is not installed.
             ContextTooLongError: The messages fill the model's window.
         """
         backbone = self.backbone
         params = with_overrides(self.sampling, overrides)
-        ids = build_chat(backbone.tokenizer, messages, chat_template_kwargs=chat_template_kwargs)
-        return stream_chat(backbone, ids, params)
+        ids = build_chat(
+            backbone.tokenizer, messages, tools=tools, chat_template_kwargs=chat_template_kwargs
+        )
+        guide = self._guide(constraint, tools, chat_template_kwargs)
+        return stream_chat(backbone, ids, params, guide)
+
+    def _guide(
+        self,
+        constraint: Constraint | None,
+        tools: Sequence[Tool],
+        chat_template_kwargs: Mapping[str, Any] | None,
+    ) -> Guide:
+        """What an answer is guided by: a constraint, and the marks of thoughts and calls."""
+        backbone = self.backbone
+        tokenizer = backbone.tokenizer
+        thoughts = find_thoughts(tokenizer, chat_template_kwargs)
+        shown = [thoughts.begin, thoughts.end]
+        if tools:
+            form = find_tool_format(tokenizer)
+            shown += [form.begin, form.between, form.join or "", form.end]
+        matcher = None
+        if constraint is not None:
+            vocabulary = backbone.model.get_output_embeddings().weight.shape[0]
+            matcher = make_matcher(
+                constraint, tokenizer, vocabulary, backbone.stop_tokens, thoughts
+            )
+        return Guide(matcher, tuple(filter(None, shown)))
 
     def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:
         """Read a context written by `CompressedContext.save`.

@@ -19,9 +19,9 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from finch_integrations.engine.lru import ByteLRU
@@ -55,6 +55,23 @@ class ReadSpeed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpeed:
+    """How fast a model reads passages, and what it leaves of them.
+
+    Attributes:
+        tokens_per_second: How fast.
+        bytes_per_token: Size of what is kept.
+    """
+
+    tokens_per_second: float
+    bytes_per_token: int
+
+    def __post_init__(self) -> None:
+        if not (self.tokens_per_second >= 0 and self.bytes_per_token > 0):
+            raise ValueError("a speed and a size are positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FolderSummary:
     """What is in a folder of passages.
 
@@ -63,18 +80,25 @@ class FolderSummary:
         nbytes: Size of their files.
         max_bytes: The cap with which the folder was last opened; None: it never was.
         read_speed: None: it was not measured yet.
+        models: How fast which model on which device read what is in there.
     """
 
     entries: int
     nbytes: int
     max_bytes: int | None
     read_speed: ReadSpeed | None
+    models: Mapping[str, ModelSpeed]
+
+    def pays(self, model: str) -> bool:
+        """Whether a model's passages come from the folder sooner than it reads them again."""
+        return self.read_speed is None or keeping_pays(self.models[model], self.read_speed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
     max_bytes: int | None = None
     read_speed: ReadSpeed | None = None
+    models: Mapping[str, ModelSpeed] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -103,7 +127,13 @@ def summarize(path: Path) -> FolderSummary:
         nbytes=sum(sizes),
         max_bytes=settings.max_bytes,
         read_speed=settings.read_speed,
+        models=settings.models,
     )
+
+
+def keeping_pays(model: ModelSpeed, folder: ReadSpeed) -> bool:
+    """Whether what a model read comes from a folder sooner than the model reads it again."""
+    return folder.bytes_per_second >= model.tokens_per_second * model.bytes_per_token
 
 
 def clear(path: Path) -> None:
@@ -251,6 +281,16 @@ class PassageFolder:
             with suppress(OSError):  # then it is measured again next time
                 self._write_settings(replace(_read_settings(self.path), read_speed=known))
         return known
+
+    def model_speed(self, model: str) -> ModelSpeed | None:
+        """What was last measured of a model; None: nothing was."""
+        return _read_settings(self.path).models.get(model)
+
+    def note_model_speed(self, model: str, speed: ModelSpeed) -> None:
+        """Keep what was measured of a model, for the next process and for `finch cache`."""
+        settings = _read_settings(self.path)
+        with suppress(OSError):  # then it is measured again next time
+            self._write_settings(replace(settings, models={**settings.models, model: speed}))
 
     @contextmanager
     def draft(self, save: Callable[[Path], None], folder: Path | None = None) -> Iterator[Path]:
@@ -442,6 +482,13 @@ def _read_settings(path: Path) -> _Settings:
             else ReadSpeed(
                 bytes_per_second=float(speed["bytes_per_second"]), cold=bool(speed["cold"])
             ),
+            models={
+                str(name): ModelSpeed(
+                    tokens_per_second=float(model["tokens_per_second"]),
+                    bytes_per_token=int(model["bytes_per_token"]),
+                )
+                for name, model in content.get("models", {}).items()
+            },
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return _Settings()  # nothing in it that cannot be measured again

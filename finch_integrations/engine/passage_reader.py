@@ -6,6 +6,7 @@ reading, and what was read can be kept (`PassageStore`) for questions that come 
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,15 +19,18 @@ from finch_integrations.engine.cache import (
     align_right,
     cache_length,
     cache_of_passages,
-    passage_tensors,
+    passages_of,
     pick_from_batch,
     share_cache,
 )
+from finch_integrations.engine.chunks import chunks_of
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.prompt import QuestionWindow
 
 # Of a longer question, only the last tokens are scored: their logits fill memory.
 _ROWS = 128
+# Logits that are computed at once: 256 MB of them in float32.
+_LOGITS = 64 << 20
 
 # Called after every batch with (numbers of the passages that were scored, whether they were read
 # now, the tokens in the KV cache).
@@ -79,11 +83,9 @@ class PassageReader:
         assert all(question.head == head for question in asked), "one instruction for all"
         fixed = cache_length(self.prefix) + max(len(window.ids) for window in windows)
         numbers = [n for n in range(len(passages)) if wanted[:, n].any()]
-        keys = [
-            self._key(passages[n], head) if self.store is not None else ""
-            for n in range(len(passages))
-        ]
-        known = set() if self.store is None else self.store.keys()
+        store = self._useful_store()
+        keys = {n: self._key(passages[n], head) if store is not None else "" for n in numbers}
+        known = store.keys() if store is not None else set()
         held = [n for n in numbers if keys[n] in known]
         # Stored passages come first: reading the others could push them out of the store.
         queue = [(held, True), ([n for n in numbers if keys[n] not in known], False)]
@@ -91,19 +93,28 @@ class PassageReader:
             group, from_store = queue.pop(0)
             for batch in _batches(group, passages, fixed=fixed, room=room):
                 names = [keys[n] for n in batch]
-                if from_store:
-                    cache = self._recall(names)
-                    if cache is None:  # pushed out in the meantime, or damaged
-                        queue.append((batch, False))
-                        continue
-                else:
-                    sequences = [(*passages[n], *head) for n in batch]
-                    cache = self.backbone.read_side_by_side(sequences, self.prefix)
-                    self._keep(cache, sequences, names)
                 lengths = torch.tensor([len(passages[n]) + len(head) for n in batch])
-                self._rate(cache, lengths + cache_length(self.prefix), batch, asked, wanted, scores)
+                try:
+                    if store is not None and from_store:
+                        cache = self._recall(names, store)
+                        if cache is None:  # pushed out in the meantime, or damaged
+                            queue.append((batch, False))
+                            continue
+                    else:
+                        cache = self._read([(*passages[n], *head) for n in batch], names, store)
+                    lengths += cache_length(self.prefix)
+                    self._rate(cache, lengths, batch, asked, wanted, scores)
+                except torch.OutOfMemoryError:
+                    if len(batch) == 1:
+                        raise
+                    # Others use the GPU, too: take half as much, now and later.
+                    room = max(1, room // 2)
+                    queue.append((batch, from_store))
+                    continue
                 longest = max(len(passages[n]) for n in batch)
                 on_batch(batch, not from_store, len(batch) * (fixed + longest))
+        if store is not None:
+            self._weigh(store)
         return scores
 
     def _rate(
@@ -118,29 +129,53 @@ class PassageReader:
         """Fill in the scores of one batch of passages."""
         cache = align_right(cache, lengths)
         for number, question in enumerate(asked):
-            rows = [row for row, passage in enumerate(batch) if wanted[number, passage]]
-            if not rows:
-                continue
-            some = share_cache(cache) if len(rows) == len(batch) else pick_from_batch(cache, rows)
-            found = self.backbone.log_likelihoods(
-                question.ids, some, lengths[rows], rows=question.rated
-            )
-            scores[number, [batch[row] for row in rows]] = found.mean(dim=1)
+            rated = [row for row, passage in enumerate(batch) if wanted[number, passage]]
+            at_once = max(1, _LOGITS // (question.rated * self.backbone.spec.vocab_size))
+            for _, rows in chunks_of(rated, at_once):
+                whole = len(rows) == len(batch)
+                some = share_cache(cache) if whole else pick_from_batch(cache, rows)
+                found = self.backbone.log_likelihoods(
+                    question.ids, some, lengths[rows], rows=question.rated
+                )
+                scores[number, [batch[row] for row in rows]] = found.mean(dim=1)
 
-    def _keep(
-        self, cache: KVCache, sequences: Sequence[tuple[int, ...]], keys: Sequence[str]
-    ) -> None:
-        if self.store is None:
-            return
-        first = cache_length(self.prefix)
-        for number, (key, ids) in enumerate(zip(keys, sequences, strict=True)):
-            self.store.put(key, passage_tensors(cache, number, first, first + len(ids)))
+    def _read(
+        self,
+        sequences: Sequence[tuple[int, ...]],
+        keys: Sequence[str],
+        store: PassageStore | None,
+    ) -> KVCache:
+        started = time.perf_counter()
+        cache = self.backbone.read_side_by_side(sequences, self.prefix)
+        lengths = [len(ids) for ids in sequences]
+        self.backbone.note_reading(sum(lengths), started)
+        if store is not None:
+            texts = passages_of(cache, cache_length(self.prefix), lengths)
+            for key, tensors in zip(keys, texts, strict=True):
+                store.put(key, tensors)
+        return cache
 
-    def _recall(self, keys: Sequence[str]) -> KVCache | None:
-        assert self.store is not None, "only a store has stored passages"
-        found = [self.store.get(key) for key in keys]
+    def _recall(self, keys: Sequence[str], store: PassageStore) -> KVCache | None:
+        found = [store.get(key) for key in keys]
         kept = [tensors for tensors in found if tensors is not None]
         return cache_of_passages(self.prefix, kept) if len(kept) == len(keys) else None
+
+    def _useful_store(self) -> PassageStore | None:
+        """The store, unless the model reads sooner than what it read is copied to its device."""
+        backbone = self.backbone
+        needed = backbone.reading_speed * backbone.spec.kv_bytes_per_token
+        if self.store is None or (needed and backbone.copy_speed < needed):
+            return None
+        self._weigh(self.store)
+        return self.store
+
+    def _weigh(self, store: PassageStore) -> None:
+        backbone = self.backbone
+        store.weigh(
+            f"{backbone.fingerprint} on {backbone.device_name}",
+            backbone.spec.kv_bytes_per_token,
+            backbone.reading_speed,
+        )
 
     def _key(self, passage: tuple[int, ...], head: tuple[int, ...]) -> str:
         """Identifies what the model computes of a passage."""

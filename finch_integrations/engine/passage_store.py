@@ -18,10 +18,12 @@ from torch import Tensor
 
 from finch_integrations.engine.lru import ByteLRU
 from finch_integrations.engine.passage_folder import (
+    ModelSpeed,
     PassageFolder,
     ReadSpeed,
     drop_from_page_cache,
     is_key,
+    keeping_pays,
 )
 from finch_integrations.errors import ConfigurationError, FinchError, InvalidInputError
 
@@ -32,6 +34,8 @@ _FORMAT = "finch-passage-1"
 # Files and their size for measuring how fast they are read: about that of a passage.
 _PROBES = 8
 _PROBE_BYTES = 2 << 20
+# A speed that is so much higher than the one on record replaces it.
+_FASTER = 1.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +223,31 @@ class PassageStore:
         except (OSError, SafetensorError) as error:
             self._stop_writing(folder, error)
             return None
+
+    def weigh(self, model: str, bytes_per_token: int, tokens_per_second: float) -> None:
+        """Leave the disk if a model reads passages sooner than they come from there.
+
+        How fast the model reads is kept in the folder: in a later process it is known before
+        anything was read. A store that serves several models leaves the disk for all of them.
+
+        Args:
+            model: The model and its device.
+            bytes_per_token: Size of what is kept of a token.
+            tokens_per_second: How fast the model reads; 0: not measured in this process.
+        """
+        folder = self._folder
+        if folder is None or not self._reads:
+            return
+        known = folder.model_speed(model)
+        if known is None or tokens_per_second > _FASTER * known.tokens_per_second:
+            if not tokens_per_second:
+                return
+            known = ModelSpeed(tokens_per_second=tokens_per_second, bytes_per_token=bytes_per_token)
+            folder.note_model_speed(model, known)
+        disk = self.read_speed()
+        if disk and not keeping_pays(known, disk):
+            logger.info("%s reads faster than %s: passages are not kept there", model, folder.path)
+            self.leave_disk()
 
     def leave_disk(self) -> None:
         """Neither read nor write the folder from now on; what is in it stays until `clear`."""

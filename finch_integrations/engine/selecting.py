@@ -7,6 +7,7 @@ import torch
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.batching import tokens_at_once
 from finch_integrations.engine.budget import reading_length, tokens_to_read
 from finch_integrations.engine.document_shares import count_shares
 from finch_integrations.engine.excerpts import find_excerpts
@@ -71,6 +72,7 @@ def select_passages(
             frames=frames,
             prefix=reader.backbone.encode(frames[0].prefix, length),
             chunk_length=length,
+            batch_tokens=config.batch_tokens or tokens_at_once(reader.backbone, length),
             read_sizes=[tokens_to_read(config, target, len(documents)) for target in targets],
             store=reader.store,
             tracker=tracker,

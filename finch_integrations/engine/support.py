@@ -34,6 +34,7 @@ class ModelSpec:
     Attributes:
         num_layers: Decoder layers.
         num_kv_heads: Key/value heads per layer.
+        vocab_size: Logits per token.
         window: Positions that the model distinguishes; for longrope, those at which its
             frequencies stay the same.
         rope_type: As transformers calls it.
@@ -45,6 +46,7 @@ class ModelSpec:
 
     num_layers: int
     num_kv_heads: int
+    vocab_size: int
     window: int
     rope_type: str
     kv_bytes_per_token: int
@@ -69,6 +71,7 @@ def inspect_model(model: Any) -> ModelSpec:
     return ModelSpec(
         num_layers=num_layers,
         num_kv_heads=num_kv_heads,
+        vocab_size=config.vocab_size,
         window=_window(config, rope),
         rope_type=rope["rope_type"],
         kv_bytes_per_token=2 * num_layers * num_kv_heads * head_dim * model.dtype.itemsize,

@@ -78,7 +78,7 @@ def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call
         given_documents(messages, arguments.documents),
         arguments.prompt,
         arguments.options,
-        current_run(),
+        run=current_run(),
     )
     return Call(arguments.handle, request, source)
 

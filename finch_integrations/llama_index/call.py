@@ -94,7 +94,7 @@ def make_call(
     documents, prompt = arguments.documents, arguments.prompt
     given = () if documents is None else as_documents(documents, "documents")
     turns = to_turns(messages, read_templates=prompt.context_detection != "off")
-    request, source = make_request(turns, given, prompt, arguments.options, run)
+    request, source = make_request(turns, given, prompt, arguments.options, run=run)
     return Call(arguments.handle, request, source)
 
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.pipeline.document_tags import find_tagged, join_texts
+from finch_integrations.pipeline.document_tags import find_tagged, has_marks, join_texts
 from finch_integrations.pipeline.evidence import NO_EVIDENCE, Evidence, Retrieved
 from finch_integrations.pipeline.known_texts import KnownText, Match, find_known
 from finch_integrations.pipeline.patterns import Split, split_by_patterns, split_known
 from finch_integrations.pipeline.places import Cut, Place, documents_of
 from finch_integrations.pipeline.questions import find_alone, find_question
 from finch_integrations.pipeline.regions import cut_out, with_wrapper
-from finch_integrations.types import Document, Message
+from finch_integrations.types import Document, Message, ToolCall
 
 ContextDetection = Literal["auto", "marked", "longest", "off"]
 DocumentsFrom = Literal[
@@ -37,7 +37,9 @@ class Turn:
     Attributes:
         role: Who speaks.
         text: What is said, documents in content blocks left out.
-        label: The line above the text of a tool's result.
+        calls: The tool calls of an assistant turn.
+        name: The tool whose result it is.
+        call_id: The call whose result it is.
         blocks: Documents from the message's content blocks.
         template: Documents that a template has inserted into the text, and where.
         query: Where a template has inserted the question.
@@ -45,14 +47,15 @@ class Turn:
         instruction: The part of the text that leads up to the question.
         question: The part of the text that is the question, once documents were found around it.
         closing: The part of the text after the question.
-        only_calls: Whether an assistant turn consists of tool calls.
         documents_removed: Whether documents were taken out of the text.
         offset: Characters before the message's own text, such as the speaker's name.
     """
 
     role: Role
     text: str
-    label: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    call_id: str = ""
     blocks: tuple[Document, ...] = ()
     template: tuple[Place, ...] = ()
     query: Span | None = None
@@ -60,7 +63,6 @@ class Turn:
     instruction: str = ""
     question: str | None = None
     closing: str = ""
-    only_calls: bool = False
     documents_removed: bool = False
     offset: int = 0
 
@@ -94,6 +96,8 @@ class Detected:
         source: Where they were found.
         instruction: What the prompt says between its documents and its question.
         closing: What it says after the question.
+        result: The tool's result that the documents are in, if it is the last thing said; it comes
+            before the question, which is repeated after them.
         regions: Where the documents are in the messages' texts, in order; empty if they are not
             in texts.
     """
@@ -103,6 +107,7 @@ class Detected:
     source: DocumentsFrom
     instruction: str = ""
     closing: str = ""
+    result: Message | None = None
     regions: tuple[DocumentRegion, ...] = ()
 
 
@@ -114,6 +119,7 @@ def detect(
     patterns: Sequence[re.Pattern[str]] = (),
     strict: bool = False,
     evidence: Evidence = NO_EVIDENCE,
+    keep_calls: bool = False,
 ) -> Detected:
     """Find the documents of a chat.
 
@@ -127,6 +133,8 @@ def detect(
             there is one, the question.
         strict: Do not use known prompts, and raise if no documents are found.
         evidence: What was retrieved.
+        keep_calls: Keep the calls of tools whose results are documents, so that the model does not
+            make them again; else the documents replace them.
 
     Raises:
         InvalidInputError: Documents are given in two ways, there are documents but no question,
@@ -142,7 +150,7 @@ def detect(
         ways = " and ".join(f"{len(documents)} {way}" for documents, way in named)
         raise InvalidInputError(f"documents are given twice: {ways}. Give them in one way")
     if named:
-        return _compose(turns, named[0][0], "argument")
+        return _compose(turns, named[0][0], "argument", (), keep_calls)
     unasked = 0
     for source, splits in _sources(turns, template, mode, patterns, strict, evidence):
         places = [tuple(p for cut in split.cuts for p in cut.places) for split in splits]
@@ -153,7 +161,7 @@ def detect(
             for number, (turn, split) in enumerate(zip(turns, splits, strict=True))
         ]
         if documents and (_question(rest) or source == "template"):
-            return _compose(rest, documents, source, places)
+            return _compose(rest, documents, source, places, keep_calls)
         unasked = unasked or len(documents)
     if strict and unasked:
         raise _no_question(unasked)
@@ -184,18 +192,20 @@ def _sources(
     own = [_own_documents(turn) for turn in turns]
     if any(own):
         yield "artifact", _find_retrieved(turns, own, Evidence(queries=evidence.queries))
-    yield (
-        "mark",
-        [
-            Split(tuple(find_tagged(turn.text))) if turn.role != "assistant" else NO_SPLIT
-            for turn in turns
-        ],
-    )
+    tagged = [
+        Split(tuple(find_tagged(turn.text))) if turn.role != "assistant" else NO_SPLIT
+        for turn in turns
+    ]
+    certain = mode == "marked" or any(has_marks(turn.text) for turn in turns)
+    if certain:
+        yield "mark", tagged
     if mode == "marked":
         return
     yield "pattern", _each(turns, lambda turn: split_by_patterns(turn.text, patterns))
     if evidence.texts:
         yield "evidence", _find_retrieved(turns, own, evidence)
+    if not certain:
+        yield "mark", tagged
     if not strict:
         known = _each(turns, lambda turn: split_known(turn.text, asks=turn.role == "user"))
         if sum(map(bool, (split.cuts for split in known))) == 1:
@@ -235,8 +245,8 @@ def _own_documents(turn: Turn) -> list[Retrieved]:
     return [Retrieved(KnownText(text), tuple(found), own=True) for text, found in texts.items()]
 
 
-# A text of this length is searched for everything in every spelling at once.
-_THOROUGH_LENGTH = 2**18
+# Longer texts are searched with other white space only for what the run itself retrieved.
+_SHORT_TEXT = 2**18
 
 
 def _find_retrieved(
@@ -249,11 +259,11 @@ def _find_retrieved(
         known = [*artifact, *evidence.texts]
         if turn.role == "assistant":
             known = [one for one in known if one.own]
-        short = len(turn.text) <= _THOROUGH_LENGTH
         matches = find_known(
             turn.text,
             [one.known for one in known],
-            thorough=[one.own or (short and len(one.known.text) > 48) for one in known],
+            expected=[one.own for one in known],
+            squeezed=len(turn.text) <= _SHORT_TEXT,
         )
         found: list[tuple[Match, Document]] = []
         for match in matches:
@@ -368,18 +378,24 @@ def _compose(
     documents: tuple[Document, ...],
     source: DocumentsFrom,
     places: Sequence[tuple[Place, ...]] = (),
+    keep_calls: bool = False,
 ) -> Detected:
     """Join system texts at the start and, with documents, put the question at the end."""
     system = [turn.text for turn in turns if turn.role == "system"]
-    chat = _without_spent_calls([turn for turn in turns if turn.role != "system"])
+    chat = [turn for turn in turns if turn.role != "system"]
     messages: list[Message] = []
-    instruction, closing = "", ""
+    instruction, closing, result = "", "", None
+    answering: list[Turn] = []
+    if keep_calls:
+        chat, answering = _split_result(chat)
+    else:
+        chat = _without_spent_calls(chat)
     if documents:
         last = max((n for n, turn in enumerate(chat) if _asks(turn)), default=None)
         question = _question(turns)
         if last is None or not question:
             raise _no_question(len(documents))
-        before, asking, later = chat[:last], chat[last], chat[last + 1 :]
+        before, asking, later = chat[:last], chat[last], [*chat[last + 1 :], *answering]
         if asking.question is not None:
             # The instruction of a prompt that contained documents and question.
             system.append(asking.text)
@@ -389,6 +405,8 @@ def _compose(
             # An agent's steps since the question: the question is repeated after them.
             messages.append(Message(role="user", content=question))
             messages += [m for turn in later for m in _as_messages(turn)]
+        if answering:
+            result = messages.pop()
         messages.append(Message(role="user", content=question))
     else:
         messages += [m for turn in chat for m in _as_messages(turn)]
@@ -405,8 +423,28 @@ def _compose(
         source=source,
         instruction=instruction,
         closing=closing,
+        result=result,
         regions=tuple(regions),
     )
+
+
+def _split_result(chat: list[Turn]) -> tuple[list[Turn], list[Turn]]:
+    """Cut off the last step if the last thing said is a tool's result with documents.
+
+    Returns:
+        The chat before the step; the step, the result with documents last. Else the chat and
+        nothing.
+    """
+    start = len(chat)
+    while start and chat[start - 1].role == "tool":
+        start -= 1
+    results = chat[start:]
+    with_documents = [turn for turn in results if turn.documents_removed or turn.blocks]
+    if not with_documents or not start or not chat[start - 1].calls:
+        return chat, []
+    last = with_documents[-1]
+    others = [turn for turn in results if turn is not last]
+    return chat[: start - 1], [chat[start - 1], *others, last]
 
 
 def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
@@ -421,7 +459,7 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
         spent = results and all(
             (result.documents_removed or result.blocks) and not result.text for result in results
         )
-        if not (turn.only_calls and spent):
+        if not (turn.calls and not turn.text.strip() and spent):
             kept += turns[position:end]
         position = end
     return kept
@@ -430,8 +468,17 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
 def _as_messages(turn: Turn) -> list[Message]:
     """What the model reads of a turn; nothing if it consisted of documents or says nothing."""
     text = join_texts(turn.text, turn.instruction, turn.question or "", turn.closing)
-    if not text and (turn.role == "assistant" or turn.documents_removed or turn.blocks):
-        return []
+    message = Message(role=turn.role, content=text)
+    moved = turn.documents_removed or bool(turn.blocks)
     if turn.role == "tool":
-        return [Message(role="user", content=f"{turn.label}\n{text or '(nothing)'}")]
-    return [Message(role=turn.role, content=text)]
+        # Every call needs its result.
+        message["content"] = text or ("(see below)" if moved else "")
+        if turn.name:
+            message["name"] = turn.name
+        if turn.call_id:
+            message["tool_call_id"] = turn.call_id
+        return [message]
+    if turn.calls:
+        message["tool_calls"] = turn.calls
+        return [message]
+    return [] if not text and (turn.role == "assistant" or moved) else [message]

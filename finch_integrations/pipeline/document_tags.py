@@ -57,6 +57,11 @@ def find_tagged(text: str) -> list[Cut]:
     return cuts if any(cut.places for cut in cuts) else []
 
 
+def has_marks(text: str) -> bool:
+    """Whether single documents are marked: `<context>` alone may be around anything."""
+    return _OPENING.search(text) is not None
+
+
 def join_texts(*texts: str) -> str:
     """Join texts as paragraphs, leaving out blank ones."""
     return "\n\n".join(text.strip() for text in texts if text.strip())

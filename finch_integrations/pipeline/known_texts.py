@@ -20,6 +20,7 @@ _STRIDE, _SAMPLE = 32, 16
 _SAMPLED = _STRIDE + _SAMPLE - 1
 # Shorter texts, and shorter pieces of cut off ones, are found by chance.
 _SHORTEST, _SHORTEST_PIECE = 8, 64
+_FEW_WORDS, _UNEXPECTED_PIECE = 24, 256
 # Samples that this many texts share say nothing; the texts are then searched one by one.
 _SHARED = 16
 _BLANKS = b" \t\n\r\x0b\x0c"
@@ -89,17 +90,18 @@ class _Spelling:
         return _Spelling(self.bytes.translate(None, _BLANKS))
 
 
-def find_known(text: str, known: Sequence[KnownText], *, thorough: Sequence[bool]) -> list[Match]:
+def find_known(
+    text: str, known: Sequence[KnownText], *, expected: Sequence[bool], squeezed: bool = False
+) -> list[Match]:
     """Find known texts; matches do not overlap, longer ones win, whole ones before cut off ones.
-
-    A text that is cut off is found if 64 bytes of its start or end are there; a short one only
-    where it stands by itself.
 
     Args:
         text: Where to look.
         known: What to look for.
-        thorough: Of each, whether to look for it with other white space, which takes longer, and
-            for texts of a few words.
+        expected: Which of them are likely there. They are also found if only 64 bytes of their
+            start or end are there (others: 256), if they have only a few words and stand by
+            themselves, and with other white space.
+        squeezed: Look for all of them with other white space, which takes longer.
     """
     buffer = _encode(text)
     needles = [
@@ -110,14 +112,18 @@ def find_known(text: str, known: Sequence[KnownText], *, thorough: Sequence[bool
     found = _Found(text, buffer)
     for start, end, (number, escaped, _), whole in _search(buffer, needles):
         found.add(start, end, number, escaped, whole)
-    missed = [needle for needle in needles if thorough[needle[0]] and not found.has(needle[0])]
-    if missed and buffer.translate(None, _BLANKS) != buffer:
+    missed = [
+        (number, escaped, spelling)
+        for number, escaped, spelling in needles
+        if (squeezed or expected[number]) and not found.has(number)
+    ]
+    if missed:
         data = np.frombuffer(buffer, dtype=np.uint8)
         places = np.flatnonzero(~np.isin(data, np.frombuffer(_BLANKS, dtype=np.uint8)))
-        squeezed = [(number, escaped, one.without_blanks()) for number, escaped, one in missed]
-        for start, end, (number, escaped, _), whole in _search(data[places].tobytes(), squeezed):
+        bare = [(number, escaped, one.without_blanks()) for number, escaped, one in missed]
+        for start, end, (number, escaped, _), whole in _search(data[places].tobytes(), bare):
             found.add(int(places[start]), int(places[end - 1]) + 1, number, escaped, whole)
-    return found.matches(thorough)
+    return found.matches(expected)
 
 
 def _spell(text: str) -> Iterator[bytes]:
@@ -307,15 +313,18 @@ class _Found:
     def has(self, number: int) -> bool:
         return number in self._whole
 
-    def matches(self, thorough: Sequence[bool]) -> list[Match]:
+    def matches(self, expected: Sequence[bool]) -> list[Match]:
         taken = _Apart()
         short: list[Match] = []
         best = sorted(self._found, key=lambda found: (not found[4], found[0] - found[1], found[0]))
         for start, end, number, escaped, whole in best:
             match = Match(start, end, number, whole, escaped)
+            enough = _FEW_WORDS if whole else _UNEXPECTED_PIECE
+            if not expected[number] and end - start < enough:
+                continue
             if end - start >= _SHORTEST_PIECE:
                 taken.add(match)
-            elif thorough[number] or end - start >= 3 * _SHORTEST:
+            else:
                 short.append(match)
         # A short text may stand next to another one, which is only then known.
         while standing := [match for match in short if self._stands_alone(match, taken)]:

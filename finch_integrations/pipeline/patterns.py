@@ -58,11 +58,14 @@ def split_known(text: str, *, asks: bool) -> Split | None:
         regions += _between_labels(text)
     if len(regions) != 1:
         return None
-    ((cut_start, start, end),) = regions
-    start, end = strip_place(text, start, _without_last_paragraphs(text, start, end))
+    (region,) = regions
+    stop = _without_last_paragraphs(text, region.start, region.end)
+    start, end = strip_place(text, region.start, stop)
     if start == end or _PART.search(text, start, end):
         return None
-    return _split(text, cut_start, start, end)
+    place = Place(start, end, Document(text[start:end]))
+    cut_end = region.cut_end if stop == region.end else end
+    return Split((Cut(region.cut_start, cut_end, (place,)),))
 
 
 def split_by_patterns(text: str, patterns: Sequence[re.Pattern[str]]) -> Split | None:
@@ -79,32 +82,46 @@ def split_by_patterns(text: str, patterns: Sequence[re.Pattern[str]]) -> Split |
     return None
 
 
-def _split(text: str, cut_start: int, start: int, end: int) -> Split:
-    return Split((Cut(cut_start, end, (Place(start, end, Document(text[start:end])),)),))
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A candidate, `text[start:end]`, and what leaves the text with it."""
+
+    cut_start: int
+    start: int
+    end: int
+    cut_end: int
 
 
-def _between_rules(text: str) -> list[tuple[int, int, int]]:
-    """Where the cut begins, and start and end of what is between two dashed lines."""
+# More than one candidate: none is certain.
+_SEVERAL = [_Region(0, 0, 0, 0)] * 2
+
+
+def _between_rules(text: str) -> list[_Region]:
+    """What is between two dashed lines that are announced."""
     rules = list(_RULE.finditer(text))
-    if len(rules) != 2 or not _RULED.search(text[: rules[0].start()]):
-        # Several regions between rules: any of them may be documents, or none.
-        return [] if len(rules) < 3 else [(0, 0, 0)] * 2
-    return [(rules[0].start(), rules[0].end(), rules[1].start())]
+    if len(rules) < 2 or not _RULED.search(text[: rules[0].start()]):
+        return []
+    if len(rules) > 2:
+        return _SEVERAL
+    first, last = rules
+    return [_Region(first.start(), first.end(), last.start(), last.end())]
 
 
-def _between_labels(text: str) -> list[tuple[int, int, int]]:
-    """The same for what is between the labels of context and question, or before the answer's."""
+def _between_labels(text: str) -> list[_Region]:
+    """What is between the labels of context and question, or before the answer's."""
     begins = [match.span() for match in _LABEL.finditer(text)]
     if not begins:
         begins = [(match.end(), match.end()) for match in _ANNOUNCED.finditer(text)]
     asked = [match.start() for match in LABEL.finditer(text)]
-    answer = ANSWER.search(text)
-    if len(begins) != 1 or len(asked) != 1:
-        return [(0, 0, 0)] * min(2, len(begins) * len(asked))
+    if not begins or not asked:
+        return []
+    if len(begins) > 1 or len(asked) > 1:
+        return _SEVERAL
     (cut_start, start), (question,) = begins[0], asked
+    answer = ANSWER.search(text)
     if question > start:
-        return [(cut_start, start, question)]
-    return [(cut_start, start, answer.start())] if answer else []
+        return [_Region(cut_start, start, question, question)]
+    return [_Region(cut_start, start, answer.start(), answer.start())] if answer else []
 
 
 def _without_last_paragraphs(text: str, start: int, end: int) -> int:

@@ -12,7 +12,7 @@ from finch_integrations.pipeline.detection import ContextDetection, DocumentsFro
 from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.evidence import RETRIEVED
 from finch_integrations.pipeline.options import CallOptions
-from finch_integrations.types import Document
+from finch_integrations.types import CompressionStats, Document, Tool
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
@@ -57,7 +57,9 @@ def make_request(
     given: Sequence[Document],
     prompt: PromptOptions,
     options: CallOptions,
+    *,
     run: Hashable = None,
+    tools: Sequence[Tool] = (),
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
@@ -67,6 +69,7 @@ def make_request(
         prompt: How documents are found and presented.
         options: For the engine.
         run: What it is a part of; retrieved documents are known by it.
+        tools: What the model may call.
 
     Returns:
         The request, and where its documents were found.
@@ -81,15 +84,19 @@ def make_request(
         patterns=prompt.context_patterns,
         strict=prompt.strict,
         evidence=RETRIEVED.recall(run),
+        keep_calls=bool(tools),
     )
     instruction = join_texts(found.instruction, prompt.instruction or "") or None
-    if instruction is None and found.source in _WRITTEN_IN:
+    # With tools the text above need not be all that there is to answer from.
+    if instruction is None and (found.source in _WRITTEN_IN or tools):
         instruction = _PROMPTS_OWN
     request = AskRequest(
         messages=found.messages,
         documents=with_unique_ids(found.documents),
         instruction=instruction,
         closing=found.closing,
+        result=found.result,
+        tools=tuple(tools),
         chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
@@ -119,7 +126,6 @@ def describe(
             "read_tokens": stats.read_tokens,
             "compression_ratio": stats.compression_ratio,
             "peak_kv_tokens": stats.peak_kv_tokens,
-            "kv_bytes": stats.kv_bytes,
             "compress_s": stats.seconds,
             "document_scores": [
                 {
@@ -132,4 +138,6 @@ def describe(
                 for share in details.document_shares
             ],
         }
+    if isinstance(stats, CompressionStats):
+        statistics["kv_bytes"] = stats.kv_bytes
     return statistics

@@ -3,8 +3,8 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import ExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -13,9 +13,7 @@ from finch_integrations.engine import registry
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, Progress, ask
 from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
-from finch_integrations.pipeline.shorten import ShortenedDocument, shorten
-from finch_integrations.pipeline.worker import Check, worker_of
-from finch_integrations.types import Document
+from finch_integrations.pipeline.worker import worker_of
 
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
@@ -46,6 +44,7 @@ class SharedEngine:
         scorer: The model that chooses the passages instead, or None.
     """
 
+    takes_documents = True
     scorer: "SharedEngine | None" = None
     # Of a ready model: the same with its scorer, and what ends the scorer's lease.
     _scored: "FinchEngine | None" = None
@@ -204,36 +203,40 @@ class SharedEngine:
             FinchError: As `engine` and `ask` raise it.
         """
         task = partial(ask, request=request, progress=progress, keep_context=keep_context)
-        return self._run(task)
+        return self.run(task)
 
     async def astream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
     ) -> AsyncGenerator[AnswerPiece, None]:
         """Like `stream` without blocking the event loop; cancelling the task stops the work."""
         task = partial(ask, request=request, progress=progress, keep_context=keep_context)
-        async with aclosing(self._arun(task)) as pieces:
+        async with aclosing(self.arun(task)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    def shorten(
-        self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
-    ) -> tuple[ShortenedDocument, ...]:
-        """Shorten documents in the model's thread, after all earlier requests.
+    def run(self, task: Task[Item]) -> Generator[Item, None, None]:
+        """Run a generator in the model's thread, after all earlier requests.
+
+        Args:
+            task: Makes the generator; it gets the engine and, as `check`, a function that raises
+                when nobody waits any more.
 
         Raises:
-            FinchError: As `engine` and `shorten` raise it.
+            FinchError: As `engine` and the task raise it.
         """
-        task = partial(_shortening, documents=documents, question=question, compression=compression)
-        with closing(self._run(task)) as results:
-            return next(results)
+        worker = worker_of((self.loaded or self.engine).backbone.model)
+        return worker.stream(lambda check: task(self.engine, check=check))
 
-    async def ashorten(
-        self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
-    ) -> tuple[ShortenedDocument, ...]:
-        """Like `shorten` without blocking the event loop; cancelling the task stops the work."""
-        task = partial(_shortening, documents=documents, question=question, compression=compression)
-        async with aclosing(self._arun(task)) as results:
-            return await anext(results)
+    async def arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
+        """Like `run`, without blocking the event loop; cancelling the task stops the work."""
+        # Loading, and importing torch before that, would block the event loop.
+        engine = self.loaded
+        if engine is None:
+            engine = await asyncio.to_thread(lambda: self.engine)
+        worker = worker_of(engine.backbone.model)
+        async with aclosing(worker.astream(lambda check: task(self.engine, check=check))) as items:
+            async for item in items:
+                yield item
 
     def close(self) -> None:
         """Unload the model for everyone in this process; the next use loads it again.
@@ -298,20 +301,6 @@ class SharedEngine:
                 self._end_scorer.atexit = False
             return self._scored
 
-    def _run(self, task: Task[Item]) -> Generator[Item, None, None]:
-        worker = worker_of((self.loaded or self.engine).backbone.model)
-        return worker.stream(lambda check: task(self.engine, check=check))
-
-    async def _arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
-        # Loading, and importing torch before that, would block the event loop.
-        engine = self.loaded
-        if engine is None:
-            engine = await asyncio.to_thread(lambda: self.engine)
-        worker = worker_of(engine.backbone.model)
-        async with aclosing(worker.astream(lambda check: task(self.engine, check=check))) as items:
-            async for item in items:
-                yield item
-
     @property
     def _key(self) -> str:
         """Equal for equal settings; an engine that was given has its own key."""
@@ -348,13 +337,3 @@ class SharedEngine:
 def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what must not be stored, logged or shown."""
     return {name: value for name, value in settings.items() if name not in _SECRET}
-
-
-def _shortening(
-    engine: "FinchEngine",
-    documents: Sequence[Document],
-    question: str,
-    compression: Mapping[str, Any],
-    check: Check,
-) -> Generator[tuple[ShortenedDocument, ...], None, None]:
-    yield shorten(engine, documents, question, compression, check)

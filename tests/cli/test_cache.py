@@ -56,6 +56,7 @@ def test_json_has_everything(folder, store):
         "max_bytes": 50_000_000,
         "read_bytes_per_second": None,
         "read_cold": None,
+        "models": {},
         "removed": 0,
     }
     speed = store.read_speed()
@@ -64,6 +65,24 @@ def test_json_has_everything(folder, store):
         speed.bytes_per_second,
         speed.cold,
     )
+
+
+def test_whether_keeping_pays_for_a_model_is_shown(folder, store):
+    store.weigh("slow on cpu", 20_000, 100.0)
+    store.weigh("fast on cuda", 20_000, 1e9)
+    lines = run(app, ["cache"]).stdout.splitlines()
+    assert lines[-2:] == [
+        "slow on cpu: reads 100 tokens/s, which is 2 MB/s; used",
+        "fast on cuda: reads 1,000,000,000 tokens/s, which is 20,000,000 MB/s; "
+        "not used: reading again is faster",
+    ]
+    models = json.loads(run(app, ["cache", "--json"]).stdout)["models"]
+    assert models["slow on cpu"] == {
+        "tokens_per_second": 100.0,
+        "bytes_per_token": 20_000,
+        "kept_on_disk": True,
+    }
+    assert not models["fast on cuda"]["kept_on_disk"]
 
 
 def test_clear_deletes_the_passages_and_says_how_many(folder, store):

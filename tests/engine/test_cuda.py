@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from finch_integrations import FinchEngine
+from finch_integrations.engine.batching import tokens_at_once
 from finch_integrations.types import Document
 from tests.tiny import FULL_ATTENTION, SLIDING, make_model, make_tokenizer
 
@@ -86,3 +87,26 @@ def test_memory_stays_bounded_while_documents_grow():
         )
         peaks.append(torch.cuda.max_memory_allocated() - before)
     assert peaks[1] < 1.1 * peaks[0]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "granite", *SLIDING])
+def test_every_batch_size_gives_the_same_scores(architecture):
+    engine = engine_on("cuda", architecture)
+    free = torch.cuda.mem_get_info()[0]
+    assert (
+        128
+        <= tokens_at_once(engine.backbone, 128)
+        < free // engine.backbone.spec.kv_bytes_per_token
+    )
+    found = [
+        engine.select(DOCUMENTS, QUESTION, target_size=200, batch_tokens=tokens)
+        for tokens in (None, 1, 300)
+    ]
+    scores = [torch.tensor([excerpt.score for excerpt in one.excerpts]) for one in found]
+    for other in scores[1:]:
+        torch.testing.assert_close(other, scores[0], atol=1e-5, rtol=1e-5)
+    assert len({one.positions for one in found}) == 1
+
+
+def test_the_speed_of_copying_is_measured():
+    assert 1e8 < engine_on("cuda", "llama").backbone.copy_speed < 1e12

@@ -1,11 +1,17 @@
 """Passages read side by side, for several questions, and kept: always as each one alone."""
 
+import json
+import platform
+
 import pytest
 import torch
 
-from finch_integrations import Document, FinchEngine, InvalidInputError
+from finch_integrations import ConfigurationError, Document, FinchEngine, InvalidInputError
+from finch_integrations.engine import passage_reader
 from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.batching import tokens_at_once
 from finch_integrations.engine.cache import new_cache
+from finch_integrations.engine.passage_folder import summarize
 from finch_integrations.engine.passage_reader import PassageReader
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.prompt import QuestionWindow
@@ -64,14 +70,130 @@ def test_every_architecture_rates_as_each_passage_and_question_alone(architectur
 
 
 @pytest.mark.parametrize("room", [1, 70, 150, 5000])
-def test_every_batch_size_gives_the_same_scores_within_its_memory(room):
-    model = make_model()
+@pytest.mark.parametrize("architecture", ["llama", "granite", *SLIDING])
+def test_every_batch_size_gives_the_same_scores_within_its_memory(architecture, room):
+    model = make_model(architecture)
     expected, _ = rate(model, room=100)
     found, steps = rate(model, room=room)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     beside = len(PREFIX) + len(WINDOWS[2].ids)
     assert all(len(batch) == 1 or kv <= beside + room for batch, _, kv in steps)
     assert sorted(n for batch, _, _ in steps for n in batch) == list(range(len(PASSAGES)))
+
+
+def test_logits_in_slices_are_the_same(monkeypatch):
+    model = make_model()
+    expected, _ = rate(model, room=5000)
+    sizes = []
+    plain = Backbone.log_likelihoods
+
+    def watched(self, ids, cache, lengths, *, rows):
+        sizes.append(len(lengths) * rows * self.spec.vocab_size)
+        return plain(self, ids, cache, lengths, rows=rows)
+
+    monkeypatch.setattr(Backbone, "log_likelihoods", watched)
+    most = 2 * 9 * model.config.vocab_size  # two passages for the question of nine tokens
+    monkeypatch.setattr(passage_reader, "_LOGITS", most)
+    found, _ = rate(model, room=5000)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    alone = 128 * model.config.vocab_size  # of a long question, one passage is the least
+    assert len(sizes) == 3 + 1 + len(PASSAGES)
+    assert all(size <= most or size == alone for size in sizes)
+
+
+def test_a_gpu_without_room_for_a_batch_reads_smaller_ones(monkeypatch):
+    model = make_model()
+    expected, _ = rate(model, room=5000)
+    plain = Backbone.read_side_by_side
+
+    def short_of_memory(self, sequences, cache):
+        if len(sequences) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, sequences, cache)
+
+    monkeypatch.setattr(Backbone, "read_side_by_side", short_of_memory)
+    found, steps = rate(model, room=5000)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert sorted(n for batch, _, _ in steps for n in batch) == list(range(len(PASSAGES)))
+    monkeypatch.setattr(Backbone, "read_side_by_side", _no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        rate(model, room=5000)
+
+
+def _no_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_how_much_is_read_at_once_changes_no_choice(engine):
+    seen = [
+        engine.select(DOCUMENTS, QUESTIONS[0], target_size=60, batch_tokens=tokens)
+        for tokens in (1, 300, 5000)
+    ]
+    assert len({one.positions for one in seen}) == 1
+    peaks = [one.stats.peak_kv_tokens for one in seen]
+    assert peaks[0] < peaks[1] < peaks[2]
+    assert tokens_at_once(engine.backbone, 77) == 77, "a CPU reads a chunk at once"
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 2.5, True])
+def test_a_batch_of_nothing_is_refused(engine, tokens):
+    with pytest.raises(ConfigurationError, match="batch_tokens must be a whole number"):
+        engine.select(DOCUMENTS, QUESTIONS[0], batch_tokens=tokens)
+
+
+def test_a_model_that_reads_sooner_than_memory_is_copied_keeps_nothing(monkeypatch):
+    model, store = make_model(), PassageStore()
+    expected, _ = rate(model, store=store)
+    fast = reader(model, store)
+    fast.backbone.reading_speed = 1e9
+    monkeypatch.setattr(Backbone, "copy_speed", 1e9)
+    steps = []
+    found = fast.likelihoods(
+        PASSAGES, WINDOWS, ALL, room=200, on_batch=lambda *step: steps.append(step)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert {read for _, read, _ in steps} == {True}, "what is in the store is not used"
+    monkeypatch.setattr(Backbone, "copy_speed", 1e15)
+    fast.likelihoods(PASSAGES, WINDOWS, ALL, room=200, on_batch=lambda *step: steps.append(step))
+    assert not steps[-1][1]
+
+
+def test_a_model_that_reads_sooner_than_the_disk_leaves_it_also_in_later_processes(tmp_path):
+    model, folder = make_model(), tmp_path / "passages"
+    rate(model, store=PassageStore(memory_bytes=0, folder=folder))
+    assert not summarize(folder).models, "so little says nothing about speed"
+    store = PassageStore(memory_bytes=0, folder=folder)
+    fast = reader(model, store)
+    fast.backbone.reading_speed = 1e9
+    fast.likelihoods(PASSAGES, WINDOWS, ALL, room=200, on_batch=lambda *_: None)
+    assert not store.on_disk
+    later = PassageStore(memory_bytes=0, folder=folder)
+    assert {read for _, read, _ in rate(model, store=later)[1]} == {True}
+    assert not later.on_disk
+    ((name, speed),) = summarize(folder).models.items()
+    assert name.startswith("llama-")
+    assert name.endswith(f" on cpu ({platform.machine()})")
+    assert speed.tokens_per_second == 1e9
+    assert speed.bytes_per_token == fast.backbone.spec.kv_bytes_per_token
+    assert not summarize(folder).pays(name)
+
+
+def test_how_fast_a_model_reads_is_measured_and_the_disk_is_used_where_that_is_slower(tmp_path):
+    folder = tmp_path / "passages"
+    store = PassageStore(memory_bytes=0, folder=folder)
+    reads = reader(make_model(), store)
+    passages = [tuple(range(3, 103))] * 4
+    wanted = torch.ones(len(WINDOWS), len(passages), dtype=torch.bool)
+    store.read_speed()
+    settings = folder / "finch-passages.json"
+    content = json.loads(settings.read_text())
+    content["read_speed"]["bytes_per_second"] = 1e15
+    settings.write_text(json.dumps(content))
+    reads.likelihoods(passages, WINDOWS, wanted, room=1000, on_batch=lambda *_: None)
+    assert store.on_disk
+    ((name, speed),) = summarize(folder).models.items()
+    assert speed.tokens_per_second == reads.backbone.reading_speed > 0
+    assert summarize(folder).pays(name)
 
 
 def test_only_what_is_wanted_is_rated_and_read():

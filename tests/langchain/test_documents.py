@@ -43,7 +43,7 @@ def test_documents_of_every_kind_are_taken(chat, answer, documents):
     message = HumanMessage(Q, additional_kwargs={"documents": documents})
     beside = chat.invoke([message])
     assert beside.text == expected
-    assert finch(beside)["documents_from"] == "message"
+    assert finch(beside)["documents_from"] == "argument"
 
 
 BLOCKS = {

@@ -31,7 +31,8 @@ class Reading:
         documents: What it reads, in its tokens.
         frames: What is around them, one for each question. They differ only in the question.
         prefix: The prefix's cache; not changed.
-        chunk_length: Tokens to read per step.
+        chunk_length: Tokens of one text to read per step.
+        batch_tokens: Tokens of separate passages to read per step.
         read_sizes: For each question, the document tokens to read at most.
         store: Keeps what the model computes when it reads passages; None: nowhere.
         tracker: Follows the reading.
@@ -42,6 +43,7 @@ class Reading:
     frames: Sequence[Frame]
     prefix: KVCache
     chunk_length: int
+    batch_tokens: int
     read_sizes: Sequence[int]
     store: PassageStore | None
     tracker: ProgressTracker

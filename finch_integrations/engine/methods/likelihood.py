@@ -64,7 +64,7 @@ def score_by_likelihood(
         headed_segments(documents, segments, longest=reading.chunk_length),
         [frame.window for frame in reading.frames],
         read,
-        room=reading.chunk_length,
+        room=reading.batch_tokens,
         on_batch=batch_done,
     )
     rows = zip(likelihoods, words, read, strict=True)
