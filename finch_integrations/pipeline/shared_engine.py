@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from finch_integrations.engine.passage_store import PassageStore
 
 Item = TypeVar("Item")
-# What runs in the model's thread, given the engine and, as `check`, a function that raises when
-# nobody waits any more.
+# What runs in a thread of the model's, given the engine and, as `check`, a function that raises
+# when nobody waits any more.
 Task = Callable[..., Generator[Item, None, None]]
 
 _SECRET = ("token",)
@@ -31,7 +31,8 @@ _scoring = threading.Lock()
 class SharedEngine:
     """Names a model; making, copying and pickling one loads and copies no weights.
 
-    Questions to one model are answered in the order of the calls, in the model's own thread.
+    Questions to one model begin in the order of the calls and are answered together, in threads of
+    the model's own.
 
     Example:
         shared = SharedEngine("embedded")
@@ -192,7 +193,7 @@ class SharedEngine:
     def stream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
     ) -> Generator[AnswerPiece, None, None]:
-        """Answer in the model's thread, after all earlier requests; closing it stops the work.
+        """Answer in a thread of the model's; closing it stops the work.
 
         Args:
             request: What to answer.
@@ -215,11 +216,11 @@ class SharedEngine:
                 yield piece
 
     def run(self, task: Task[Item]) -> Generator[Item, None, None]:
-        """Run a generator in the model's thread, after all earlier requests.
+        """Run a generator in a thread of the model's.
 
         Args:
-            task: Makes the generator; it gets the engine and, as `check`, a function that raises
-                when nobody waits any more.
+            task: Makes the generator; it gets the engine and, as `check`, a function that lets
+                others go on and raises when nobody waits any more.
 
         Raises:
             FinchError: As `engine` and the task raise it.
