@@ -34,7 +34,7 @@ COMMANDS = typer.main.get_command(app).commands
 PRINTED = {
     "README.md": {"7316": 3, "lab.md: 100% kept": 1},
     "docs/index.md": {"7316": 5, "kept": 3},
-    "docs/langchain.md": {"7316": 4, "marked": 1},
+    "docs/langchain.md": {"7316": 4, "mark": 1},
     "docs/migrating.md": {"7316": 2},
     "docs/retrieval.md": {"lab.md#1 Doors": 1, "lab.md Doors": 1, "7316": 1},
     "docs/troubleshooting.md": {"ConfigurationError unknown option 'target_sise'; did you": 1},
