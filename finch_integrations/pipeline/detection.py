@@ -100,6 +100,7 @@ class Detected:
             before the question, which is repeated after them.
         regions: Where the documents are in the messages' texts, in order; empty if they are not
             in texts.
+        in_blocks: Whether they are content blocks of the messages.
     """
 
     messages: tuple[Message, ...]
@@ -109,6 +110,7 @@ class Detected:
     closing: str = ""
     result: Message | None = None
     regions: tuple[DocumentRegion, ...] = ()
+    in_blocks: bool = False
 
 
 def detect(
@@ -150,7 +152,8 @@ def detect(
         ways = " and ".join(f"{len(documents)} {way}" for documents, way in named)
         raise InvalidInputError(f"documents are given twice: {ways}. Give them in one way")
     if named:
-        return _compose(turns, named[0][0], "argument", (), keep_calls)
+        found = _compose(turns, named[0][0], "argument", (), keep_calls)
+        return replace(found, in_blocks=not given)
     unasked = 0
     for source, splits in _sources(turns, template, mode, patterns, strict, evidence):
         places = [tuple(p for cut in split.cuts for p in cut.places) for split in splits]
