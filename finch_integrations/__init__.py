@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from finch_integrations.engine.selection import Selection
     from finch_integrations.pipeline.elsewhere import ChooseThenGenerate
     from finch_integrations.pipeline.evidence import configure_evidence
+    from finch_integrations.pipeline.indexing import index_files
     from finch_integrations.pipeline.openai_server import OpenAIServer
     from finch_integrations.pipeline.rag import FinchRAG
+    from finch_integrations.reading import read_documents
     from finch_integrations.retrieval.hybrid import HybridRetriever
 
 __version__ = "0.1.0"
@@ -80,6 +82,8 @@ __all__ = [
     "ToolCall",
     "UnsupportedModelError",
     "configure_evidence",
+    "index_files",
+    "read_documents",
 ]
 
 _LAZY = {
@@ -92,6 +96,8 @@ _LAZY = {
     "PassageStore": "finch_integrations.engine.passage_store",
     "Selection": "finch_integrations.engine.selection",
     "HybridRetriever": "finch_integrations.retrieval.hybrid",
+    "index_files": "finch_integrations.pipeline.indexing",
+    "read_documents": "finch_integrations.reading",
 }
 
 _INSTALL = {

@@ -10,7 +10,7 @@ from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.budget import DEFAULT_TARGET_SIZE
 from finch_integrations.errors import ConfigurationError, ContextTooLongError
 from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere
-from finch_integrations.pipeline.options import SAMPLING, check_compression, make_options
+from finch_integrations.pipeline.options import SAMPLING, make_options
 from finch_integrations.pipeline.request import PromptOptions
 
 _PROMPT = ("context_detection", "strict", "instruction")
@@ -67,7 +67,9 @@ class WrappingAdapter(LLMAdapter):
             raise ConfigurationError(
                 f"{', '.join(given)}: with llm=… the wrapped model generates. Set it there"
             )
-        self._read_wrapped({})
+        self._compression_of({})
+        self._prompt_of({})
+        token_count(self.handle, self.count_tokens, self.token_ratio)
 
     def _read_wrapped(self, kwargs: Mapping[str, Any]) -> WrappedArguments:
         """Apply a call's options over the adapter's.
@@ -76,24 +78,31 @@ class WrappingAdapter(LLMAdapter):
             ConfigurationError: An option is wrong.
         """
         call = {name: value for name, value in kwargs.items() if name in _OWN}
-        prompt = {name: getattr(self, name) for name in _PROMPT}
-        prompt |= {name: call[name] for name in _PROMPT if call.get(name) is not None}
-        options = make_options(self._budgets(), self.compression, call).compression
-        check_elsewhere(options)
+        compression = self._with_budget(self._compression_of(call))
         return WrappedArguments(
             documents=call.get("documents"),
-            prompt=PromptOptions(
-                context_patterns=self.context_patterns, chat_template_kwargs={}, **prompt
-            ),
-            chooser=Chooser(self.handle, self._with_budget(options), self._token_count()),
+            prompt=self._prompt_of(call),
+            chooser=Chooser(self.handle, compression, self._token_count()),
             rest={name: value for name, value in kwargs.items() if name not in _OWN},
+        )
+
+    def _compression_of(self, call: Mapping[str, Any]) -> Mapping[str, Any]:
+        options = make_options(self._budgets(), self.compression, call).compression
+        check_elsewhere(options)
+        return options
+
+    def _prompt_of(self, call: Mapping[str, Any]) -> PromptOptions:
+        prompt = {name: getattr(self, name) for name in _PROMPT}
+        prompt |= {name: call[name] for name in _PROMPT if call.get(name) is not None}
+        return PromptOptions(
+            context_patterns=self.context_patterns, chat_template_kwargs={}, **prompt
         )
 
     def _with_budget(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Without a budget keep half of what a small wrapped model takes."""
-        options = check_compression(options, has_scorer=False)
-        window = self._wrapped_window()
-        if window and not any(options.get(n) for n in ("target_size", "compression_ratio")):
+        options = dict(options)
+        given = any(options.get(name) is not None for name in ("target_size", "compression_ratio"))
+        if not given and (window := self._wrapped_window()):
             options["target_size"] = max(1, min(DEFAULT_TARGET_SIZE, window // 2))
         return options
 

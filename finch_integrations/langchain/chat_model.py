@@ -57,7 +57,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         streaming: Have `invoke` stream to callbacks.
     """
 
-    llm: BaseChatModel | None = Field(default=None, exclude=True)
+    llm: BaseChatModel | None = Field(default=None, exclude=True, repr=False)
     streaming: bool = False
 
     no_tools = NO_TOOLS

@@ -75,11 +75,13 @@ def _to_turn(message: BaseMessage, name: str, only_text: bool) -> Turn:
         said += [_write_invalid(call) for call in message.invalid_tool_calls]
         return Turn(role=role, text="\n".join(said), calls=calls, blocks=blocks)
     if isinstance(message, ToolMessage | FunctionMessage):
+        prefix = ""
         if getattr(message, "status", "") == "error" and not text.lower().startswith("error"):
-            text = f"Error: {text}"
+            prefix = "Error: "
         return Turn(
             role=role,
-            text=text,
+            text=prefix + text,
+            offset=len(prefix),
             name=message.name or "",
             call_id=getattr(message, "tool_call_id", None) or "",
             blocks=blocks,

@@ -67,7 +67,7 @@ class WrappedChat(WrappingAdapter, ChatFinch):
         llm: Answers.
     """
 
-    llm: BaseChatModel = Field(exclude=True)
+    llm: BaseChatModel = Field(exclude=True, repr=False)
 
     # What LangChain asks about the model
 

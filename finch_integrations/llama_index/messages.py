@@ -34,12 +34,15 @@ _ROLES: dict[MessageRole, Role] = {
 }
 
 
-def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) -> list[Turn]:
+def to_turns(
+    messages: Sequence[ChatMessage], *, read_templates: bool = True, only_text: bool = True
+) -> list[Turn]:
     """Convert messages.
 
     Args:
         messages: The chat.
         read_templates: Take out the documents that a prompt template inserted.
+        only_text: Refuse blocks that are neither text nor a document; else they are left out.
 
     Raises:
         InvalidInputError: A message contains something that is not text.
@@ -51,7 +54,7 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
     ]
     turns = []
     for number, message in enumerate(messages):
-        turn = _to_turn(message, f"message {number + 1}")
+        turn = _to_turn(message, f"message {number + 1}", only_text)
         if documents:  # else an empty context: the prompt stays as it is
             queries = [(start, stop) for kind, start, stop in spans[number] if kind == "query"]
             query = queries[-1] if queries else None
@@ -60,7 +63,7 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
     return turns
 
 
-def _to_turn(message: ChatMessage, name: str) -> Turn:
+def _to_turn(message: ChatMessage, name: str, only_text: bool) -> Turn:
     role = _ROLES[message.role]
     texts: list[str] = []
     calls: list[ToolCall] = []
@@ -72,7 +75,7 @@ def _to_turn(message: ChatMessage, name: str) -> Turn:
             documents.append(_read_citable(block, name))
         elif isinstance(block, ToolCallBlock):
             calls.append(_read_call(block, name))
-        elif not (isinstance(block, CachePoint) or _is_unsaid(block, role)):
+        elif only_text and not (isinstance(block, CachePoint) or _is_unsaid(block, role)):
             raise InvalidInputError(
                 f"{name} holds a {type(block).__name__}, which a text model cannot read. "
                 "Give TextBlock, or CitableBlock with text for documents"
