@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -90,6 +90,7 @@ def ask(
     *,
     progress: Progress | None = None,
     keep_context: bool = False,
+    start: Callable[[], Sequence[str]] = lambda: (),
     check: Callable[[], None] = lambda: None,
 ) -> Generator[AnswerPiece, None, None]:
     """Answer a request; one piece per token, so its text may be empty.
@@ -99,11 +100,14 @@ def ask(
         request: What to answer.
         progress: Called after every chunk of the compression.
         keep_context: Whether the details include the compressed documents.
+        start: Called first. Returns questions that will be asked next, in requests that differ in
+            nothing else: their passages are chosen at the same time.
         check: Called after every chunk of a compression; raises to cancel.
 
     Raises:
         FinchError: As `FinchEngine.compress`, `.stream` and `.chat` raise it.
     """
+    further_questions = start()
     context: CompressedContext | None = None
     pieces: Iterator[GenerationResponse]
     if request.documents:
@@ -116,6 +120,7 @@ def ask(
             history=history,
             chat_template_kwargs=request.chat_template_kwargs,
             progress=lambda state: _proceed(state, progress, check),
+            further_questions=further_questions,
             **instruction,
             **request.compression,
         )
@@ -155,6 +160,13 @@ async def convert(make: Callable[[AnswerPiece], Result], piece: AnswerPiece) -> 
     if piece.details is None:
         return make(piece)
     return await asyncio.to_thread(make, piece)
+
+
+def question_of(request: AskRequest) -> str | None:
+    """What a request asks; None: it has no usable question."""
+    last = request.messages[-1] if request.messages else None
+    content = last.get("content") if isinstance(last, Mapping) else None
+    return content if _role(last) == "user" and isinstance(content, str) else None
 
 
 def _proceed(

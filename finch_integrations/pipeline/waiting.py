@@ -1,0 +1,87 @@
+"""Requests whose turn has not come yet: those over the same documents are chosen for together.
+
+Reading is most of what a question costs, and several questions can share one reading. So when a
+request's turn comes, it looks for others that wait with the same documents and settings.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from finch_integrations.pipeline.ask import AskRequest, question_of
+
+Start = Callable[[], list[str]]
+# More are left for later: their selections would be forgotten before their turn.
+_TOGETHER = 32
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A request's place in the queue: the same request may be there twice."""
+
+    request: AskRequest
+
+
+class Waiting:
+    """The requests that wait for one model; thread-safe."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._places: list[_Place] = []
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Count the requests whose turn has not come."""
+        return len(self._places)
+
+    @contextmanager
+    def queue(self, *requests: AskRequest) -> Iterator[list[Start]]:
+        """Have requests wait; they are gone in the end, whether their turn came or not.
+
+        Yields:
+            What to call when a request's turn has come. It returns the questions of others that
+            wait and differ in nothing else.
+        """
+        places = [_Place(request) for request in requests]
+        with self._lock:
+            self._places += places
+        try:
+            yield [partial(self._start, place) for place in places]
+        finally:
+            with self._lock:
+                self._places = [place for place in self._places if place not in places]
+
+    def _start(self, place: _Place) -> list[str]:
+        with self._lock:
+            self._places = [other for other in self._places if other is not place]
+            others = [other.request for other in self._places]
+        if not place.request.documents:
+            return []
+        key = _beside_the_question(place.request)
+        alike = (other for other in others if _beside_the_question(other) == key)
+        asked = (question_of(other) for other in alike)
+        return [question for question in asked if question is not None][:_TOGETHER]
+
+
+_by_model: "weakref.WeakKeyDictionary[object, Waiting]" = weakref.WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def waiting_for(model: object) -> Waiting:
+    """Return the requests that wait for a loaded model."""
+    with _guard:
+        return _by_model.setdefault(model, Waiting())
+
+
+def _beside_the_question(request: AskRequest) -> tuple[object, ...]:
+    """What must be the same; how an answer is decoded need not."""
+    return (
+        request.documents,
+        request.messages[:-1],
+        request.instruction,
+        request.chat_template_kwargs,
+        request.compression,
+    )
