@@ -92,8 +92,10 @@ class Bench:
         *,
         answer: bool,
         feed: int,
+        compare: bool = True,
     ) -> None:
         self.engine = engine
+        self._compare = compare
         self.backbone: Backbone = engine.backbone
         self.encoder = encoder
         self.item = item
@@ -107,11 +109,20 @@ class Bench:
         if method in CACHED or method in CACHED_ABLATIONS:
             return self._scores(self._compressed(method, budget))
         kept = self._kept(method, budget)
+        return self.score_kept(kept, self._everything if method == "full" else None)
+
+    def score_kept(self, kept: Sequence[int], cache: KVCache | None = None) -> dict[str, Any]:
+        """Return the scores of kept document tokens.
+
+        Args:
+            kept: Their positions, in the order in which the model is to read them.
+            cache: What the model read of them; None: they are read now.
+        """
         ids = [self.inputs.tokens.ids[i] for i in kept]
         text = _squeeze(self.backbone.tokenizer.decode(ids))
         gold = self._gold()
         return {
-            **self._scores(self._everything if method == "full" else self._encode(ids)),
+            **self._scores(self._encode(ids) if cache is None else cache),
             "survives": any(_squeeze(answer) in text for answer in self.item.answers),
             "coverage": len(set(kept) & set(gold)) / max(1, len(gold)),
         }
@@ -221,8 +232,8 @@ class Bench:
 
     @cached_property
     def _full(self) -> Tensor | None:
-        """Log-probabilities of the first answer token with all documents; None if too long."""
-        if len(self.inputs) > self.backbone.spec.window:
+        """Log-probabilities of the first answer token with all documents, where they fit."""
+        if not self._compare or len(self.inputs) > self.backbone.spec.window:
             return None
         return self._teacher_force(self._everything)[1]
 

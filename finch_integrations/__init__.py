@@ -13,6 +13,8 @@ from finch_integrations.errors import (
     InvalidInputError,
     MissingExtraError,
     ModelLoadError,
+    ServerRefusedError,
+    ServerUnavailableError,
     UnsupportedModelError,
 )
 from finch_integrations.lazy import lazy_exports
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
     from finch_integrations.engine.passage_store import PassageStore
     from finch_integrations.engine.selection import Selection
+    from finch_integrations.pipeline.elsewhere import ChooseThenGenerate
+    from finch_integrations.pipeline.openai_server import OpenAIServer
     from finch_integrations.pipeline.rag import FinchRAG
     from finch_integrations.retrieval.hybrid import HybridRetriever
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChooseThenGenerate",
     "CompressedContext",
     "CompressionConfig",
     "CompressionProgress",
@@ -56,21 +61,30 @@ __all__ = [
     "Message",
     "MissingExtraError",
     "ModelLoadError",
+    "OpenAIServer",
     "PassageStore",
     "RetrievalConfig",
     "SamplingParams",
     "Selection",
     "SelectionStats",
+    "ServerRefusedError",
+    "ServerUnavailableError",
     "UnsupportedModelError",
 ]
 
 _LAZY = {
     "CompressedContext": "finch_integrations.engine.context",
     "FinchEngine": "finch_integrations.engine.engine",
+    "ChooseThenGenerate": "finch_integrations.pipeline.elsewhere",
+    "OpenAIServer": "finch_integrations.pipeline.openai_server",
     "FinchRAG": "finch_integrations.pipeline.rag",
     "PassageStore": "finch_integrations.engine.passage_store",
     "Selection": "finch_integrations.engine.selection",
     "HybridRetriever": "finch_integrations.retrieval.hybrid",
 }
 
-__getattr__ = lazy_exports(__name__, _LAZY)
+_INSTALL = {
+    package: 'pip install "finch-integrations[remote]"' for package in ("httpx", "httpx_sse")
+}
+
+__getattr__ = lazy_exports(__name__, _LAZY, _INSTALL)

@@ -6,7 +6,9 @@ FinchError (RuntimeError)
 ├── ContextTooLongError     prompt and budget do not fit the window or the budget
 ├── UnsupportedModelError   the model's architecture or rope type is not supported
 ├── ModelLoadError          a model cannot be found, fetched, verified or read
-└── MissingExtraError       an optional dependency is not installed
+├── MissingExtraError       an optional dependency is not installed
+├── ServerUnavailableError  a model server cannot be reached, is overloaded or failed
+└── ServerRefusedError      a model server does not accept the request, or its key
 
 The root is a RuntimeError, not a ValueError: some frameworks swallow ValueErrors at call time.
 """
@@ -46,3 +48,11 @@ class ModelLoadError(FinchError):
 
 class MissingExtraError(FinchError):
     """An optional dependency is not installed."""
+
+
+class ServerUnavailableError(FinchError):
+    """A model server cannot be reached, is overloaded, takes too long or failed."""
+
+
+class ServerRefusedError(FinchError):
+    """A model server does not accept the request: the key, the model's name or an option."""

@@ -1,17 +1,43 @@
 """The data that is passed through the package; all of it is immutable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 FinishReason = Literal["stop", "length"]
 
 
+class Tool(TypedDict):
+    """A function that the model may call.
+
+    `parameters` is the JSON schema of its arguments, an object; none: it takes no arguments.
+    """
+
+    name: str
+    description: NotRequired[str]
+    parameters: NotRequired[Mapping[str, Any]]
+
+
+class ToolCall(TypedDict):
+    """One call of a tool, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
 class Message(TypedDict):
-    """One chat turn, as chat templates expect it."""
+    """One chat turn, as chat templates expect it.
+
+    Its role is `system`, `user`, `assistant` or `tool`. Assistant turns may have `tool_calls`; a
+    tool's result has the tool's `name` and the id of the call.
+    """
 
     role: str
     content: str
+    tool_calls: NotRequired[Sequence[ToolCall]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 Needs pydantic, which the frameworks bring.
 """
 
+from finch_integrations.adapters.choosing import ChoosingAdapter
 from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.adapters.model import Adapter
 
-__all__ = ["Adapter", "LLMAdapter"]
+__all__ = ["Adapter", "ChoosingAdapter", "LLMAdapter"]

@@ -72,6 +72,16 @@ def ask(
         str,
         typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
     ] = "embedded",
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Let --model of this OpenAI-compatible server answer; --scorer (default: "
+            "embedded) chooses passages for it."
+        ),
+    ] = None,
+    api_key_env: Annotated[
+        str, typer.Option(help="With --base-url: the environment variable with the server's key.")
+    ] = "FINCH_API_KEY",
     scorer: Annotated[
         str | None,
         typer.Option(help="A smaller model that chooses the passages, named like --model."),
@@ -107,6 +117,13 @@ def ask(
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML page here that shows what was kept.")
     ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --report: show next to it what another method, another number of tokens, "
+            "or hybrid retrieval would keep; may be repeated."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
@@ -119,7 +136,11 @@ def ask(
 
     with _reporting_errors():
         if index is None:
-            _refuse_given(context, "top_k", "max_document_tokens")
+            _refuse_given(context, "top_k", "max_document_tokens", needs=_INDEX)
+        if base_url is None:
+            _refuse_given(context, "api_key_env", needs=_SERVER)
+        elif not _is_given(context, "model"):
+            raise InvalidInputError("--base-url needs --model, the name of the server's model")
         run_ask(
             AskOptions(
                 question=question,
@@ -132,6 +153,8 @@ def ask(
                 },
                 model=model,
                 scorer=scorer,
+                base_url=base_url,
+                api_key_env=api_key_env,
                 device=device,
                 dtype=dtype,
                 compression={
@@ -148,20 +171,29 @@ def ask(
                 },
                 keep_passages=keep_passages,
                 report=report,
+                compare=tuple(compare or ()),
                 as_json=as_json,
             )
         )
 
 
-def _refuse_given(context: typer.Context, *options: str) -> None:
+_INDEX = (
+    "--index: without it all files are read. Leave it out, or make an index of the files with "
+    "finch index"
+)
+_SERVER = "--base-url: without it no server is asked. Leave it out, or name the server"
+
+
+def _refuse_given(context: typer.Context, *options: str, needs: str) -> None:
     """An option that would do nothing is a mistake."""
     for option in options:
-        source = context.get_parameter_source(option)
-        if source is not None and source.name != "DEFAULT":
-            raise InvalidInputError(
-                f"--{option.replace('_', '-')} needs --index: without it all files are read. "
-                "Leave it out, or make an index of the files with finch index"
-            )
+        if _is_given(context, option):
+            raise InvalidInputError(f"--{option.replace('_', '-')} needs {needs}")
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
 
 
 @app.command()

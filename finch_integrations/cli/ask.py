@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from finch_integrations.cli import console
+from finch_integrations.cli.ask_report import check_report, make_page
 from finch_integrations.config import RetrievalConfig, SamplingParams
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.ask import AnswerDetails
 from finch_integrations.pipeline.citations import Citation
+from finch_integrations.pipeline.elsewhere import ChooseThenGenerate
 from finch_integrations.pipeline.options import check_compression
 from finch_integrations.pipeline.rag import FinchRAG, RagAnswer, Retriever, WholeSet
 from finch_integrations.pipeline.shared_engine import SharedEngine
@@ -33,33 +35,36 @@ class AskOptions:
     retrieval: dict[str, Any]
     model: str
     scorer: str | None
+    base_url: str | None
+    api_key_env: str
     device: str | None
     dtype: str
     compression: dict[str, Any]
     sampling: dict[str, Any]
     keep_passages: bool
     report: Path | None
+    compare: tuple[str, ...]
     as_json: bool
 
 
 def run_ask(options: AskOptions) -> None:
     """Run the command."""
     # Options are checked before anything slow happens.
-    check_compression(options.compression, has_scorer=options.scorer is not None)
+    elsewhere = options.base_url is not None
+    check_compression(options.compression, has_scorer=options.scorer is not None and not elsewhere)
     SamplingParams(**options.sampling)
-    if options.report:
-        _check_place(options.report)
+    check_report(options.report, options.compare)
+    model = _name_model(options)
     retriever, skipped = _open_retriever(options)
-    with console.busy(f"Loading the model ({options.model})"):
+    with console.busy(f"Loading the model ({model.here.name})"):
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        shared = _share_model(options)
-        engine = shared.engine
+        engine = model.here.engine
     rag = FinchRAG(
         retriever,
-        shared,
+        model.answers,
         compression=options.compression,
         sampling=options.sampling,
         keep_context=options.report is not None,
@@ -68,17 +73,9 @@ def run_ask(options: AskOptions) -> None:
         answer = _stream(rag, options)
         page = None
         if options.report:
-            from finch_integrations.report import make_report
-
-            assert answer.details.context is not None, "it was asked for"
-            page = make_report(
-                engine,
-                answer.documents,
-                answer.details.context,
-                answer=answer.text,
-            )
+            page = make_page(engine, answer, options.compression, options.compare)
     finally:
-        shared.close()
+        model.here.close()
     sources = _rank_sources(answer.details.document_shares, answer.details.excerpts)
     if options.as_json:
         content = _as_json(options, skipped, answer, sources)
@@ -100,28 +97,36 @@ def run_ask(options: AskOptions) -> None:
         console.note(f"Report: {options.report}", style="dim")
 
 
-def _share_model(options: AskOptions) -> SharedEngine:
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What answers, and the model that runs here: the same one, or the one that chooses."""
+
+    answers: SharedEngine | ChooseThenGenerate
+    here: SharedEngine
+
+
+def _name_model(options: AskOptions) -> _Model:
     from finch_integrations.engine.passage_store import PassageStore
 
     # For one question there is no use in keeping anything in memory.
     folder = passages_folder() if options.keep_passages else None
-    return SharedEngine(
-        options.model,
-        device=options.device,
-        dtype=options.dtype,
-        scorer=options.scorer,
-        store=PassageStore(memory_bytes=0, folder=folder),
-    )
-
-
-def _check_place(path: Path) -> None:
-    """Refuse a report's path that cannot be a file's."""
-    if path.is_dir():
-        raise InvalidInputError(f"{path} is a folder. Give the report a file name in it")
-    if not path.absolute().parent.is_dir():
+    store = PassageStore(memory_bytes=0, folder=folder)
+    place: dict[str, Any] = {"device": options.device, "dtype": options.dtype, "store": store}
+    if options.base_url is None:
+        shared = SharedEngine(options.model, scorer=options.scorer, **place)
+        return _Model(shared, shared)
+    if options.report:
         raise InvalidInputError(
-            f"there is no folder {path.parent} to write the report to. Make it first"
+            "the report shows what the answering model's cache holds, which a server keeps to "
+            "itself. Leave --report or --base-url out"
         )
+    from finch_integrations import OpenAIServer
+
+    server = OpenAIServer(options.base_url, options.model, api_key_env=options.api_key_env)
+    scorer = SharedEngine(options.scorer or "embedded", **place)
+    answers = ChooseThenGenerate(server, scorer)
+    answers.check_options(options.compression)
+    return _Model(answers, scorer)
 
 
 def _open_retriever(options: AskOptions) -> tuple[Retriever, tuple[SkippedFile, ...]]:

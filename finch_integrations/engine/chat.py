@@ -6,15 +6,29 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from finch_integrations.documents import check_text
+from finch_integrations.engine import tool_prompt
 from finch_integrations.engine.tokenization import SpecialTokenGuard, encode
+from finch_integrations.engine.tool_format import (
+    find_tool_format,
+    shows_text,
+    to_template_messages,
+    to_template_tools,
+)
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.types import Message
+from finch_integrations.types import Message, Tool
+
+_ROLES = ("system", "user", "assistant", "tool")
+
+# Their turns may write marks that are no special tokens: a system text describes the format of tool
+# calls, and an assistant's turns have thoughts and calls, which some templates parse.
+_TRUSTED = ("system", "assistant")
 
 
 def build_chat(
     tokenizer: Any,
     messages: Sequence[Message],
     *,
+    tools: Sequence[Tool] = (),
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[int, ...]:
     """Tokenize a chat without documents, generation prompt included.
@@ -22,24 +36,44 @@ def build_chat(
     Args:
         tokenizer: A Hugging Face tokenizer; without a chat template the messages are joined as
             plain text.
-        messages: With the roles `system`, `user` and `assistant`, in any order the template
+        messages: With the roles `system`, `user`, `assistant` and `tool`, in any order the template
             accepts; the system text, and neighbours of one role, are joined where it does not
             accept them separately.
+        tools: What the model may call.
         chat_template_kwargs: Further variables for the chat template.
 
     Raises:
-        InvalidInputError: There is no message, one is unusable, or the template refuses them.
+        InvalidInputError: There is no message, a message or tool is unusable, or the template
+            refuses them.
+    """
+    rendered, guard = render_messages(
+        tokenizer, messages, tools=tools, chat_template_kwargs=chat_template_kwargs
+    )
+    return encode(tokenizer, guard.split(rendered)).ids
+
+
+def render_messages(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    *,
+    tools: Sequence[Tool] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[str, SpecialTokenGuard]:
+    """Check and render a chat without documents; arguments and errors as for `build_chat`.
+
+    Returns:
+        The text, and the guard whose marks it has.
     """
     if not messages:
         raise InvalidInputError("there is no message to answer. Give at least one")
-    checked = check_messages(messages, "the chat", ("system", "user", "assistant"))
+    checked = check_messages(messages, "the chat", _ROLES)
     for message in checked:
         # Assistant turns are not changed: some templates parse them.
         if message["role"] != "assistant":
             message["content"] = message["content"].strip()
     guard = SpecialTokenGuard(tokenizer)
-    rendered = render_chat(tokenizer, checked, guard, dict(chat_template_kwargs or {}))
-    return encode(tokenizer, guard.split(rendered)).ids
+    kwargs = dict(chat_template_kwargs or {})
+    return render_chat(tokenizer, checked, guard, kwargs, tools), guard
 
 
 def check_messages(
@@ -55,6 +89,7 @@ def check_messages(
     Raises:
         InvalidInputError: A message cannot be used.
     """
+    checked: list[Message] = []
     for number, message in enumerate(messages, start=1):
         role = message.get("role") if isinstance(message, Mapping) else None
         if role not in roles:
@@ -63,37 +98,72 @@ def check_messages(
                 f"message {number} of {where} must be a mapping with the role {allowed} "
                 f"and a content, got {message!r}"
             )
-        check_text(f"message {number} of {where}", message.get("content"))
-    return [Message(role=message["role"], content=message["content"]) for message in messages]
+        name = f"message {number} of {where}"
+        content = message.get("content")
+        calls = message.get("tool_calls") or ()
+        # Calls and empty results need no text.
+        if not ((calls or role == "tool") and content in (None, "")):
+            check_text(name, content)
+        copy = Message(role=role, content=content or "")
+        if calls:
+            tool_prompt.check_calls(calls, name)
+            copy["tool_calls"] = list(calls)
+        if role == "tool":
+            for key in ("name", "tool_call_id"):
+                if message.get(key) is not None:
+                    copy[key] = check_text(f"the {key} of {name}", message[key])
+        checked.append(copy)
+    return checked
 
 
 def render_chat(
-    tokenizer: Any, messages: Sequence[Message], guard: SpecialTokenGuard, kwargs: dict[str, Any]
+    tokenizer: Any,
+    messages: Sequence[Message],
+    guard: SpecialTokenGuard,
+    kwargs: dict[str, Any],
+    tools: Sequence[Tool] = (),
 ) -> str:
     """Render a chat; join roles where the template refuses or drops them.
+
+    Tools, calls and results are given to templates that can show them, and written out as text for
+    the others (`tool_prompt`).
 
     Args:
         tokenizer: Its chat template is used; without one the contents are joined as plain text.
         messages: Checked messages (`check_messages`).
-        guard: Marks what could form special tokens; the result has its marks.
+        guard: Marks what could be taken for the template's marks; the result has its cuts.
         kwargs: Further variables for the chat template.
+        tools: What the model may call.
 
     Raises:
-        InvalidInputError: The template refuses the messages.
+        InvalidInputError: A tool is unusable, or the template refuses the messages.
     """
-    marked = [Message(role=m["role"], content=guard.mark(m["content"])) for m in messages]
+    tool_prompt.check_tools(tools)
+    marked: list[Message] = [
+        guard.mark_all(message, trusted=message["role"] in _TRUSTED) for message in messages
+    ]
+    marked_tools: list[Tool] = guard.mark_all(list(tools))
     if not tokenizer.chat_template:
-        return _bos(tokenizer) + "\n\n".join(m["content"] for m in marked) + "\n\nAnswer:"
+        flat = tool_prompt.as_text(tool_prompt.describe(marked, marked_tools))
+        return _bos(tokenizer) + "\n\n".join(m["content"] for m in flat) + "\n\nAnswer:"
     refusal = ""
-    for attempt in _attempts(marked):
+    form = find_tool_format(tokenizer)
+    if form.native and tools:
+        kwargs = {**kwargs, "tools": to_template_tools(marked_tools)}
+    else:
+        marked = tool_prompt.describe(marked, marked_tools)
+    for attempt in _attempts(marked, native=form.native):
         try:
             rendered = tokenizer.apply_chat_template(
-                attempt, tokenize=False, add_generation_prompt=True, **kwargs
+                to_template_messages(attempt, form),
+                tokenize=False,
+                add_generation_prompt=True,
+                **kwargs,
             )
         except TemplateError as error:
             refusal = str(error)
             continue
-        if all(m["content"].strip() in rendered for m in attempt if m["role"] != "assistant"):
+        if all(shows_text(rendered, m) for m in attempt):
             return str(rendered)
         refusal = "it leaves out a message"
     roles = ", ".join(m["role"] for m in messages)
@@ -103,11 +173,18 @@ def render_chat(
     )
 
 
-def _attempts(messages: list[Message]) -> Iterator[list[Message]]:
-    yield messages
-    folded = _fold_system(messages)
-    yield folded
-    yield _merge_runs(folded)
+def _attempts(messages: list[Message], *, native: bool) -> Iterator[list[Message]]:
+    if native:
+        yield messages
+        yield _fold_system(messages)
+        yield _merge_runs(_fold_system(messages))
+        if any(len(message.get("tool_calls", ())) > 1 for message in messages):
+            yield _merge_runs(_fold_system(tool_prompt.one_call_a_turn(messages)))
+    flat = tool_prompt.as_text(messages)
+    if not native or flat != messages:
+        yield flat
+        yield _fold_system(flat)
+        yield _merge_runs(_fold_system(flat))
 
 
 def _fold_system(messages: list[Message]) -> list[Message]:
@@ -123,8 +200,10 @@ def _fold_system(messages: list[Message]) -> list[Message]:
 def _merge_runs(messages: list[Message]) -> list[Message]:
     merged: list[Message] = []
     for message in messages:
-        if merged and merged[-1]["role"] == message["role"]:
-            content = f"{merged[-1]['content']}\n\n{message['content']}"
+        plain = message["role"] != "tool" and "tool_calls" not in message
+        last = merged[-1] if merged else None
+        if plain and last and last["role"] == message["role"] and "tool_calls" not in last:
+            content = f"{last['content']}\n\n{message['content']}"
             merged[-1] = Message(role=message["role"], content=content)
         else:
             merged.append(message)

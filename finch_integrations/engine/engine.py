@@ -46,6 +46,7 @@ from finch_integrations.types import (
     Excerpt,
     GenerationResponse,
     Message,
+    Tool,
 )
 
 Documents = Iterable[Document | str | Mapping[str, Any]]
@@ -180,11 +181,15 @@ class FinchEngine:
         self,
         messages: Sequence[Message],
         *,
+        tools: Sequence[Tool] = (),
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> int:
         """Length of a chat in the model's tokens; arguments and errors as for `chat`."""
         tokenizer = self.backbone.tokenizer
-        return len(build_chat(tokenizer, messages, chat_template_kwargs=chat_template_kwargs))
+        ids = build_chat(
+            tokenizer, messages, tools=tools, chat_template_kwargs=chat_template_kwargs
+        )
+        return len(ids)
 
     def select(
         self,
@@ -194,6 +199,8 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        tools: Sequence[Tool] = (),
+        result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **overrides: Any,
@@ -210,6 +217,8 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            tools: As for `compress`.
+            result: As for `compress`.
             chat_template_kwargs: As for `compress`.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -227,6 +236,8 @@ class FinchEngine:
             system=system,
             history=history,
             instruction=instruction,
+            tools=tools,
+            result=result,
             chat_template_kwargs=chat_template_kwargs,
             progress=progress,
             **overrides,
@@ -241,6 +252,8 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        tools: Sequence[Tool] = (),
+        result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **overrides: Any,
@@ -255,6 +268,8 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            tools: As for `compress`.
+            result: As for `compress`.
             chat_template_kwargs: As for `compress`.
             progress: Called after every chunk.
             overrides: Fields of `CompressionConfig` to change for this call.
@@ -284,6 +299,8 @@ class FinchEngine:
                 system=system,
                 history=tuple(history),
                 instruction=instruction,
+                tools=tuple(tools),
+                result=result,
                 chat_template_kwargs=dict(chat_template_kwargs or {}),
             )
             for question in questions
@@ -331,6 +348,8 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        tools: Sequence[Tool] = (),
+        result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         further_questions: Sequence[str] = (),
@@ -346,8 +365,11 @@ class FinchEngine:
             documents: `Document`s, strings, or mappings with the fields of `Document`.
             question: The question; it also ends the prompt.
             system: System text, always kept.
-            history: Earlier user and assistant turns, always kept.
+            history: Earlier turns of the user, the assistant and tools, always kept.
             instruction: Text between the documents and the question.
+            tools: What the model may call.
+            result: The tool's result that the documents are in, with what it says before them as
+                its content. Default: they are in the last user turn.
             chat_template_kwargs: Further variables for the chat template.
             progress: Called after every chunk.
             further_questions: Questions that will be asked of the same documents next. They are
@@ -369,6 +391,8 @@ class FinchEngine:
             system=system,
             history=tuple(history),
             instruction=instruction,
+            tools=tuple(tools),
+            result=result,
             chat_template_kwargs=dict(chat_template_kwargs or {}),
         )
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
@@ -473,13 +497,15 @@ class FinchEngine:
         self,
         messages: Sequence[Message],
         *,
+        tools: Sequence[Tool] = (),
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Iterator[GenerationResponse]:
         """Answer a chat that has no documents, piece by piece; nothing is compressed.
 
         Args:
-            messages: With the roles `system`, `user` and `assistant`.
+            messages: With the roles `system`, `user`, `assistant` and `tool`.
+            tools: What the model may call.
             chat_template_kwargs: Further variables for the chat template.
             overrides: Fields of `SamplingParams` to change for this call.
 
@@ -490,7 +516,9 @@ class FinchEngine:
         """
         backbone = self.backbone
         params = with_overrides(self.sampling, overrides)
-        ids = build_chat(backbone.tokenizer, messages, chat_template_kwargs=chat_template_kwargs)
+        ids = build_chat(
+            backbone.tokenizer, messages, tools=tools, chat_template_kwargs=chat_template_kwargs
+        )
         return stream_chat(backbone, ids, params)
 
     def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:

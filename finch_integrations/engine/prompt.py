@@ -8,7 +8,7 @@ The chat template is rendered once with a placeholder where the documents go.
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from finch_integrations.engine.chat import check_messages, render_chat
 from finch_integrations.engine.document_tokens import SEPARATOR
 from finch_integrations.engine.tokenization import SpecialTokenGuard, check_offsets, encode
 from finch_integrations.errors import UnsupportedModelError
-from finch_integrations.types import Message
+from finch_integrations.types import Message, Tool
 
 # After the documents, next to the question: on the embedded model the gold answers of four
 # question-answering tasks are 0.4 to 0.6 nats per token likelier than with the instruction first.
@@ -35,8 +35,11 @@ class Prompt:
         question: The user's question; the end of the last user turn.
         system: System text. A template without a system role gets it at the start of the first
             user turn.
-        history: Earlier turns, oldest first, with the roles `user` and `assistant`.
+        history: Earlier turns, oldest first, with the roles `user`, `assistant` and `tool`.
         instruction: Text between the documents and the question.
+        tools: What the model may call.
+        result: The tool's result that the documents are in, with what it says before them as its
+            content; the question is repeated after them. None: they are in the last user turn.
         chat_template_kwargs: Further variables for the chat template, such as `enable_thinking`.
     """
 
@@ -44,12 +47,15 @@ class Prompt:
     system: str | None = None
     history: tuple[Message, ...] = ()
     instruction: str = INSTRUCTION
+    tools: tuple[Tool, ...] = ()
+    result: Message | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prompt_from(facts: Mapping[str, Any]) -> Prompt:
     """Rebuild a prompt from plain data, as `dataclasses.asdict` makes it."""
-    return Prompt(**{**facts, "history": tuple(facts["history"])})
+    turns, tools = tuple(facts["history"]), tuple(facts.get("tools", ()))
+    return Prompt(**{**facts, "history": turns, "tools": tools})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +108,18 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
     nonce = secrets.token_hex(8)
     documents_slot, question_slot = f"DOCUMENTS{nonce}", f"QUESTION{nonce}"
     turn = f"{documents_slot}{SEPARATOR}{prompt.instruction.strip()} {question_slot}"
-    messages = check_messages(prompt.history, "the history", ("user", "assistant"))
-    messages.append(Message(role="user", content=turn))
-    if prompt.system is not None:
-        system = check_text("the system text", prompt.system)
-        messages.insert(0, Message(role="system", content=system))
     guard = SpecialTokenGuard(tokenizer)
-    rendered = render_chat(tokenizer, messages, guard, dict(prompt.chat_template_kwargs))
+    for messages in _layouts(prompt, turn):
+        kwargs = dict(prompt.chat_template_kwargs)
+        rendered = render_chat(tokenizer, messages, guard, kwargs, prompt.tools)
+        # Not if the template writes a tool's result as a JSON string.
+        if turn in rendered or messages[-1]["role"] == "user":
+            break
     before, _, rest = rendered.partition(documents_slot)
     between, _, after = rest.partition(question_slot)
     if rendered.count(documents_slot) != 1 or rest.count(question_slot) != 1:
         raise UnsupportedModelError(
-            "the chat template does not show the last user turn exactly once and in order"
+            "the chat template does not show the last turn exactly once and in order"
         )
 
     parts = [guard.split(part) for part in (between, guard.mark(question), after)]
@@ -130,6 +136,21 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
         null_window=_null_window(tokenizer, parts[0]),
         question=question,
     )
+
+
+def _layouts(prompt: Prompt, turn: str) -> Iterator[list[Message]]:
+    """The chats that may hold the turn with the documents, the best one first."""
+    messages = check_messages(prompt.history, "the history", ("user", "assistant", "tool"))
+    if prompt.system is not None:
+        system = check_text("the system text", prompt.system)
+        messages.insert(0, Message(role="system", content=system))
+    if prompt.result is not None:
+        (result,) = check_messages([prompt.result], "the tool's result", ("tool",))
+        lead = result["content"].strip()
+        text = f"{lead}{SEPARATOR}{turn}" if lead else turn
+        yield [*messages, {**result, "content": text}]
+        messages.append({**result, "content": lead or "(see below)"})
+    yield [*messages, Message(role="user", content=turn)]
 
 
 def _null_window(tokenizer: Any, between: list[str]) -> QuestionWindow:

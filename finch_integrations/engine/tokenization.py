@@ -1,11 +1,13 @@
-"""From text to token ids: with their places, in context, and without special tokens."""
+"""From text to token ids: with their places, in context, and without the chat's marks."""
 
-import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
+from finch_integrations.engine.marks import find_marks
 from finch_integrations.errors import UnsupportedModelError
 
 
@@ -48,7 +50,8 @@ def encode(tokenizer: Any, pieces: Sequence[str], *, before: str = "", after: st
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
-        pieces: The text, cut where no token may cross (see `SpecialTokenGuard`).
+        pieces: The text, cut where no token may cross (see `SpecialTokenGuard`). At an empty piece
+            between two others a blank is read that is not in the text.
         before: What comes before the text.
         after: What comes after it.
     """
@@ -58,6 +61,12 @@ def encode(tokenizer: Any, pieces: Sequence[str], *, before: str = "", after: st
     ends: list[int] = []
     begin = 0
     for number, piece in enumerate(pieces):
+        if not piece and 0 < number < last:
+            blank = _encode_between(tokenizer, " ", "", "")
+            ids += [id for id, _, _ in blank]
+            starts += [begin] * len(blank)
+            ends += [begin] * len(blank)
+            continue
         around = (before if number == 0 else "", after if number == last else "")
         for id, start, end in _encode_between(tokenizer, piece, *around):
             ids.append(id)
@@ -92,24 +101,73 @@ def _encode_between(
 
 
 class SpecialTokenGuard:
-    """Keeps callers' text from forming special tokens, so that it cannot end its own turn.
+    """Keeps callers' text from writing the chat's marks, so that it cannot end its own turn.
 
-    The spelling of a special token is cut after its first character. Marks keep the place of the
-    cuts while the chat template is rendered, which otherwise sees the text unchanged: some
-    templates parse turns (`</think>`) or look for switches in them (`/no_think`).
+    A token's spelling is cut after its first character, and is read as the characters that it is
+    made of. In a mark that is plain text to the tokenizer a blank is read at the cut, too.
+
+    The cuts are marked in the text while the chat template is rendered, which otherwise sees it
+    unchanged: some templates parse turns or look for switches in them (`/no_think`).
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        spellings = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-        spellings = sorted((s for s in spellings if len(s) > 1), key=len, reverse=True)
-        never = "(?!)"
-        self._spelling = re.compile("|".join(map(re.escape, spellings)) or never)
-        self._mark = f"CUT{secrets.token_hex(8)}"
+        self._tokenizer = tokenizer
+        self._marks = find_marks(tokenizer)
+        self._cut = f"CUT{secrets.token_hex(8)}"
 
-    def mark(self, text: str) -> str:
-        """Mark the places where the text must be cut."""
-        return self._spelling.sub(lambda match: match[0][0] + self._mark + match[0][1:], text)
+    def mark(self, text: str, *, trusted: bool = False) -> str:
+        """Mark the places where the text must be cut.
+
+        Args:
+            text: The text.
+            trusted: Whether it may write marks that are no special tokens: those that write system
+                text describe the format of tool calls, and an assistant's turns have them.
+        """
+        cuts = self._places(text, trusted)
+        starts = [0, *sorted(cuts)]
+        pieces = [text[a:b] for a, b in pairwise([*starts, len(text)])]
+        return pieces[0] + "".join(
+            self._cut * (2 if cuts[start] else 1) + piece
+            for start, piece in zip(starts[1:], pieces[1:], strict=True)
+        )
+
+    def mark_all(self, data: Any, *, trusted: bool = False) -> Any:
+        """Mark all texts in plain data, keys of mappings included."""
+        mark_all = partial(self.mark_all, trusted=trusted)
+        if isinstance(data, str):
+            return self.mark(data, trusted=trusted)
+        if isinstance(data, Mapping):
+            return {mark_all(str(key)): mark_all(value) for key, value in data.items()}
+        if isinstance(data, list | tuple):
+            return [mark_all(item) for item in data]
+        return data
 
     def split(self, text: str) -> list[str]:
-        """Cut a marked text into the pieces to tokenize one by one."""
-        return text.split(self._mark)
+        """Cut a marked text into the pieces to tokenize one by one, as `encode` takes them."""
+        return text.split(self._cut)
+
+    def _places(self, text: str, trusted: bool) -> dict[int, bool]:
+        """Where to cut, and whether a blank is read there."""
+        marks = self._marks
+        folded = text.translate(marks.fold) if marks.fold else text
+        tokens = marks.special if trusted else marks.tokens
+        cuts = {start + 1: False for start, _ in tokens.find(folded)}
+        if not trusted:
+            for start, mark in marks.texts.find(folded):
+                # Labels are cut before their colon.
+                cuts[start + (len(mark) - 1 if mark[0].isalpha() else 1)] = True
+        if marks.disguised:
+            forbidden = marks.special_ids if trusted else marks.ids
+            while more := self._disguised(text, cuts, forbidden):
+                cuts |= dict.fromkeys(more, False)
+        return cuts
+
+    def _disguised(self, text: str, cuts: Mapping[int, bool], forbidden: Set[int]) -> list[int]:
+        """Places inside tokens that are still formed because the tokenizer changes the text."""
+        found: list[int] = []
+        for first, last in pairwise([0, *sorted(cuts), len(text)]):
+            encoding = encode(self._tokenizer, [text[first:last]])
+            for id, start, end in zip(encoding.ids, encoding.starts, encoding.ends, strict=True):
+                if id in forbidden:
+                    found += range(first + start + 1, first + end)
+        return found

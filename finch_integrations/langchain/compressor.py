@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 
-from finch_integrations.adapters.model import Adapter
-from finch_integrations.documents import with_unique_ids
+from finch_integrations.adapters.choosing import ChoosingAdapter
 from finch_integrations.langchain.documents import from_langchain
-from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
+from finch_integrations.pipeline.chooser import Choice
+from finch_integrations.pipeline.shorten import EXCERPTS_KEY
 from finch_integrations.types import Document as EngineDocument
 
 
-class FinchCompressor(Adapter, BaseDocumentCompressor):
+class FinchCompressor(ChoosingAdapter, BaseDocumentCompressor):
     """Shortens documents to the passages that matter to the question, as text.
 
     A small local model chooses; any model answers. Documents keep their order, ids and metadata;
@@ -24,7 +24,7 @@ class FinchCompressor(Adapter, BaseDocumentCompressor):
             base_compressor=FinchCompressor(target_size=1000), base_retriever=retriever
         )
 
-    Its options are those of `Adapter`; the budget is for all documents together.
+    Its options are those of `ChoosingAdapter`; the budget is for all documents together.
     """
 
     def compress_documents(
@@ -38,7 +38,7 @@ class FinchCompressor(Adapter, BaseDocumentCompressor):
         written, prepared = _prepare(documents)
         if not written:
             return []
-        return _to_langchain(written, self.handle.shorten(prepared, query, self._compression()))
+        return _to_langchain(written, self.chooser.choose(prepared, query))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -47,20 +47,16 @@ class FinchCompressor(Adapter, BaseDocumentCompressor):
         written, prepared = _prepare(documents)
         if not written:
             return []
-        return _to_langchain(
-            written, await self.handle.ashorten(prepared, query, self._compression())
-        )
+        return _to_langchain(written, await self.chooser.achoose(prepared, query))
 
 
 def _prepare(documents: Sequence[Document]) -> tuple[list[Document], tuple[EngineDocument, ...]]:
     """The documents that are not blank, as scanned pages are, and the same for the engine."""
     written = [document for document in documents if document.page_content.strip()]
-    return written, with_unique_ids([from_langchain(document) for document in written])
+    return written, tuple(from_langchain(document) for document in written)
 
 
-def _to_langchain(
-    documents: Sequence[Document], shortened: Sequence[ShortenedDocument]
-) -> list[Document]:
+def _to_langchain(documents: Sequence[Document], choice: Choice) -> list[Document]:
     return [
         Document(
             page_content=part.text,
@@ -70,5 +66,5 @@ def _to_langchain(
                 EXCERPTS_KEY: part.excerpts_as_metadata(),
             },
         )
-        for part in shortened
+        for part in choice.shortened
     ]

@@ -11,6 +11,7 @@ from langchain_core.messages import (
     ChatMessage,
     FunctionMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
     ToolMessage,
 )
@@ -18,7 +19,7 @@ from langchain_core.messages import (
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.langchain.documents import from_langchain
 from finch_integrations.pipeline.detection import Role, Turn
-from finch_integrations.types import Document
+from finch_integrations.types import Document, ToolCall
 
 # The calls themselves are read from `tool_calls`; reasoning is not part of what was said.
 _NOT_SAID = {
@@ -45,8 +46,7 @@ _ROLES: dict[str, Role] = {
 def to_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
     """Convert messages.
 
-    A human message's name comes before its text, a tool's name above its result; tool calls
-    are written out as JSON.
+    A human message's name comes before its text.
 
     Raises:
         InvalidInputError: A message has an unknown role or contains something that is not text.
@@ -58,20 +58,25 @@ def _to_turn(message: BaseMessage, name: str) -> Turn:
     text, blocks = _read_content(message.content, name, assistant=isinstance(message, AIMessage))
     role = _role(message, name)
     if isinstance(message, AIMessage):
-        calls = [_write_call(call["name"], call["args"]) for call in message.tool_calls]
-        calls += [_write_call(c["name"], c["args"]) for c in message.invalid_tool_calls]
+        calls = tuple(
+            ToolCall(id=call["id"] or "", name=call["name"], arguments=call["args"])
+            for call in message.tool_calls
+        )
+        # Calls that cannot be read are part of what was said.
+        said = [text] if text else []
+        said += [_write_invalid(call) for call in message.invalid_tool_calls]
+        return Turn(role=role, text="\n".join(said), calls=calls, blocks=blocks)
+    if isinstance(message, ToolMessage | FunctionMessage):
+        if getattr(message, "status", "") == "error" and not text.lower().startswith("error"):
+            text = f"Error: {text}"
         return Turn(
             role=role,
-            text="\n".join([text, *calls] if text else calls),
+            text=text,
+            name=message.name or "",
+            call_id=getattr(message, "tool_call_id", None) or "",
             blocks=blocks,
-            only_calls=bool(calls) and not text.strip(),
+            artifact=_read_artifact(getattr(message, "artifact", None)),
         )
-    if role == "tool":
-        failed = isinstance(message, ToolMessage) and message.status == "error"
-        tool = f"the tool {message.name}" if message.name else "the tool"
-        label = f"Error of {tool}:" if failed else f"Result of {tool}:"
-        artifact = _read_artifact(getattr(message, "artifact", None))
-        return Turn(role=role, text=text, label=label, blocks=blocks, artifact=artifact)
     if role == "user" and message.name and text:
         speaker = f"{message.name}: "
         return Turn(role=role, text=speaker + text, blocks=blocks, offset=len(speaker))
@@ -95,9 +100,9 @@ def _role(message: BaseMessage, name: str) -> Role:
     return _ROLES[role.lower()]
 
 
-def _write_call(name: str | None, arguments: Any) -> str:
-    call = {"name": name, "arguments": arguments}
-    return f"<tool_call>\n{json.dumps(call, ensure_ascii=False, default=str)}\n</tool_call>"
+def _write_invalid(call: InvalidToolCall) -> str:
+    facts = {"name": call["name"], "arguments": call["args"]}
+    return f"<tool_call>\n{json.dumps(facts, ensure_ascii=False, default=str)}\n</tool_call>"
 
 
 def _read_artifact(artifact: Any) -> tuple[Document, ...]:

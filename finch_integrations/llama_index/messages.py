@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from llama_index.core.base.llms.types import (
     CachePoint,
@@ -21,7 +22,7 @@ from finch_integrations.llama_index.templates import Span, read_spans
 from finch_integrations.pipeline.detection import Role, Turn
 from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.places import Place, strip_place
-from finch_integrations.types import Document
+from finch_integrations.types import Document, ToolCall
 
 _ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
@@ -71,7 +72,7 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
 def _to_turn(message: ChatMessage, name: str) -> Turn:
     role = _ROLES[message.role]
     texts: list[str] = []
-    calls: list[str] = []
+    calls: list[ToolCall] = []
     documents: list[Document] = []
     for block in message.blocks:
         if isinstance(block, TextBlock):
@@ -79,26 +80,35 @@ def _to_turn(message: ChatMessage, name: str) -> Turn:
         elif isinstance(block, CitableBlock):
             documents.append(_read_citable(block, name))
         elif isinstance(block, ToolCallBlock):
-            call = {"name": block.tool_name, "arguments": block.tool_kwargs}
-            written = json.dumps(call, ensure_ascii=False, default=str)
-            calls.append(f"<tool_call>\n{written}\n</tool_call>")
+            calls.append(_read_call(block, name))
         elif not (isinstance(block, CachePoint) or _is_unsaid(block, role)):
             raise InvalidInputError(
                 f"{name} holds a {type(block).__name__}, which a text model cannot read. "
                 "Give TextBlock, or CitableBlock with text for documents"
             )
-    text = "\n".join(texts)
-    label = ""
-    if role == "tool":
-        tool = message.additional_kwargs.get("name")
-        label = f"Result of the tool {tool}:" if tool else "Result of the tool:"
     return Turn(
         role=role,
-        text="\n".join([text, *calls] if text else calls),
-        label=label,
+        text="\n".join(texts),
+        calls=tuple(calls),
+        name=str(message.additional_kwargs.get("name") or "") if role == "tool" else "",
+        call_id=str(message.additional_kwargs.get("tool_call_id") or "") if role == "tool" else "",
         blocks=tuple(documents),
-        only_calls=bool(calls) and not text.strip(),
     )
+
+
+def _read_call(block: ToolCallBlock, name: str) -> ToolCall:
+    arguments: Any = block.tool_kwargs
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except ValueError:
+            arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidInputError(
+            f"{name} has a call of the tool {block.tool_name!r} whose arguments are no JSON "
+            f"object, got {block.tool_kwargs!r:.200}"
+        )
+    return ToolCall(id=block.tool_call_id or "", name=block.tool_name, arguments=arguments)
 
 
 def _is_unsaid(block: object, role: Role) -> bool:

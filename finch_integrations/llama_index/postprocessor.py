@@ -3,14 +3,14 @@
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from finch_integrations.adapters.model import Adapter
-from finch_integrations.documents import with_unique_ids
+from finch_integrations.adapters.choosing import ChoosingAdapter
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.chooser import Choice
 from finch_integrations.pipeline.shorten import EXCERPTS_KEY, ShortenedDocument
 from finch_integrations.types import Document
 
 
-class FinchNodePostprocessor(Adapter, BaseNodePostprocessor):
+class FinchNodePostprocessor(ChoosingAdapter, BaseNodePostprocessor):
     """Shortens nodes to the passages that matter to the question, as text.
 
     A small local model chooses; any LLM answers. Nodes keep their order, ids, scores and metadata;
@@ -22,7 +22,7 @@ class FinchNodePostprocessor(Adapter, BaseNodePostprocessor):
         shorten = FinchNodePostprocessor(target_size=1000)
         engine = index.as_query_engine(similarity_top_k=50, node_postprocessors=[shorten])
 
-    Its options are those of `Adapter`; the budget is for all nodes together.
+    Its options are those of `ChoosingAdapter`; the budget is for all nodes together.
     """
 
     @classmethod
@@ -37,7 +37,7 @@ class FinchNodePostprocessor(Adapter, BaseNodePostprocessor):
         if not documents:
             return nodes
         query = _query(query_bundle)
-        return _shortened(nodes, places, self.handle.shorten(documents, query, self._compression()))
+        return _shortened(nodes, places, self.chooser.choose(documents, query))
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -46,8 +46,7 @@ class FinchNodePostprocessor(Adapter, BaseNodePostprocessor):
         if not documents:
             return nodes
         query = _query(query_bundle)
-        parts = await self.handle.ashorten(documents, query, self._compression())
-        return _shortened(nodes, places, parts)
+        return _shortened(nodes, places, await self.chooser.achoose(documents, query))
 
 
 def _query(bundle: QueryBundle | None) -> str:
@@ -63,13 +62,13 @@ def _documents(nodes: list[NodeWithScore]) -> tuple[tuple[Document, ...], list[i
     texts = [node.node.get_content(MetadataMode.NONE) for node in nodes]
     places = [place for place, text in enumerate(texts) if text.strip()]
     documents = [Document(texts[place], id=nodes[place].node.node_id) for place in places]
-    return with_unique_ids(documents), places
+    return tuple(documents), places
 
 
 def _shortened(
-    nodes: list[NodeWithScore], places: list[int], parts: tuple[ShortenedDocument, ...]
+    nodes: list[NodeWithScore], places: list[int], choice: Choice
 ) -> list[NodeWithScore]:
-    by_place = {places[part.index]: part for part in parts}
+    by_place = {places[part.index]: part for part in choice.shortened}
     result = []
     for place, node in enumerate(nodes):
         if place not in places:

@@ -17,6 +17,8 @@ from finch_integrations.types import (
     FinishReason,
     GenerationResponse,
     Message,
+    SelectionStats,
+    Tool,
 )
 
 if TYPE_CHECKING:
@@ -32,10 +34,12 @@ class AskRequest:
     """What to answer, and how.
 
     Attributes:
-        messages: The chat, with the roles `system`, `user` and `assistant`. With documents it ends
-            with the user's question, and system texts are joined at the start.
+        messages: The chat, with the roles `system`, `user`, `assistant` and `tool`. With documents
+            it ends with the user's question, and system texts are joined at the start.
         documents: Compressed under the question; none: a plain chat, uncompressed.
         instruction: Goes between documents and question; None: the engine's own.
+        result: The tool's result that the documents are in; see `Prompt`.
+        tools: What the model may call.
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
@@ -44,6 +48,8 @@ class AskRequest:
     messages: tuple[Message, ...]
     documents: tuple[Document, ...] = ()
     instruction: str | None = None
+    result: Message | None = None
+    tools: tuple[Tool, ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +65,8 @@ class AnswerDetails:
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated.
         generation_seconds: Wall-clock time of the decoding.
-        compression: What the compression did; None without documents.
+        compression: What the compression did, or the choice of passages where the answer comes from
+            elsewhere; None without documents.
         document_shares: Per document, how much of it was kept.
         excerpts: The passages that were kept of them, where the method keeps passages.
         context: The compressed documents, if they were asked for.
@@ -70,7 +77,7 @@ class AnswerDetails:
     prompt_tokens: int
     generation_tokens: int
     generation_seconds: float
-    compression: CompressionStats | None
+    compression: CompressionStats | SelectionStats | None
     document_shares: tuple[DocumentShare, ...]
     excerpts: tuple[Excerpt, ...] = ()
     context: "CompressedContext | None" = None
@@ -112,22 +119,26 @@ def ask(
     pieces: Iterator[GenerationResponse]
     if request.documents:
         system, history, question = _split(request.messages)
-        instruction = {} if request.instruction is None else {"instruction": request.instruction}
+        options = dict(request.compression)
+        if request.instruction is not None:
+            options["instruction"] = request.instruction
         context = engine.compress(
             request.documents,
             question,
             system=system,
             history=history,
+            tools=request.tools,
+            result=request.result,
             chat_template_kwargs=request.chat_template_kwargs,
             progress=lambda state: _proceed(state, progress, check),
             further_questions=further_questions,
-            **instruction,
-            **request.compression,
+            **options,
         )
         pieces = engine.stream(context, **request.sampling)
     else:
         pieces = engine.chat(
             request.messages,
+            tools=request.tools,
             chat_template_kwargs=request.chat_template_kwargs,
             **request.sampling,
         )
@@ -175,6 +186,15 @@ def _proceed(
     check()
     if progress is not None:
         progress(state)
+
+
+def split_question(messages: tuple[Message, ...]) -> str:
+    """Return the question, with which a chat about documents ends.
+
+    Raises:
+        InvalidInputError: The last message is not a user's, or is no text.
+    """
+    return _split(messages)[2]
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, list[Message], str]:

@@ -14,7 +14,7 @@ from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline import patterns as known
 from finch_integrations.pipeline.document_tags import join_texts, split_tagged
 from finch_integrations.pipeline.places import Place, documents_of
-from finch_integrations.types import Document, Message
+from finch_integrations.types import Document, Message, ToolCall
 
 ContextDetection = Literal["auto", "marked", "off"]
 DocumentsFrom = Literal[
@@ -30,27 +30,29 @@ class Turn:
     Attributes:
         role: Who speaks.
         text: What is said, documents in content blocks left out.
-        label: The line above the text of a tool's result.
+        calls: The tool calls of an assistant turn.
+        name: The tool whose result it is.
+        call_id: The call whose result it is.
         blocks: Documents from the message's content blocks.
         template: Documents that a template had inserted into the text, and where; they have been
             removed from it.
         artifact: Documents that a tool returned in addition to its text.
         instruction: The part of the text that leads up to the question.
         question: The part of the text that is the question, once documents were found around it.
-        only_calls: Whether an assistant turn consists of tool calls.
         documents_removed: Whether documents were taken out of the text.
         offset: Characters before the message's own text, such as the speaker's name.
     """
 
     role: Role
     text: str
-    label: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    call_id: str = ""
     blocks: tuple[Document, ...] = ()
     template: tuple[Place, ...] = ()
     artifact: tuple[Document, ...] = ()
     instruction: str = ""
     question: str | None = None
-    only_calls: bool = False
     documents_removed: bool = False
     offset: int = 0
 
@@ -83,6 +85,8 @@ class Detected:
         documents: In the order they were found.
         source: Where they were found.
         instruction: What the prompt says between its documents and its question.
+        result: The tool's result that the documents are in, if it is the last thing said; it comes
+            before the question, which is repeated after them.
         regions: Where the documents are in the messages' texts, in order; empty if they are not
             in texts.
     """
@@ -91,6 +95,7 @@ class Detected:
     documents: tuple[Document, ...]
     source: DocumentsFrom
     instruction: str = ""
+    result: Message | None = None
     regions: tuple[DocumentRegion, ...] = ()
 
 
@@ -102,6 +107,7 @@ def detect(
     mode: ContextDetection = "auto",
     patterns: Sequence[re.Pattern[str]] = (),
     strict: bool = False,
+    keep_calls: bool = False,
 ) -> Detected:
     """Find the documents of a chat.
 
@@ -114,6 +120,8 @@ def detect(
         patterns: The user's own; the group `context` is documents, the group `question`, if
             there is one, the question.
         strict: Do not use known prompts, and raise if no documents are found.
+        keep_calls: Keep the calls of tools whose results are documents, so that the model does not
+            make them again; else the documents replace them.
 
     Raises:
         InvalidInputError: Documents are given in two ways, there are documents but no question,
@@ -133,7 +141,7 @@ def detect(
     if named:
         documents, source, _ = named[0]
         places = [turn.template if source == "template" else () for turn in turns]
-        return _compose(turns, documents, source, places)
+        return _compose(turns, documents, source, places, keep_calls)
     sources: list[tuple[DocumentsFrom, Callable[[Turn], _Taken | None]]] = []
     if mode != "off":
         sources += [("artifact", _take_artifact), ("marked", _take_tagged)]
@@ -148,7 +156,7 @@ def detect(
         documents = tuple(place.document for found in places for place in found)
         rest = [one.turn if one else turn for one, turn in zip(taken, turns, strict=True)]
         if documents and _question(rest):
-            return _compose(rest, documents, source, places)
+            return _compose(rest, documents, source, places, keep_calls)
         unasked = unasked or len(documents)
     if strict and unasked:
         raise _no_question(unasked)
@@ -252,18 +260,24 @@ def _compose(
     documents: tuple[Document, ...],
     source: DocumentsFrom,
     places: Sequence[tuple[Place, ...]] = (),
+    keep_calls: bool = False,
 ) -> Detected:
     """Join system texts at the start and, with documents, put the question at the end."""
     system = [turn.text for turn in turns if turn.role == "system"]
-    chat = _without_spent_calls([turn for turn in turns if turn.role != "system"])
+    chat = [turn for turn in turns if turn.role != "system"]
     messages: list[Message] = []
-    instruction = ""
+    instruction, result = "", None
+    answering: list[Turn] = []
+    if keep_calls:
+        chat, answering = _split_result(chat)
+    else:
+        chat = _without_spent_calls(chat)
     if documents:
         last = max((n for n, turn in enumerate(chat) if turn.role == "user"), default=None)
         question = _question(turns)
         if last is None or not question:
             raise _no_question(len(documents))
-        before, asking, later = chat[:last], chat[last], chat[last + 1 :]
+        before, asking, later = chat[:last], chat[last], [*chat[last + 1 :], *answering]
         if asking.question is not None:
             # The instruction of a prompt that contained documents and question.
             system.append(asking.text)
@@ -273,6 +287,8 @@ def _compose(
             # An agent's steps since the question: the question is repeated after them.
             messages.append(Message(role="user", content=question))
             messages += [m for turn in later for m in _as_messages(turn)]
+        if answering:
+            result = messages.pop()
         messages.append(Message(role="user", content=question))
     else:
         messages += [m for turn in chat for m in _as_messages(turn)]
@@ -288,8 +304,28 @@ def _compose(
         documents=documents,
         source=source,
         instruction=instruction,
+        result=result,
         regions=tuple(regions),
     )
+
+
+def _split_result(chat: list[Turn]) -> tuple[list[Turn], list[Turn]]:
+    """Cut off the last step if the last thing said is a tool's result with documents.
+
+    Returns:
+        The chat before the step; the step, the result with documents last. Else the chat and
+        nothing.
+    """
+    start = len(chat)
+    while start and chat[start - 1].role == "tool":
+        start -= 1
+    results = chat[start:]
+    with_documents = [turn for turn in results if turn.documents_removed or turn.blocks]
+    if not with_documents or not start or not chat[start - 1].calls:
+        return chat, []
+    last = with_documents[-1]
+    others = [turn for turn in results if turn is not last]
+    return chat[: start - 1], [chat[start - 1], *others, last]
 
 
 def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
@@ -304,7 +340,7 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
         spent = results and all(
             (result.documents_removed or result.blocks) and not result.text for result in results
         )
-        if not (turn.only_calls and spent):
+        if not (turn.calls and not turn.text.strip() and spent):
             kept += turns[position:end]
         position = end
     return kept
@@ -313,8 +349,17 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
 def _as_messages(turn: Turn) -> list[Message]:
     """What the model reads of a turn; nothing if it consisted of documents or says nothing."""
     text = join_texts(turn.text, turn.instruction, turn.question or "")
-    if not text and (turn.role == "assistant" or turn.documents_removed or turn.blocks):
-        return []
+    message = Message(role=turn.role, content=text)
+    moved = turn.documents_removed or bool(turn.blocks)
     if turn.role == "tool":
-        return [Message(role="user", content=f"{turn.label}\n{text or '(nothing)'}")]
-    return [Message(role=turn.role, content=text)]
+        # Every call needs its result.
+        message["content"] = text or ("(see below)" if moved else "")
+        if turn.name:
+            message["name"] = turn.name
+        if turn.call_id:
+            message["tool_call_id"] = turn.call_id
+        return [message]
+    if turn.calls:
+        message["tool_calls"] = turn.calls
+        return [message]
+    return [] if not text and (turn.role == "assistant" or moved) else [message]

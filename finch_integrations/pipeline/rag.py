@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.documents import check_text, prepare_documents, with_unique_ids
-from finch_integrations.errors import InvalidInputError
+from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.pipeline.ask import (
     AnswerDetails,
     AnswerPiece,
@@ -17,6 +17,8 @@ from finch_integrations.pipeline.ask import (
     convert,
 )
 from finch_integrations.pipeline.citations import Citation, cite
+from finch_integrations.pipeline.elsewhere import ChooseThenGenerate
+from finch_integrations.pipeline.generator import Generator as AnyGenerator
 from finch_integrations.pipeline.options import check_compression, refuse_unknown
 from finch_integrations.pipeline.quotes import find_quotes
 from finch_integrations.pipeline.shared_engine import SharedEngine
@@ -113,8 +115,10 @@ class FinchRAG:
         Args:
             retriever: Finds the documents; its configuration says how many and how long. Its
                 `max_document_tokens` counts the model's tokens.
-            model: A `SharedEngine`, or what it takes: a model's name, or a `FinchEngine`.
-            scorer: A smaller model that chooses the passages, as `SharedEngine` takes it.
+            model: A `SharedEngine`, or what it takes: a model's name, or a `FinchEngine`; or a
+                generator elsewhere, such as an `OpenAIServer`.
+            scorer: A smaller model that chooses the passages, as `SharedEngine` takes it. For a
+                generator elsewhere the default is `embedded`.
             system: System text, always kept.
             instruction: Goes between documents and question; None: the engine's own.
             compression: A `CompressionConfig`, or fields of one to change.
@@ -127,10 +131,13 @@ class FinchRAG:
             UnsupportedModelError: A ready model cannot be compressed for.
         """
         self.retriever = retriever
-        self.handle = SharedEngine.of(model, scorer=scorer)
+        self.handle = _handle(model, scorer)
         self._system = system
         self._instruction = instruction
-        self._compression = check_compression(compression or {}, has_scorer=self.handle.has_scorer)
+        has_scorer = isinstance(self.handle, SharedEngine) and self.handle.has_scorer
+        self._compression = check_compression(compression or {}, has_scorer=has_scorer)
+        if isinstance(self.handle, ChooseThenGenerate):
+            self.handle.check_options(self._compression, keep_context=keep_context)
         self._sampling = dict(sampling or {})
         self._keep_context = keep_context
 
@@ -271,9 +278,16 @@ class FinchRAG:
         )
 
 
-def _answers(found: Sequence[AnswerDetails], requests: Sequence[AskRequest]) -> list[RagAnswer]:
-    pairs = zip(found, requests, strict=True)
-    return [_answer(details, request.documents) for details, request in pairs]
+def _handle(model: Any, scorer: Any) -> SharedEngine | ChooseThenGenerate:
+    """What answers; a generator that cannot compress documents gets a model that chooses."""
+    if isinstance(model, ChooseThenGenerate):
+        if scorer is not None:
+            raise ConfigurationError(f"two scorers are given: {scorer!r}, and {model!r} has one")
+        return model
+    if getattr(model, "takes_documents", True):
+        return SharedEngine.of(model, scorer=scorer)
+    generator: AnyGenerator = model
+    return ChooseThenGenerate(generator, "embedded" if scorer is None else scorer)
 
 
 def _several(questions: Sequence[str]) -> Sequence[str]:
@@ -294,3 +308,8 @@ def _answer(details: AnswerDetails, documents: tuple[Document, ...]) -> RagAnswe
         citations=cite(find_quotes(details.text, documents), documents),
         details=details,
     )
+
+
+def _answers(found: Sequence[AnswerDetails], requests: Sequence[AskRequest]) -> list[RagAnswer]:
+    pairs = zip(found, requests, strict=True)
+    return [_answer(details, request.documents) for details, request in pairs]

@@ -11,7 +11,7 @@ from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import ContextDetection, DocumentsFrom, Turn, detect
 from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.options import CallOptions
-from finch_integrations.types import Document
+from finch_integrations.types import CompressionStats, Document, Tool
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
@@ -57,6 +57,7 @@ def make_request(
     given_by: Literal["kwarg", "message"],
     prompt: PromptOptions,
     options: CallOptions,
+    tools: Sequence[Tool] = (),
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
@@ -66,6 +67,7 @@ def make_request(
         given_by: How.
         prompt: How documents are found and presented.
         options: For the engine.
+        tools: What the model may call.
 
     Returns:
         The request, and where its documents were found.
@@ -80,14 +82,18 @@ def make_request(
         mode=prompt.context_detection,
         patterns=prompt.context_patterns,
         strict=prompt.strict,
+        keep_calls=bool(tools),
     )
     instruction = join_texts(found.instruction, prompt.instruction or "") or None
-    if instruction is None and found.source in _WRITTEN_IN:
+    # With tools the text above need not be all that there is to answer from.
+    if instruction is None and (found.source in _WRITTEN_IN or tools):
         instruction = _PROMPTS_OWN
     request = AskRequest(
         messages=found.messages,
         documents=with_unique_ids(found.documents),
         instruction=instruction,
+        result=found.result,
+        tools=tuple(tools),
         chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
@@ -114,7 +120,6 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
             "read_tokens": stats.read_tokens,
             "compression_ratio": stats.compression_ratio,
             "peak_kv_tokens": stats.peak_kv_tokens,
-            "kv_bytes": stats.kv_bytes,
             "compress_s": stats.seconds,
             "document_scores": [
                 {
@@ -127,4 +132,6 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
                 for share in details.document_shares
             ],
         }
+    if isinstance(stats, CompressionStats):
+        statistics["kv_bytes"] = stats.kv_bytes
     return statistics

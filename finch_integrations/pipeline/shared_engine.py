@@ -19,10 +19,8 @@ from finch_integrations.pipeline.ask import (
     ask,
 )
 from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
-from finch_integrations.pipeline.shorten import ShortenedDocument, shorten
 from finch_integrations.pipeline.waiting import Waiting, waiting_for
 from finch_integrations.pipeline.worker import Check, worker_of
-from finch_integrations.types import Document
 
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
@@ -53,6 +51,7 @@ class SharedEngine:
         scorer: The model that chooses the passages instead, or None.
     """
 
+    takes_documents = True
     scorer: "SharedEngine | None" = None
     # Of a ready model: the same with its scorer, and what ends the scorer's lease.
     _scored: "FinchEngine | None" = None
@@ -217,12 +216,12 @@ class SharedEngine:
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
     ) -> AsyncGenerator[AnswerPiece, None]:
         """Like `stream` without blocking the event loop; cancelling the task stops the work."""
-        model = (await self._aload()).backbone.model
-        with waiting_for(model).queue(request) as (turn,):
+        waiting = waiting_for((await self._aload()).backbone.model)
+        with waiting.queue(request) as (start,):
             task = partial(
-                ask, request=request, progress=progress, keep_context=keep_context, start=turn
+                ask, request=request, progress=progress, keep_context=keep_context, start=start
             )
-            async with aclosing(self._arun(task)) as pieces:
+            async with aclosing(self.arun(task)) as pieces:
                 async for piece in pieces:
                     yield piece
 
@@ -239,7 +238,7 @@ class SharedEngine:
             FinchError: As `engine` and `ask` raise it, for the first request that fails.
         """
         task = partial(_answering, requests=requests, keep_context=keep_context)
-        with closing(self._run(task)) as answers:
+        with closing(self.run(task)) as answers:
             return list(answers)
 
     async def aanswer_all(
@@ -247,28 +246,28 @@ class SharedEngine:
     ) -> list[AnswerDetails]:
         """Like `answer_all` without blocking the event loop; cancelling stops the work."""
         task = partial(_answering, requests=requests, keep_context=keep_context)
-        async with aclosing(self._arun(task)) as answers:
+        async with aclosing(self.arun(task)) as answers:
             return [answer async for answer in answers]
 
-    def shorten(
-        self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
-    ) -> tuple[ShortenedDocument, ...]:
-        """Shorten documents in the model's thread, after all earlier requests.
+    def run(self, task: Task[Item]) -> Generator[Item, None, None]:
+        """Run a generator in the model's thread, after all earlier requests.
+
+        Args:
+            task: Makes the generator; it gets the engine and, as `check`, a function that raises
+                when nobody waits any more.
 
         Raises:
-            FinchError: As `engine` and `shorten` raise it.
+            FinchError: As `engine` and the task raise it.
         """
-        task = partial(_shortening, documents=documents, question=question, compression=compression)
-        with closing(self._run(task)) as results:
-            return next(results)
+        worker = worker_of((self.loaded or self.engine).backbone.model)
+        return worker.stream(lambda check: task(self.engine, check=check))
 
-    async def ashorten(
-        self, documents: Sequence[Document], question: str, compression: Mapping[str, Any]
-    ) -> tuple[ShortenedDocument, ...]:
-        """Like `shorten` without blocking the event loop; cancelling the task stops the work."""
-        task = partial(_shortening, documents=documents, question=question, compression=compression)
-        async with aclosing(self._arun(task)) as results:
-            return await anext(results)
+    async def arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
+        """Like `run`, without blocking the event loop; cancelling the task stops the work."""
+        worker = worker_of((await self._aload()).backbone.model)
+        async with aclosing(worker.astream(lambda check: task(self.engine, check=check))) as items:
+            async for item in items:
+                yield item
 
     def close(self) -> None:
         """Unload the model for everyone in this process; the next use loads it again.
@@ -333,10 +332,6 @@ class SharedEngine:
                 self._end_scorer.atexit = False
             return self._scored
 
-    def _run(self, task: Task[Item]) -> Generator[Item, None, None]:
-        worker = worker_of((self.loaded or self.engine).backbone.model)
-        return worker.stream(lambda check: task(self.engine, check=check))
-
     def _in_turn(
         self,
         waiting: Waiting,
@@ -344,23 +339,17 @@ class SharedEngine:
         progress: Progress | None,
         keep_context: bool,
     ) -> Generator[AnswerPiece, None, None]:
-        with waiting.queue(request) as (turn,):
+        with waiting.queue(request) as (start,):
             task = partial(
-                ask, request=request, progress=progress, keep_context=keep_context, start=turn
+                ask, request=request, progress=progress, keep_context=keep_context, start=start
             )
-            with closing(self._run(task)) as pieces:
+            with closing(self.run(task)) as pieces:
                 yield from pieces
 
     async def _aload(self) -> "FinchEngine":
         # Loading, and importing torch before that, would block the event loop.
         engine = self.loaded
         return await asyncio.to_thread(lambda: self.engine) if engine is None else engine
-
-    async def _arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
-        worker = worker_of((await self._aload()).backbone.model)
-        async with aclosing(worker.astream(lambda check: task(self.engine, check=check))) as items:
-            async for item in items:
-                yield item
 
     @property
     def _key(self) -> str:
@@ -403,18 +392,8 @@ def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _answering(
     engine: "FinchEngine", requests: Sequence[AskRequest], keep_context: bool, check: Check
 ) -> Generator[AnswerDetails, None, None]:
-    with Waiting().queue(*requests) as turns:
-        for request, turn in zip(requests, turns, strict=True):
-            *_, last = ask(engine, request, keep_context=keep_context, start=turn, check=check)
+    with Waiting().queue(*requests) as starts:
+        for request, start in zip(requests, starts, strict=True):
+            *_, last = ask(engine, request, keep_context=keep_context, start=start, check=check)
             assert last.details is not None, "the last piece has the details"
             yield last.details
-
-
-def _shortening(
-    engine: "FinchEngine",
-    documents: Sequence[Document],
-    question: str,
-    compression: Mapping[str, Any],
-    check: Check,
-) -> Generator[tuple[ShortenedDocument, ...], None, None]:
-    yield shorten(engine, documents, question, compression, check)

@@ -1,14 +1,10 @@
-"""Documents shortened to the passages that matter, as text for any other model."""
+"""Documents shortened to the passages that matter to a question, as text for any model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from finch_integrations.documents import prepare_documents
 from finch_integrations.types import Document, Excerpt
-
-if TYPE_CHECKING:
-    from finch_integrations.engine.engine import FinchEngine
 
 # Where adapters put the excerpts in a document's metadata.
 EXCERPTS_KEY = "finch_excerpts"
@@ -39,26 +35,14 @@ class ShortenedDocument:
 
 
 def shorten(
-    engine: "FinchEngine",
-    documents: Sequence[Document],
-    question: str,
-    compression: Mapping[str, Any],
-    check: Callable[[], None] = lambda: None,
+    documents: Sequence[Document], excerpts: Sequence[Excerpt]
 ) -> tuple[ShortenedDocument, ...]:
-    """Keep the passages that matter to a question; documents without any are left out.
+    """Cut documents down to their excerpts; documents without any are left out.
 
     Args:
-        engine: Chooses the passages.
-        documents: Ids, if given, differ.
-        question: The question that decides what matters.
-        compression: Fields of `CompressionConfig` to change.
-        check: Called after every chunk; raises to cancel.
-
-    Raises:
-        FinchError: As `FinchEngine.extract` raises it.
+        documents: With ids that differ.
+        excerpts: Of a selection of them, in document order.
     """
-    documents = prepare_documents(documents)
-    excerpts = engine.extract(documents, question, progress=lambda _: check(), **compression)
     shortened = []
     for index, document in enumerate(documents):
         own = tuple(excerpt for excerpt in excerpts if excerpt.document_id == document.id)

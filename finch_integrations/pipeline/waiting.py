@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from finch_integrations.pipeline.ask import AskRequest, question_of
@@ -76,12 +76,6 @@ def waiting_for(model: object) -> Waiting:
         return _by_model.setdefault(model, Waiting())
 
 
-def _beside_the_question(request: AskRequest) -> tuple[object, ...]:
+def _beside_the_question(request: AskRequest) -> AskRequest:
     """What must be the same; how an answer is decoded need not."""
-    return (
-        request.documents,
-        request.messages[:-1],
-        request.instruction,
-        request.chat_template_kwargs,
-        request.compression,
-    )
+    return replace(request, messages=request.messages[:-1], sampling={})

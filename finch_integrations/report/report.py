@@ -1,30 +1,33 @@
-"""From a compressed context to an HTML page that shows what was kept of the documents."""
+"""From what was kept of documents to an HTML page that shows it."""
 
 import html
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
-from torch import Tensor
 
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.document_tokens import DocumentTokens, tokenize_documents
 from finch_integrations.engine.engine import FinchEngine
+from finch_integrations.engine.selection import Selection
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.citations import cite
+from finch_integrations.pipeline.quotes import Quote, find_quotes
+from finch_integrations.report.answer import Passage, render_answer
+from finch_integrations.report.kept import Kept, kept_of, kept_passages
 from finch_integrations.storage import replaced
-from finch_integrations.types import Document, DocumentShare
+from finch_integrations.types import Document, Excerpt
 
-# Columns of the per-layer picture.
-_BINS = 160
 # Passages quoted at the top.
 _BEST = 3
-# Kept passages are at least this dark, so that the weakest is visible.
-_FAINTEST = 0.25
+# What was left out between two passages is folded if it is longer, in characters.
+_LONGEST_SHOWN = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,59 +51,39 @@ class Report:
         return f'<iframe srcdoc="{source}" style="width:100%;height:40em;border:0"></iframe>'
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A stretch of text and how strongly it was kept: 0 (dropped) to 1."""
-
-    text: str
-    strength: float
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A document in the page."""
-
-    share: DocumentShare
-    runs: tuple[_Run, ...]
-
-
 def make_report(
     engine: FinchEngine,
     documents: Iterable[Document | str | Mapping[str, Any]],
-    context: CompressedContext,
+    kept: CompressedContext | Selection,
     *,
     answer: str | None = None,
+    method: str | None = None,
+    compare: Mapping[str, CompressedContext | Selection | Sequence[Excerpt]] | None = None,
 ) -> Report:
     """Show what was kept of the documents.
 
     Args:
-        engine: The engine that made the context.
-        documents: As given to `compress`.
-        context: What `compress` returned.
-        answer: Shown above, when given.
+        engine: The engine that made it.
+        documents: As given to `compress` or `select`.
+        kept: What these returned.
+        answer: Shown at the top, when given, with links from its words to the passages that have
+            them.
+        method: How it was chosen; shown as it is.
+        compare: Other ways to choose from the same documents, by name, shown next to it: what
+            `compress` or `select` returned, or passages chosen by anything else.
 
     Raises:
-        InvalidInputError: The context belongs to other documents.
+        InvalidInputError: Something was chosen from other documents.
     """
     checked = prepare_documents(documents)
     tokens = tokenize_documents(engine.backbone.tokenizer, checked)
-    ids = [document.id for document in checked]
-    if (
-        len(tokens) != context.stats.document_tokens
-        or [share.id for share in context.document_shares] != ids
-    ):
-        raise InvalidInputError(
-            "the context was made from other documents. Give those that were compressed"
-        )
-    parts = [
-        _Part(share, tuple(runs))
-        for share, runs in zip(
-            context.document_shares,
-            _passages(checked, context) if context.excerpts else _tokens(tokens, context),
-            strict=True,
-        )
-    ]
+    shown = [_describe(method or "kept", checked, tokens, kept)]
+    shown += [_describe(name, checked, tokens, other) for name, other in (compare or {}).items()]
+    own = shown[0]
+    by_share = sorted(range(len(checked)), key=lambda n: -own.shares[n] / _length(tokens, n))
+    quotes = find_quotes(answer or "", checked)
+    anchors = [_anchor(quote, checked, own) for quote in quotes]
+    linked = None if answer is None else render_answer(answer, _places(checked, own), kept.question)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("finch_integrations.report", ""),
         autoescape=True,
@@ -109,61 +92,89 @@ def make_report(
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template("report.html.jinja").render(
-        question=context.question,
-        answer=answer,
+        question=kept.question,
+        answer=linked,
+        citations=list(zip(cite(quotes, checked), anchors, strict=True)),
         model=engine.backbone.name,
-        stats=context.stats,
-        parts=parts,
-        best=sorted(context.excerpts, key=lambda excerpt: -excerpt.score)[:_BEST],
-        numbers={document.id: number for number, document in enumerate(checked, start=1)},
-        layers=_density(context.kept, context.stats.document_tokens).tolist(),
+        method=method,
+        today=date.today().isoformat(),
+        stats=kept.stats,
+        shown=shown,
+        documents=checked,
+        lengths=[_length(tokens, number) for number in range(len(checked))],
+        order=by_share,
+        steps=_steps(own, by_share, checked),
+        best=sorted(enumerate(own.excerpts, start=1), key=lambda item: -item[1].score)[:_BEST],
+        longest_shown=_LONGEST_SHOWN,
     )
     return Report(page)
 
 
-def _passages(documents: Sequence[Document], context: CompressedContext) -> Iterator[list[_Run]]:
-    """Split every document at its excerpts; the best excerpt is the darkest."""
-    scores = [excerpt.score for excerpt in context.excerpts]
-    low, high = min(scores), max(scores)
-    for document in documents:
-        runs, position = [], 0
-        for excerpt in context.excerpts:
-            if excerpt.document_id != document.id:
-                continue
-            runs.append(_Run(document.text[position : excerpt.start], 0, ""))
-            relative = (excerpt.score - low) / (high - low) if high > low else 1.0
-            strength = _FAINTEST + (1 - _FAINTEST) * relative
-            runs.append(_Run(excerpt.text, strength, f"score {excerpt.score:.2f}"))
-            position = excerpt.end
-        runs.append(_Run(document.text[position:], 0, ""))
-        yield runs
+def _describe(
+    name: str,
+    documents: Sequence[Document],
+    tokens: DocumentTokens,
+    kept: CompressedContext | Selection | Sequence[Excerpt],
+) -> Kept:
+    if isinstance(kept, CompressedContext | Selection):
+        same = kept.stats.document_tokens == len(tokens) and [
+            share.id for share in kept.document_shares
+        ] == [d.id for d in documents]
+        found = kept.excerpts
+    else:
+        same, found = True, tuple(kept)
+    texts = {document.id: document.text for document in documents}
+    if not same or any(
+        texts.get(excerpt.document_id, "")[excerpt.start : excerpt.end] != excerpt.text
+        for excerpt in found
+    ):
+        raise InvalidInputError(
+            "what was kept is of other documents. Give those that it was chosen from"
+        )
+    if isinstance(kept, CompressedContext | Selection):
+        return kept_of(name, documents, tokens, kept)
+    return kept_passages(name, documents, tokens, found)
 
 
-def _tokens(tokens: DocumentTokens, context: CompressedContext) -> Iterator[list[_Run]]:
-    """Colour every token by the share of layers (and KV heads) that kept it."""
-    total = len(tokens)
-    selections = sum(len(layer) for layer in context.kept)
-    positions = torch.cat([layer.flatten() for layer in context.kept])
-    shares = torch.bincount(positions, minlength=total) / selections
-    # In tenths, so that neighbours of nearly the same colour are one run.
-    tenths = (shares * 10).ceil().int().tolist()
-    for span in tokens.spans:
-        runs, start = [], span.start
-        for token in range(span.start, span.end):
-            if token + 1 == span.end or tenths[token + 1] != tenths[token]:
-                text = tokens.text_between(start, token + 1)
-                hint = f"kept in up to {tenths[token]}0 % of the layers" if tenths[token] else ""
-                runs.append(_Run(text, tenths[token] / 10, hint))
-                start = token + 1
-        yield runs
+def _length(tokens: DocumentTokens, number: int) -> int:
+    return max(1, tokens.spans[number].end - tokens.spans[number].start)
 
 
-def _density(kept: Sequence[Tensor], total: int) -> Tensor:
-    """The kept share of every stretch of the documents, per layer: [layers, bins]."""
-    bins = min(_BINS, total)
-    sizes = torch.bincount(torch.arange(total) * bins // total, minlength=bins)
-    rows = [
-        torch.bincount(layer.flatten() * bins // total, minlength=bins) / len(layer) / sizes
-        for layer in kept
+def _places(documents: Sequence[Document], kept: Kept) -> list[Passage]:
+    """What words of the answer may be from: the kept passages; without any, the documents."""
+    if kept.excerpts:
+        return [
+            Passage(excerpt.text, f"p{number}", excerpt.score)
+            for number, excerpt in enumerate(kept.excerpts, start=1)
+        ]
+    return [
+        Passage(document.text, f"d{number}", kept.shares[number - 1])
+        for number, document in enumerate(documents, start=1)
     ]
-    return torch.stack(rows)
+
+
+def _anchor(quote: Quote, documents: Sequence[Document], kept: Kept) -> str:
+    """The passage that has a quote, or else its document."""
+    for number, excerpt in enumerate(kept.excerpts, start=1):
+        if (
+            excerpt.document_id == documents[quote.document].id
+            and excerpt.start <= quote.source_start
+            and quote.source_end <= excerpt.end
+        ):
+            return f"p{number}"
+    return f"d{quote.document + 1}"
+
+
+def _steps(
+    kept: Kept, order: Sequence[int], documents: Sequence[Document]
+) -> dict[int, tuple[int | None, int | None]]:
+    """For every passage the ones before and after it on the page."""
+    ids = [documents[number].id for number in order]
+    numbers = sorted(
+        range(1, len(kept.excerpts) + 1),
+        key=lambda number: (ids.index(kept.excerpts[number - 1].document_id), number),
+    )
+    steps: dict[int, list[int | None]] = {number: [None, None] for number in numbers}
+    for before, after in pairwise(numbers):
+        steps[before][1], steps[after][0] = after, before
+    return {number: (before, after) for number, (before, after) in steps.items()}

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from finch_integrations import FinchEngine, __version__
 from finch_integrations.cli.app import app
+from tests.peer import Reply, serving
 from tests.tiny import make_model, make_tokenizer, text_of
 
 run = CliRunner().invoke
@@ -233,6 +234,10 @@ def test_ask_writes_a_report(tmp_path, model_folder, files):
     assert result.exit_code == 0, result.output
     assert f"Report: {page}" in result.stderr
     assert f"{files}/a.txt" in page.read_text("utf-8")
+    more += ("--compare", "finch", "--compare", "20")
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+    assert result.exit_code == 0, result.output
+    assert all(f"<h3>{name}</h3>" in page.read_text("utf-8") for name in ("finch", "20 tokens"))
     more = ("--report", str(tmp_path / "nowhere" / "kept.html"))
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert result.exit_code == 1
@@ -241,6 +246,13 @@ def test_ask_writes_a_report(tmp_path, model_folder, files):
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"{tmp_path} is a folder" in result.stderr
+    for more, message in {
+        ("--compare", "finch"): "--compare needs --report",
+        ("--compare", "snapkv", "--report", str(page)): "'snapkv' is nothing to compare with",
+    }.items():
+        result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert message in result.stderr
 
 
 def test_a_report_that_cannot_be_written_costs_no_answer(
@@ -256,3 +268,57 @@ def test_a_report_that_cannot_be_written_costs_no_answer(
     assert json.loads(result.stdout)["finish_reason"] == "length"
     assert "cannot be written to" in result.stderr
     assert "No space left on device" in result.stderr
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_ask_lets_a_server_answer_from_what_is_chosen_here(model_folder, files):
+    more = ("--model", "big", "--scorer", model_folder, "--dtype", "float32", "--target-size", "50")
+    with serving() as peer:
+        result = run(app, ["ask", "What?", str(files), "--base-url", peer.url, *more])
+        as_json = run(app, ["ask", "What?", str(files), "--base-url", peer.url, *more, "--json"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "The code is 7316.\n"
+    assert "402 document tokens, 402 rated, 50 kept (8.0x smaller)" in result.stderr
+    body = peer.requests[0]["body"]
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 256, 0.0)
+    with FinchEngine.from_pretrained(model_folder, device="cpu", dtype="float32") as engine:
+        documents = [
+            {"text": (files / name).read_text(), "id": str(files / name)}
+            for name in ("a.txt", "b.md")
+        ]
+        excerpts = engine.extract(documents, "What?", target_size=50)
+    sent = body["messages"][-1]["content"]
+    assert excerpts
+    assert all(excerpt.text in sent for excerpt in excerpts)
+    answer = json.loads(as_json.stdout)
+    assert (answer["answer"], answer["model"]) == ("The code is 7316.", "big")
+    assert answer["statistics"]["kept_tokens"] == 50
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_ask_reports_a_servers_errors_in_one_line(model_folder, files, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    more = ("--model", "big", "--scorer", model_folder, "--api-key-env", "MY_KEY")
+    reply = Reply(status=401, content={"error": "wrong key sk-secret"})
+    with serving(reply) as peer:
+        result = run(app, ["ask", "What?", str(files), "--base-url", peer.url, *more])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("error: the server at")
+    assert "MY_KEY" in result.stderr
+    assert "sk-secret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--base-url", "http://127.0.0.1:9"), "needs --model"),
+        (("--api-key-env", "KEY"), "--api-key-env needs --base-url"),
+        (("--base-url", "nonsense", "--model", "m"), "base_url must be"),
+        (("--base-url", "http://127.0.0.1:9", "--model", "m", "--method", "finch"), "prunes"),
+        (("--base-url", "http://127.0.0.1:9", "--model", "m", "--report", "r.html"), "report"),
+    ],
+)
+def test_ask_refuses_what_makes_no_sense_with_a_server(files, more, message):
+    result = run(app, ["ask", "What?", str(files), *more])
+    assert result.exit_code == 1
+    assert message in result.stderr

@@ -76,7 +76,7 @@ def test_long_chats_are_read_in_chunks_to_the_same_effect(model, tokenizer):
     ("messages", "reason"),
     [
         ([], "no message"),
-        ([{"role": "tool", "content": "x"}], "'system', 'user' or 'assistant'.*got"),
+        ([{"role": "critic", "content": "x"}], "'system', 'user', 'assistant' or 'tool'.*got"),
         ([{"role": "user", "content": " "}], "message 1 of the chat is empty"),
         ([{"role": "user"}], "message 1 of the chat must be a string"),
         (["hello"], "must be a mapping"),

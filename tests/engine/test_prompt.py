@@ -197,7 +197,7 @@ def test_a_tokenizer_without_offsets_is_refused():
 
 
 @pytest.mark.parametrize(
-    "history", [["hello"], [{"role": "tool", "content": "x"}], [{"role": "user"}]]
+    "history", [["hello"], [{"role": "critic", "content": "x"}], [{"role": "user"}]]
 )
 def test_unusable_history_is_an_error(tokenizer, history):
     with pytest.raises(InvalidInputError, match="message 1 of the history"):

@@ -32,7 +32,7 @@ def byte_level(pattern, merges):
 
 def sentence_piece():
     """BPE over the whole text, with a blank put at its start, as Llama 2's and Mistral's."""
-    letters = ["▁", "\n", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.#()0123456789"]
+    letters = ["▁", "\n", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.#()[]/0123456789"]
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("\n", "\n")]
     vocabulary = {piece: n for n, piece in enumerate([*letters, *map("".join, merges), "<unk>"])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>"))

@@ -70,7 +70,7 @@ WRITTEN = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
             [
                 ("user", "A"),
                 ("assistant", WRITTEN),
-                ("user", "Error of the tool:\nbad"),
+                ("user", "Result of the tool:\nError: bad"),
                 ("assistant", "Sorry."),
                 ("user", "B"),
             ],

@@ -36,7 +36,7 @@ def assistant(text, **kw):
 
 
 def tool(text, **kw):
-    return Turn(role="tool", text=text, label="Result of the tool search:", **kw)
+    return Turn(role="tool", text=text, name="search", **kw)
 
 
 def message(role, content):
@@ -292,7 +292,7 @@ MARKED = {
     "a tool's marked result": (
         [
             user(Q),
-            assistant('<tool_call>\n{"name": "search"}\n</tool_call>', only_calls=True),
+            assistant("", calls=({"id": "1", "name": "search", "arguments": {}},)),
             tool(tag_document(A, {}) + tag_document(B, {})),
         ],
         [message("user", Q)],
@@ -474,7 +474,7 @@ def artifact(*bodies):
     return tuple(Document(body) for body in bodies)
 
 
-CALL = assistant('<tool_call>\n{"name": "search"}\n</tool_call>', only_calls=True)
+CALL = assistant("", calls=({"id": "1", "name": "search", "arguments": {}},))
 
 
 def test_a_tools_artifact_stands_in_for_its_result_and_its_call():
@@ -489,7 +489,7 @@ def test_text_around_a_tools_documents_stays():
     result = f"2 hits, the second is outdated.\n\n{A}\n\n{B}\n\nEnd of hits."
     found = detect([user(Q), CALL, tool(result, artifact=artifact(A, B))])
     assert texts(found) == [A, B]
-    left = "Result of the tool search:\n2 hits, the second is outdated.\n\nEnd of hits."
+    left = "2 hits, the second is outdated.\n\nEnd of hits."
     assert [m["content"] for m in found.messages] == [Q, CALL.text, left, Q]
 
 
@@ -497,9 +497,8 @@ def test_an_artifact_that_is_not_in_the_result_verbatim_changes_nothing():
     turns = [user(Q), CALL, tool("3 documents found", artifact=artifact(A, B))]
     found = detect(turns)
     assert found.source == "none"
-    left = [Q, CALL.text, "Result of the tool search:\n3 documents found"]
-    assert [m["content"] for m in found.messages] == left
-    assert [m["role"] for m in found.messages] == ["user", "assistant", "user"]
+    assert [m["content"] for m in found.messages] == [Q, "", "3 documents found"]
+    assert [m["role"] for m in found.messages] == ["user", "assistant", "tool"]
 
 
 def test_earlier_results_are_compressed_under_the_new_question():
@@ -522,15 +521,15 @@ def test_other_steps_since_the_question_stay_and_the_question_is_asked_again():
         user(Q),
         CALL,
         tool(B, artifact=artifact(B)),
-        assistant("Let me check.\n<tool_call>…</tool_call>"),
+        assistant("Let me check.", calls=CALL.calls),
         tool("42 degrees"),
     ]
     found = detect(turns)
     assert texts(found) == [B]
     assert [m["content"] for m in found.messages] == [
         Q,
-        "Let me check.\n<tool_call>…</tool_call>",
-        "Result of the tool search:\n42 degrees",
+        "Let me check.",
+        "42 degrees",
         Q,
     ]
 
@@ -538,8 +537,49 @@ def test_other_steps_since_the_question_stay_and_the_question_is_asked_again():
 def test_one_call_of_several_that_brought_no_documents_keeps_the_calls():
     turns = [user(Q), CALL, tool(B, artifact=artifact(B)), tool("42 degrees")]
     found = detect(turns)
-    left = [Q, CALL.text, "Result of the tool search:\n42 degrees", Q]
+    left = [Q, "", "(see below)", "42 degrees", Q]
     assert [m["content"] for m in found.messages] == left
+
+
+def test_calls_keep_their_structure():
+    turns = [user(Q), CALL, tool("42 degrees", call_id="1")]
+    _, call, result = detect(turns).messages
+    assert call == {"role": "assistant", "content": "", "tool_calls": CALL.calls}
+    expected = {"role": "tool", "content": "42 degrees", "name": "search", "tool_call_id": "1"}
+    assert result == expected
+
+
+def test_documents_stay_in_the_last_result_where_calls_are_kept():
+    turns = [user(Q), CALL, tool(f"Two hits.\n\n{A}", call_id="1", artifact=artifact(A))]
+    found = detect(turns, keep_calls=True)
+    assert (found.source, texts(found)) == ("artifact", [A])
+    assert [(m["role"], m["content"]) for m in found.messages] == [
+        ("user", Q),
+        ("assistant", ""),
+        ("user", Q),
+    ]
+    assert found.result == {
+        "role": "tool",
+        "content": "Two hits.",
+        "name": "search",
+        "tool_call_id": "1",
+    }
+
+
+def test_of_parallel_results_the_one_with_documents_is_last_where_calls_are_kept():
+    calls = tuple({"id": id, "name": "search", "arguments": {}} for id in "12")
+    hits = tool(A, call_id="1", artifact=artifact(A))
+    turns = [user(Q), assistant("", calls=calls), hits, tool("42 degrees", call_id="2")]
+    found = detect(turns, keep_calls=True)
+    assert [m["content"] for m in found.messages] == [Q, "", "42 degrees", Q]
+    assert found.result["tool_call_id"] == "1"
+
+
+def test_calls_that_are_kept_have_their_results_when_others_follow():
+    turns = [user(Q), CALL, tool(A, artifact=artifact(A)), CALL, tool("42 degrees")]
+    found = detect(turns, keep_calls=True)
+    assert found.result is None
+    assert [m["content"] for m in found.messages] == [Q, "", "(see below)", "", "42 degrees", Q]
 
 
 def test_given_documents_leave_the_messages_alone():

@@ -1,0 +1,240 @@
+"""What a model server replies: pieces of an answer, or errors in words that help."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+from httpx_sse import SSEError
+
+from finch_integrations.errors import (
+    ContextTooLongError,
+    FinchError,
+    ServerRefusedError,
+    ServerUnavailableError,
+)
+from finch_integrations.pipeline.ask import AnswerDetails
+from finch_integrations.types import FinishReason
+
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_LONGEST_WAIT = 60.0
+_MESSAGE_LENGTH = 300
+# How llama.cpp, vLLM, SGLang, Ollama and hosted models say that a prompt is too long.
+_TOO_LONG = ("context length", "context size", "context window", "context_length", "exceed_context")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ServerErrors:
+    """Turns what goes wrong with a server into errors of this package, without its key.
+
+    Attributes:
+        base_url: The server's.
+        model: Name of the model.
+        timeout: Seconds that a piece may take.
+        api_key_env: The environment variable of the key.
+        api_key: The key, or "".
+    """
+
+    base_url: str
+    model: str
+    timeout: float
+    api_key_env: str
+    api_key: str
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise what breaks off a stream as a `ServerUnavailableError`."""
+        failure = None
+        try:
+            yield
+        except httpx.TransportError as error:
+            failure = error
+        if failure is not None:  # outside of `except`: the original has the request and its key
+            raise self.broken(failure)
+
+    def broken(self, error: httpx.TransportError) -> ServerUnavailableError:
+        """The error for a connection that failed."""
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return ServerUnavailableError(
+                f"there is no server at {self.base_url} ({self._clean(error)}). Start it, or "
+                "correct the address"
+            )
+        if isinstance(error, httpx.TimeoutException):
+            return ServerUnavailableError(
+                f"the server at {self.base_url} sent nothing for {self.timeout:g} seconds. Give it "
+                "more time (timeout), or keep fewer tokens (target_size)"
+            )
+        if isinstance(error, SSEError):
+            return ServerUnavailableError(
+                f"{self.base_url} does not stream answers as OpenAI's API does "
+                f"({self._clean(error)}). Is this the address of the API, with /v1?"
+            )
+        return ServerUnavailableError(
+            f"the server at {self.base_url} broke the connection off ({self._clean(error)}). "
+            "Its log may say why"
+        )
+
+    def refused(self, response: httpx.Response) -> FinchError:
+        """The error for a reply with an error's status."""
+        status, said = response.status_code, self._clean(_message(response))
+        # The kind of an error may be next to its message.
+        whole = response.text.lower()
+        if status in (400, 413, 422, 500) and any(sign in whole for sign in _TOO_LONG):
+            return ContextTooLongError(
+                f"the prompt is longer than {self.model!r} of {self.base_url} takes: {said}. Keep "
+                "fewer tokens (target_size), or start the server with a longer context"
+            )
+        if status in (401, 403):
+            return ServerRefusedError(
+                f"the server at {self.base_url} does not accept the key (HTTP {status}): {said}. "
+                f"Put the right one into the environment variable {self.api_key_env}"
+            )
+        if status == 404:
+            return ServerRefusedError(
+                f"the server at {self.base_url} has no model {self.model!r}, or this is not the "
+                f"address of its API (HTTP 404): {said}"
+            )
+        if status == 429 or status >= 500:
+            return ServerUnavailableError(
+                f"the server at {self.base_url} cannot answer now (HTTP {status}): {said}. Try "
+                "again later"
+            )
+        return ServerRefusedError(
+            f"the server at {self.base_url} refused the request (HTTP {status}): {said}"
+        )
+
+    def in_stream(self, reported: object) -> FinchError:
+        """The error for one that the server reports in the middle of an answer."""
+        said = self._clean(_text(reported))
+        return ServerUnavailableError(f"the server at {self.base_url} failed: {said}")
+
+    def unfinished(self, reason: str | None) -> FinchError:
+        """The error for an answer that has no proper end."""
+        how = "in the middle" if reason is None else f"with {self._clean(reason)!r}"
+        return ServerUnavailableError(f"the server at {self.base_url} ended the answer {how}")
+
+    def _clean(self, said: object) -> str:
+        """One line without the key, which servers may repeat."""
+        text = " ".join(str(said).split()) or "no reason given"
+        if self.api_key:
+            text = text.replace(self.api_key, "***")
+        return text if len(text) <= _MESSAGE_LENGTH else text[:_MESSAGE_LENGTH] + "…"
+
+
+class Attempts:
+    """Decides how long to wait before the next attempt, before the first piece has come."""
+
+    def __init__(self, errors: ServerErrors, retries: int) -> None:
+        self._errors = errors
+        self._left = retries
+        self._pause = 0.5
+
+    def delay_after(self, failure: httpx.Response | httpx.TransportError) -> float:
+        """Seconds to wait after a failed attempt, longer each time, or as long as the server asks.
+
+        Raises:
+            FinchError: Another attempt would not help, or there have been enough.
+        """
+        if isinstance(failure, httpx.Response):
+            again = failure.status_code in (408, 429) or failure.status_code >= 500
+            error = self._errors.refused(failure)
+            asked = _retry_after(failure)
+        else:
+            # A server that takes too long has begun to work; asked again, it would begin once more.
+            again = not isinstance(failure, httpx.ReadTimeout | httpx.WriteTimeout)
+            error, asked = self._errors.broken(failure), None
+        if not again or not self._left or isinstance(error, ContextTooLongError):
+            raise error
+        if asked is not None and asked > _LONGEST_WAIT:
+            raise error
+        self._left -= 1
+        self._pause *= 2
+        return self._pause * random.uniform(0.5, 1) if asked is None else asked
+
+
+class ServerAnswer:
+    """Puts an answer together from the events of its stream."""
+
+    def __init__(self, errors: ServerErrors) -> None:
+        self._errors = errors
+        self._texts: list[str] = []
+        self._usage: dict[str, Any] = {}
+        self._reason: str | None = None
+        self._started = time.perf_counter()
+
+    def read(self, data: str) -> str:
+        """Take in one event and return its new text; often there is none.
+
+        Raises:
+            ServerUnavailableError: It is an error, or no event of such a stream.
+        """
+        if data.strip() == "[DONE]":
+            return ""
+        try:
+            event = json.loads(data)
+            if "error" in event:
+                raise self._errors.in_stream(event["error"])
+            self._usage = event.get("usage") or self._usage
+            text = ""
+            for choice in event.get("choices") or ():
+                text += (choice.get("delta") or {}).get("content") or ""
+                self._reason = choice.get("finish_reason") or self._reason
+        except (AttributeError, TypeError, ValueError):
+            raise self._errors.in_stream(f"its stream has {data[:_MESSAGE_LENGTH]!r}") from None
+        if text:
+            self._texts.append(text)
+        return text
+
+    def details(self) -> AnswerDetails:
+        """Describe the whole answer. A server that does not count tokens: one for each piece.
+
+        Raises:
+            ServerUnavailableError: The answer has no end.
+        """
+        reason = _FINISH.get(self._reason or "")
+        if reason is None:
+            raise self._errors.unfinished(self._reason)
+        return AnswerDetails(
+            text="".join(self._texts),
+            finish_reason=reason,
+            prompt_tokens=int(self._usage.get("prompt_tokens") or 0),
+            generation_tokens=int(self._usage.get("completion_tokens") or len(self._texts)),
+            generation_seconds=time.perf_counter() - self._started,
+            compression=None,
+            document_shares=(),
+        )
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the server asks to wait for; None if it does not say."""
+    value = response.headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _message(response: httpx.Response) -> str:
+    """What an error's reply says; servers wrap it differently."""
+    try:
+        content = response.json()
+    except ValueError:
+        return response.text
+    return _text(content)
+
+
+def _text(content: object) -> str:
+    if isinstance(content, dict):
+        for key in ("error", "message", "detail"):
+            if content.get(key):
+                return _text(content[key])
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
