@@ -6,8 +6,10 @@ Importing the package is cheap; torch and transformers are imported with the eng
 from typing import TYPE_CHECKING
 
 from finch_integrations.config import CompressionConfig, RetrievalConfig, SamplingParams
+from finch_integrations.constraints import Constraint
 from finch_integrations.errors import (
     ConfigurationError,
+    ConstraintError,
     ContextTooLongError,
     FinchError,
     InvalidInputError,
@@ -27,6 +29,8 @@ from finch_integrations.types import (
     GenerationResponse,
     Message,
     SelectionStats,
+    Tool,
+    ToolCall,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +52,8 @@ __all__ = [
     "CompressionProgress",
     "CompressionStats",
     "ConfigurationError",
+    "Constraint",
+    "ConstraintError",
     "ContextTooLongError",
     "Document",
     "DocumentShare",
@@ -69,6 +75,8 @@ __all__ = [
     "SelectionStats",
     "ServerRefusedError",
     "ServerUnavailableError",
+    "Tool",
+    "ToolCall",
     "UnsupportedModelError",
 ]
 

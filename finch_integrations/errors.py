@@ -3,6 +3,7 @@
 FinchError (RuntimeError)
 ├── ConfigurationError      an option has a wrong value or does not exist
 ├── InvalidInputError       documents, question or files cannot be used
+│   └── ConstraintError     a schema, expression or grammar cannot be compiled
 ├── ContextTooLongError     prompt and budget do not fit the window or the budget
 ├── UnsupportedModelError   the model's architecture or rope type is not supported
 ├── ModelLoadError          a model cannot be found, fetched, verified or read
@@ -32,6 +33,10 @@ class ConfigurationError(FinchError):
 
 class InvalidInputError(FinchError):
     """Documents, question, messages or files cannot be used as given."""
+
+
+class ConstraintError(InvalidInputError):
+    """A schema, regular expression or grammar cannot be compiled or followed; says which part."""
 
 
 class ContextTooLongError(FinchError):

@@ -1,6 +1,7 @@
 """A model that is busy, so that requests to it must wait."""
 
 import threading
+import time
 from contextlib import contextmanager
 
 from finch_integrations.pipeline.waiting import waiting_for
@@ -10,13 +11,15 @@ from finch_integrations.pipeline.worker import worker_of
 @contextmanager
 def busy_until(model, *, waiting):
     """Keep a model's worker busy until so many requests wait for it."""
-    begun, done = threading.Event(), threading.Event()
+    begun = threading.Event()
 
     def wait(check):
         begun.set()
-        while len(waiting_for(model)) < waiting:
-            check()
-            yield done.wait(0.01)
+        for _ in range(2000):
+            if len(waiting_for(model)) >= waiting:
+                break
+            time.sleep(0.01)
+        yield
 
     thread = threading.Thread(target=lambda: list(worker_of(model).stream(wait)))
     thread.start()

@@ -1,7 +1,7 @@
 """Tiny random models of every supported architecture, and a tokenizer with one id per byte."""
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -112,6 +112,28 @@ def make_tokenizer(chat_template=CHATML, *, merges=()):
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def make_piece_tokenizer(chat_template=CHATML):
+    """Pieces with "▁" for blanks and tokens for single bytes, as SentencePiece's models have."""
+    pieces = ["<unk>", *SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *'{}[]:,"']
+    pieces += ["a", "e", "n", "r", "s", "t", "1", "2", "▁t", "he", "▁the", '":', '"}', "é"]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ('"', ":"), ('"', "}")]
+    vocabulary.setdefault("h", len(vocabulary))
+    backend = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", unk_token="<unk>"
     )
     tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
     tokenizer.chat_template = chat_template

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 
 from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
+from finch_integrations.constraints import Constraint
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
@@ -20,10 +21,11 @@ from finch_integrations.engine.budget import (
     target_tokens,
 )
 from finch_integrations.engine.chat import build_chat
+from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.encoding import encode_selection
 from finch_integrations.engine.evicting import evict_tokens
-from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
+from finch_integrations.engine.generate import Guide, join_responses, stream_chat, stream_generate
 from finch_integrations.engine.methods import (
     SEGMENT_SCORERS,
     Method,
@@ -36,9 +38,11 @@ from finch_integrations.engine.model_input import ModelInput, make_input, make_i
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
+from finch_integrations.engine.reasoning import find_thoughts
 from finch_integrations.engine.selecting import Reader
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
+from finch_integrations.engine.tool_format import find_tool_format
 from finch_integrations.errors import ConfigurationError, FinchError, InvalidInputError
 from finch_integrations.types import (
     CompressionProgress,
@@ -461,7 +465,12 @@ class FinchEngine:
         return Reader(engine.backbone, engine.store)
 
     def stream(
-        self, context: CompressedContext, *, question: str | None = None, **overrides: Any
+        self,
+        context: CompressedContext,
+        *,
+        question: str | None = None,
+        constraint: Constraint | None = None,
+        **overrides: Any,
     ) -> Iterator[GenerationResponse]:
         """Answer from a compressed context, piece by piece.
 
@@ -469,10 +478,13 @@ class FinchEngine:
             context: From `compress`, `encode` or `load_context`; stays as it is.
             question: Another question to ask of the same compressed documents. What it needs may
                 have been left out under the first one. Default: the context's own.
+            constraint: What the answer must look like; a model's thoughts before it are free.
             overrides: Fields of `SamplingParams` to change for this call.
 
         Raises:
             ConfigurationError: An option is unknown or wrong.
+            ConstraintError: The constraint cannot be compiled; says which part.
+            MissingExtraError: There is a constraint, and llguidance is not installed.
             InvalidInputError: The context belongs to another model, or the question is unusable.
             ContextTooLongError: The window has no room for a new token.
         """
@@ -485,19 +497,21 @@ class FinchEngine:
             )
         prompt = context.prompt if question is None else replace(context.prompt, question=question)
         suffix = build_frame(backbone.tokenizer, prompt).suffix
-        return stream_generate(backbone, context, suffix, params)
+        guide = self._guide(constraint, prompt.tools, prompt.chat_template_kwargs)
+        return stream_generate(backbone, context, suffix, params, guide)
 
     def generate(
-        self, context: CompressedContext, *, question: str | None = None, **overrides: Any
+        self, context: CompressedContext, *, question: str | None = None, **options: Any
     ) -> GenerationResponse:
         """Answer from a compressed context in one piece; arguments and errors as for `stream`."""
-        return join_responses(self.stream(context, question=question, **overrides))
+        return join_responses(self.stream(context, question=question, **options))
 
     def chat(
         self,
         messages: Sequence[Message],
         *,
         tools: Sequence[Tool] = (),
+        constraint: Constraint | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Iterator[GenerationResponse]:
@@ -506,12 +520,15 @@ class FinchEngine:
         Args:
             messages: With the roles `system`, `user`, `assistant` and `tool`.
             tools: What the model may call.
+            constraint: What the answer must look like; a model's thoughts before it are free.
             chat_template_kwargs: Further variables for the chat template.
             overrides: Fields of `SamplingParams` to change for this call.
 
         Raises:
             InvalidInputError: The messages are unusable or the chat template refuses them.
             ConfigurationError: An option is unknown or wrong.
+            ConstraintError: The constraint cannot be compiled; says which part.
+            MissingExtraError: There is a constraint, and llguidance is not installed.
             ContextTooLongError: The messages fill the model's window.
         """
         backbone = self.backbone
@@ -519,7 +536,30 @@ class FinchEngine:
         ids = build_chat(
             backbone.tokenizer, messages, tools=tools, chat_template_kwargs=chat_template_kwargs
         )
-        return stream_chat(backbone, ids, params)
+        guide = self._guide(constraint, tools, chat_template_kwargs)
+        return stream_chat(backbone, ids, params, guide)
+
+    def _guide(
+        self,
+        constraint: Constraint | None,
+        tools: Sequence[Tool],
+        chat_template_kwargs: Mapping[str, Any] | None,
+    ) -> Guide:
+        """What an answer is guided by: a constraint, and the marks of thoughts and calls."""
+        backbone = self.backbone
+        tokenizer = backbone.tokenizer
+        thoughts = find_thoughts(tokenizer, chat_template_kwargs)
+        shown = [thoughts.begin, thoughts.end]
+        if tools:
+            form = find_tool_format(tokenizer)
+            shown += [form.begin, form.between, form.join or "", form.end]
+        matcher = None
+        if constraint is not None:
+            vocabulary = backbone.model.get_output_embeddings().weight.shape[0]
+            matcher = make_matcher(
+                constraint, tokenizer, vocabulary, backbone.stop_tokens, thoughts
+            )
+        return Guide(matcher, tuple(filter(None, shown)))
 
     def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:
         """Read a context written by `CompressedContext.save`.

@@ -1,10 +1,12 @@
 """Decoding an answer from a compressed context: tokens, then pieces of text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 
 from finch_integrations.config import SamplingParams
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
+from finch_integrations.engine.constraining import Matcher
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.sampling import Sampler, make_sampler
 from finch_integrations.engine.support import window_error
@@ -15,19 +17,53 @@ from finch_integrations.types import FinishReason, GenerationResponse
 _PREFILL_LENGTH = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What guides the writing of one answer.
+
+    Attributes:
+        matcher: What may come next; None: anything. It is used up.
+        shown: Strings whose special tokens are part of the answer's text.
+    """
+
+    matcher: Matcher | None = None
+    shown: tuple[str, ...] = ()
+
+
+FREE = Guide()
+
+
 def generate_step(
-    backbone: Backbone, cache: KVCache, ids: Sequence[int], sampler: Sampler
-) -> Iterator[int]:
-    """Feed `ids` after the cache, then yield tokens endlessly; the cache grows."""
+    backbone: Backbone,
+    cache: KVCache,
+    ids: Sequence[int],
+    sampler: Sampler,
+    matcher: Matcher | None = None,
+) -> Generator[int, None, None]:
+    """Feed `ids` after the cache, then yield tokens endlessly; the cache grows.
+
+    Answers that run at the same time are fed their tokens together. Closing the iterator takes its
+    next step back.
+    """
     logits = backbone.prefill(ids, cache, _PREFILL_LENGTH)
     while True:
-        token = sampler(logits)
-        yield token
-        logits = backbone.forward((token,), cache)
+        token = sampler(logits if matcher is None else matcher.mask(logits))
+        if matcher is not None:
+            matcher.accept(token)
+        step = backbone.announce(token, cache)
+        try:
+            yield token
+            logits = step.logits()
+        finally:
+            step.cancel()
 
 
 def stream_generate(
-    backbone: Backbone, context: CompressedContext, suffix: Sequence[int], params: SamplingParams
+    backbone: Backbone,
+    context: CompressedContext,
+    suffix: Sequence[int],
+    params: SamplingParams,
+    guide: Guide = FREE,
 ) -> Iterator[GenerationResponse]:
     """Answer from a compressed context, which is not changed; pieces as from `stream_tokens`.
 
@@ -36,9 +72,11 @@ def stream_generate(
         context: Compressed for it.
         suffix: Token ids of instruction, question and generation prompt.
         params: How to decode.
+        guide: What the answer must look like.
 
     Raises:
         ContextTooLongError: The window has no room for a single new token.
+        ConstraintError: The constraint became too complex to follow.
     """
     cache = share_cache(context.cache)
     room = backbone.spec.window - cache_length(cache) - len(suffix)
@@ -51,11 +89,11 @@ def stream_generate(
         )
     stats = context.stats
     prompt_tokens = stats.prefix_tokens + stats.document_tokens + len(suffix)
-    yield from stream_tokens(backbone, cache, suffix, prompt_tokens, params)
+    yield from stream_tokens(backbone, cache, suffix, prompt_tokens, params, guide)
 
 
 def stream_chat(
-    backbone: Backbone, ids: Sequence[int], params: SamplingParams
+    backbone: Backbone, ids: Sequence[int], params: SamplingParams, guide: Guide = FREE
 ) -> Iterator[GenerationResponse]:
     """Answer a chat without documents; pieces as from `stream_tokens`.
 
@@ -69,7 +107,7 @@ def stream_chat(
             f"{backbone.spec.window} tokens. Shorten them, or hand their long texts over as "
             "documents to have them compressed",
         )
-    yield from stream_tokens(backbone, new_cache(), ids, len(ids), params)
+    yield from stream_tokens(backbone, new_cache(), ids, len(ids), params, guide)
 
 
 def stream_tokens(
@@ -78,26 +116,29 @@ def stream_tokens(
     ids: Sequence[int],
     prompt_tokens: int,
     params: SamplingParams,
+    guide: Guide = FREE,
 ) -> Iterator[GenerationResponse]:
     """Feed `ids` after the cache, which grows, and turn what the model says into text.
 
     There is one piece per token, so that closing the iterator stops decoding at the next token; its
     text is empty while it could still change. The last piece has a finish reason.
     """
-    stop_tokens = _stop_tokens(backbone)
-    stream = TextStream(backbone.tokenizer, params.stop)
+    stop_tokens = backbone.stop_tokens
+    stream = TextStream(backbone.tokenizer, params.stop, shown=guide.shown)
+    matcher = guide.matcher
     sampler = make_sampler(params)
     limit = min(params.max_tokens, backbone.spec.window - cache_length(cache) - len(ids))
-    steps = generate_step(backbone, cache, ids, sampler)
+    steps = generate_step(backbone, cache, ids, sampler, matcher)
     for count, token in enumerate(steps, start=1):
         ended = token in stop_tokens
         text = "" if ended else stream.push(token)
         reason: FinishReason | None = None
-        if ended or stream.stopped:
+        if ended or stream.stopped or (matcher is not None and matcher.done):
             reason = "stop"
         elif count == limit:
             reason = "length"
         if reason is not None:
+            steps.close()  # the next step would be run with those of other answers
             text += stream.finish()
         yield GenerationResponse(
             text=text,
@@ -121,9 +162,3 @@ def join_responses(pieces: Iterator[GenerationResponse]) -> GenerationResponse:
         generation_tokens=last.generation_tokens,
         finish_reason=last.finish_reason,
     )
-
-
-def _stop_tokens(backbone: Backbone) -> set[int]:
-    configured = backbone.model.generation_config.eos_token_id
-    tokens = set(configured if isinstance(configured, list) else [configured])
-    return (tokens | {backbone.tokenizer.eos_token_id}) - {None}

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[CompressionProgress], None]
 Result = TypeVar("Result")
+# See `ask`.
+Turn = Callable[[Callable[[], None]], AbstractContextManager[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ def ask(
     *,
     progress: Progress | None = None,
     keep_context: bool = False,
-    start: Callable[[], Sequence[str]] = lambda: (),
+    turn: Turn = lambda _: nullcontext(()),
     check: Callable[[], None] = lambda: None,
 ) -> Generator[AnswerPiece, None, None]:
     """Answer a request; one piece per token, so its text may be empty.
@@ -107,14 +110,13 @@ def ask(
         request: What to answer.
         progress: Called after every chunk of the compression.
         keep_context: Whether the details include the compressed documents.
-        start: Called first. Returns questions that will be asked next, in requests that differ in
-            nothing else: their passages are chosen at the same time.
+        turn: Entered with `check` while passages are chosen. Returns questions that will be asked
+            next, in requests that differ in nothing else: they are chosen for at the same time.
         check: Called after every chunk of a compression; raises to cancel.
 
     Raises:
         FinchError: As `FinchEngine.compress`, `.stream` and `.chat` raise it.
     """
-    further_questions = start()
     context: CompressedContext | None = None
     pieces: Iterator[GenerationResponse]
     if request.documents:
@@ -122,18 +124,19 @@ def ask(
         options = dict(request.compression)
         if request.instruction is not None:
             options["instruction"] = request.instruction
-        context = engine.compress(
-            request.documents,
-            question,
-            system=system,
-            history=history,
-            tools=request.tools,
-            result=request.result,
-            chat_template_kwargs=request.chat_template_kwargs,
-            progress=lambda state: _proceed(state, progress, check),
-            further_questions=further_questions,
-            **options,
-        )
+        with turn(check) as further_questions:
+            context = engine.compress(
+                request.documents,
+                question,
+                system=system,
+                history=history,
+                tools=request.tools,
+                result=request.result,
+                chat_template_kwargs=request.chat_template_kwargs,
+                progress=lambda state: _proceed(state, progress, check),
+                further_questions=further_questions,
+                **options,
+            )
         pieces = engine.stream(context, **request.sampling)
     else:
         pieces = engine.chat(

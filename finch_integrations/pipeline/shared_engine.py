@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from finch_integrations.engine.passage_store import PassageStore
 
 Item = TypeVar("Item")
-# What runs in the model's thread, given the engine and, as `check`, a function that raises when
-# nobody waits any more.
+# What runs in a thread of the model's, given the engine and, as `check`, a function that raises
+# when nobody waits any more.
 Task = Callable[..., Generator[Item, None, None]]
 
 _SECRET = ("token",)
@@ -38,7 +38,8 @@ _scoring = threading.Lock()
 class SharedEngine:
     """Names a model; making, copying and pickling one loads and copies no weights.
 
-    Questions to one model are answered in the order of the calls, in the model's own thread.
+    Questions to one model begin in the order of the calls and are answered together, in threads of
+    the model's own.
 
     Example:
         shared = SharedEngine("embedded")
@@ -199,7 +200,7 @@ class SharedEngine:
     def stream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
     ) -> Generator[AnswerPiece, None, None]:
-        """Answer in the model's thread, after all earlier requests; closing it stops the work.
+        """Answer in a thread of the model's; closing it stops the work.
 
         Args:
             request: What to answer.
@@ -217,9 +218,9 @@ class SharedEngine:
     ) -> AsyncGenerator[AnswerPiece, None]:
         """Like `stream` without blocking the event loop; cancelling the task stops the work."""
         waiting = waiting_for((await self._aload()).backbone.model)
-        with waiting.queue(request) as (start,):
+        with waiting.queue(request) as (turn,):
             task = partial(
-                ask, request=request, progress=progress, keep_context=keep_context, start=start
+                ask, request=request, progress=progress, keep_context=keep_context, turn=turn
             )
             async with aclosing(self.arun(task)) as pieces:
                 async for piece in pieces:
@@ -250,11 +251,11 @@ class SharedEngine:
             return [answer async for answer in answers]
 
     def run(self, task: Task[Item]) -> Generator[Item, None, None]:
-        """Run a generator in the model's thread, after all earlier requests.
+        """Run a generator in a thread of the model's.
 
         Args:
-            task: Makes the generator; it gets the engine and, as `check`, a function that raises
-                when nobody waits any more.
+            task: Makes the generator; it gets the engine and, as `check`, a function that lets
+                others go on and raises when nobody waits any more.
 
         Raises:
             FinchError: As `engine` and the task raise it.
@@ -339,9 +340,9 @@ class SharedEngine:
         progress: Progress | None,
         keep_context: bool,
     ) -> Generator[AnswerPiece, None, None]:
-        with waiting.queue(request) as (start,):
+        with waiting.queue(request) as (turn,):
             task = partial(
-                ask, request=request, progress=progress, keep_context=keep_context, start=start
+                ask, request=request, progress=progress, keep_context=keep_context, turn=turn
             )
             with closing(self.run(task)) as pieces:
                 yield from pieces
@@ -392,8 +393,8 @@ def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _answering(
     engine: "FinchEngine", requests: Sequence[AskRequest], keep_context: bool, check: Check
 ) -> Generator[AnswerDetails, None, None]:
-    with Waiting().queue(*requests) as starts:
-        for request, start in zip(requests, starts, strict=True):
-            *_, last = ask(engine, request, keep_context=keep_context, start=start, check=check)
+    with Waiting().queue(*requests) as turns:
+        for request, turn in zip(requests, turns, strict=True):
+            *_, last = ask(engine, request, keep_context=keep_context, turn=turn, check=check)
             assert last.details is not None, "the last piece has the details"
             yield last.details
