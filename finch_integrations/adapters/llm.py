@@ -1,13 +1,14 @@
 """The options of adapters that answer, and what they make of a call's options."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import Field, field_serializer
 
 from finch_integrations.adapters.model import Adapter
+from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.detection import ContextDetection
 from finch_integrations.pipeline.options import (
     SAMPLING,
@@ -55,6 +56,9 @@ class LLMAdapter(Adapter):
         instruction: Text between the documents and the question. Default: the prompt's own, or
             the engine's.
         chat_template_kwargs: Further variables for the chat template.
+        count_tokens: Counts a text's tokens as a wrapped model (`llm`) does, so that the budget is
+            in its tokens. Default: as the model that chooses does.
+        token_ratio: Or: tokens of the wrapped model per token of the one that chooses.
     """
 
     max_tokens: int | None = None
@@ -68,11 +72,18 @@ class LLMAdapter(Adapter):
     strict: bool = False
     instruction: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    count_tokens: Callable[[str], int] | None = Field(default=None, exclude=True, repr=False)
+    token_ratio: float | None = None
 
     # Says what to do instead of calling tools.
     no_tools: ClassVar[str]
 
     def _check_options(self) -> None:
+        if self.count_tokens is not None or self.token_ratio is not None:
+            raise ConfigurationError(
+                "count_tokens and token_ratio say how a wrapped model counts (llm=…). A model here "
+                "counts for itself; leave them out"
+            )
         self._read_call({})
 
     def _read_call(self, kwargs: Mapping[str, Any]) -> CallArguments:

@@ -569,7 +569,10 @@ class FinchEngine:
         """
         backbone = self.backbone
         return contexts.load_context(
-            path, fingerprint=backbone.fingerprint, devices=backbone.layer_devices
+            path,
+            fingerprint=backbone.fingerprint,
+            spec=backbone.spec,
+            devices=backbone.layer_devices,
         )
 
     def close(self) -> None:
