@@ -1,8 +1,8 @@
 """Prompts that are known to contain documents without marks: the last resort.
 
 A text is taken only if it is certainly documents. So its beginning and its end must be marked, by
-rules or by labels that are there only once, nothing in it may read like another part of the prompt,
-and its last paragraphs stay in the prompt while they are short: they may be instructions.
+rules or by labels that are there only once. Between labels nothing may read like another part of
+the prompt, and the last paragraphs stay in the prompt while they are short: they may be instructions.
 """
 
 import re
@@ -59,9 +59,16 @@ def split_known(text: str, *, asks: bool) -> Split | None:
     if len(regions) != 1:
         return None
     (region,) = regions
-    stop = _without_last_paragraphs(text, region.start, region.end)
+    stop = region.end
+    if region.ruled:
+        if asks and not LABEL.search(text, region.cut_end):
+            return None
+    else:
+        stop = _without_last_paragraphs(text, region.start, region.end)
+        if _PART.search(text, region.start, stop):
+            return None
     start, end = strip_place(text, region.start, stop)
-    if start == end or _PART.search(text, start, end):
+    if start == end:
         return None
     place = Place(start, end, Document(text[start:end]))
     cut_end = region.cut_end if stop == region.end else end
@@ -90,6 +97,7 @@ class _Region:
     start: int
     end: int
     cut_end: int
+    ruled: bool = False
 
 
 # More than one candidate: none is certain.
@@ -104,7 +112,7 @@ def _between_rules(text: str) -> list[_Region]:
     if len(rules) > 2:
         return _SEVERAL
     first, last = rules
-    return [_Region(first.start(), first.end(), last.start(), last.end())]
+    return [_Region(first.start(), first.end(), last.start(), last.end(), ruled=True)]
 
 
 def _between_labels(text: str) -> list[_Region]:

@@ -94,7 +94,7 @@ KNOWN = {
         [
             system("Be truthful."),
             user(
-                f"Context information is below.\n---------------------\n{CONTEXT}\n"
+                f"Context information is below.\n---------------------\n{BIG}\n"
                 "---------------------\nGiven the context information and not prior knowledge, "
                 f"answer the query.\nQuery: {Q}\nAnswer: "
             ),
@@ -104,8 +104,7 @@ KNOWN = {
             message("user", Q),
         ],
         (
-            f"{B}\n---------------------\nGiven the context information and not prior knowledge, "
-            "answer the query.\nQuery:",
+            "Given the context information and not prior knowledge, answer the query.\nQuery:",
             "Answer:",
         ),
     ),
@@ -113,15 +112,14 @@ KNOWN = {
         [
             system(
                 "Use the context information below to assist the user.\n--------------------\n"
-                f"{CONTEXT}\n--------------------\nBe brief."
+                f"{BIG}\n--------------------\nBe brief."
             ),
             user(Q),
         ],
         [
             message(
                 "system",
-                "Use the context information below to assist the user.\n\n"
-                f"{B}\n--------------------\nBe brief.",
+                "Use the context information below to assist the user.\n\nBe brief.",
             ),
             message("user", Q),
         ],
@@ -177,7 +175,6 @@ def test_text_after_the_context_is_never_taken_for_documents(part):
     for text in (
         f"{RAG_INTRO}\n\nContext: {BIG}\n\n{part}\n\nQuestion: {Q}\n\nAnswer:",
         f"{RAG_INTRO}\nQuestion: {Q}\nContext: {BIG}\n\n{part}\nAnswer:",
-        f"Context is below.\n------\n{BIG}\n\n{part}\n------\nQuery: {Q}",
     ):
         found = detect([user(text)])
         kept = [found.instruction, found.closing, *(m["content"] for m in found.messages)]
