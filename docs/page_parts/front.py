@@ -39,7 +39,8 @@ def quality() -> str:
     count = len(shared.all(OWN))
     return (
         f"The {count} questions at {_BUCKET} tokens with 1/{_BUDGET} kept, answered by the "
-        "embedded model: negative log-likelihood per token of the right answer, lower is better.\n\n"
+        "embedded model: negative log-likelihood per token of the right answer, lower is "
+        "better.\n\n"
         + make_table(
             ["", "mean", "median", "answer in the kept text", "more than finch-integrations"], table
         )
