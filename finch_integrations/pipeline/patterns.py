@@ -2,7 +2,7 @@
 
 A text is taken only if it is certainly documents. So its beginning and its end must be marked, by
 rules or by labels that are there only once. Between labels nothing may read like another part of
-the prompt, and the last paragraphs stay in the prompt while they are short: they may be instructions.
+the prompt, and the last paragraphs stay while they are short: they may be instructions.
 """
 
 import re

@@ -621,6 +621,7 @@ def test_no_word_is_ever_lost(text, role):
         turns.append(user(Q))
     found = detect(turns)
     left = " ".join([*texts(found), *(m["content"] for m in found.messages)])
+    left += f" {found.instruction} {found.closing}"
     for word in ("boat", "code", "Use", "following"):
         assert left.count(word) >= text.count(word)
 
