@@ -37,7 +37,7 @@ from finch_integrations.engine.methods import (
 from finch_integrations.engine.model_input import ModelInput, make_input, make_inputs
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
-from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
+from finch_integrations.engine.prompt import INSTRUCTION, build_frame, make_prompt
 from finch_integrations.engine.reasoning import find_thoughts
 from finch_integrations.engine.selecting import Reader
 from finch_integrations.engine.selection import Selection
@@ -303,15 +303,15 @@ class FinchEngine:
                 f"questions must be a list of at least one question, got {questions!r}"
             )
         prompts = [
-            Prompt(
+            make_prompt(
                 question=question,
                 system=system,
-                history=tuple(history),
+                history=history,
                 instruction=instruction,
                 closing=closing,
-                tools=tuple(tools),
+                tools=tools,
                 result=result,
-                chat_template_kwargs=dict(chat_template_kwargs or {}),
+                chat_template_kwargs=chat_template_kwargs,
             )
             for question in questions
         ]
@@ -398,15 +398,15 @@ class FinchEngine:
         """
         backbone = self.backbone
         config, method = self._configure(overrides)
-        prompt = Prompt(
+        prompt = make_prompt(
             question=question,
             system=system,
-            history=tuple(history),
+            history=history,
             instruction=instruction,
             closing=closing,
-            tools=tuple(tools),
+            tools=tools,
             result=result,
-            chat_template_kwargs=dict(chat_template_kwargs or {}),
+            chat_template_kwargs=chat_template_kwargs,
         )
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
         total = len(inputs.tokens)
@@ -499,6 +499,11 @@ class FinchEngine:
         """
         backbone = self.backbone
         params = with_overrides(self.sampling, overrides)
+        if not isinstance(context, CompressedContext):
+            raise InvalidInputError(
+                f"the context must be what compress, encode or load_context returned, got "
+                f"{type(context).__name__}"
+            )
         if context.fingerprint != backbone.fingerprint:
             raise InvalidInputError(
                 f"this context was compressed with another model ({context.fingerprint}) than "

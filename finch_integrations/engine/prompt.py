@@ -8,15 +8,15 @@ The chat template is rendered once with a placeholder where the documents go.
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from finch_integrations.documents import check_text
-from finch_integrations.engine.chat import check_messages, render_chat
+from finch_integrations.engine.chat import check_messages, render_chat, template_variables
 from finch_integrations.engine.document_tokens import SEPARATOR
 from finch_integrations.engine.tokenization import SpecialTokenGuard, check_offsets, encode
-from finch_integrations.errors import UnsupportedModelError
+from finch_integrations.errors import InvalidInputError, UnsupportedModelError
 from finch_integrations.types import Message, Tool
 
 # After the documents, next to the question: on the embedded model the gold answers of four
@@ -53,6 +53,31 @@ class Prompt:
     tools: tuple[Tool, ...] = ()
     result: Message | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_prompt(
+    *,
+    history: Iterable[Message] = (),
+    tools: Iterable[Tool] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    **texts: Any,
+) -> Prompt:
+    """Make a prompt of what a caller gave; its texts and turns are checked when it is tokenized.
+
+    Raises:
+        InvalidInputError: The history or the tools are no list, or the variables no mapping.
+    """
+    for name, given in (("history", history), ("tools", tools)):
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise InvalidInputError(
+                f"{name} must be a list, got {type(given).__name__}. Leave it out if there is none"
+            )
+    return Prompt(
+        history=tuple(history),
+        tools=tuple(tools),
+        chat_template_kwargs=template_variables(chat_template_kwargs),
+        **texts,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +128,8 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
     """
     check_offsets(tokenizer)
     question = check_text("the question", prompt.question).strip()
+    if prompt.instruction != "":
+        check_text("the instruction", prompt.instruction)
     nonce = secrets.token_hex(8)
     documents_slot, question_slot = f"DOCUMENTS{nonce}", f"QUESTION{nonce}"
     turn = f"{documents_slot}{SEPARATOR}{prompt.instruction.strip()} {question_slot}"
@@ -110,7 +137,7 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
         turn += f"\n{closing}"
     guard = SpecialTokenGuard(tokenizer)
     for messages in _layouts(prompt, turn):
-        kwargs = dict(prompt.chat_template_kwargs)
+        kwargs = template_variables(prompt.chat_template_kwargs)
         rendered = render_chat(tokenizer, messages, guard, kwargs, prompt.tools)
         # Not if the template writes a tool's result as a JSON string.
         if turn in rendered or messages[-1]["role"] == "user":
