@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[CompressionProgress], None]
 Result = TypeVar("Result")
+# See `ask`.
+Turn = Callable[[Callable[[], None]], AbstractContextManager[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class AskRequest:
     messages: tuple[Message, ...]
     documents: tuple[Document, ...] = ()
     instruction: str | None = None
+    closing: str = ""
     result: Message | None = None
     tools: tuple[Tool, ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -97,6 +101,7 @@ def ask(
     *,
     progress: Progress | None = None,
     keep_context: bool = False,
+    turn: Turn = lambda _: nullcontext(()),
     check: Callable[[], None] = lambda: None,
 ) -> Generator[AnswerPiece, None, None]:
     """Answer a request; one piece per token, so its text may be empty.
@@ -106,6 +111,8 @@ def ask(
         request: What to answer.
         progress: Called after every chunk of the compression.
         keep_context: Whether the details include the compressed documents.
+        turn: Entered with `check` while passages are chosen. Returns questions that will be asked
+            next, in requests that differ in nothing else: they are chosen for at the same time.
         check: Called after every chunk of a compression; raises to cancel.
 
     Raises:
@@ -118,17 +125,20 @@ def ask(
         options = dict(request.compression)
         if request.instruction is not None:
             options["instruction"] = request.instruction
-        context = engine.compress(
-            request.documents,
-            question,
-            system=system,
-            history=history,
-            tools=request.tools,
-            result=request.result,
-            chat_template_kwargs=request.chat_template_kwargs,
-            progress=lambda state: _proceed(state, progress, check),
-            **options,
-        )
+        with turn(check) as further_questions:
+            context = engine.compress(
+                request.documents,
+                question,
+                system=system,
+                history=history,
+                closing=request.closing,
+                tools=request.tools,
+                result=request.result,
+                chat_template_kwargs=request.chat_template_kwargs,
+                progress=lambda state: _proceed(state, progress, check),
+                further_questions=further_questions,
+                **options,
+            )
         pieces = engine.stream(context, **request.sampling)
     else:
         pieces = engine.chat(
@@ -166,6 +176,13 @@ async def convert(make: Callable[[AnswerPiece], Result], piece: AnswerPiece) -> 
     if piece.details is None:
         return make(piece)
     return await asyncio.to_thread(make, piece)
+
+
+def question_of(request: AskRequest) -> str | None:
+    """What a request asks; None: it has no usable question."""
+    last = request.messages[-1] if request.messages else None
+    content = last.get("content") if isinstance(last, Mapping) else None
+    return content if _role(last) == "user" and isinstance(content, str) else None
 
 
 def _proceed(

@@ -1,6 +1,5 @@
 """Selections: chosen without a cache, kept as plain data, encoded anywhere."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from finch_integrations import (
 )
 from finch_integrations.engine.prompt import build_frame
 from finch_integrations.engine.selector import SelectionCache
+from tests.forging import forge_selection, read_selection
 from tests.tiny import make_model, make_tokenizer
 
 DOCUMENTS = [
@@ -143,9 +143,9 @@ def test_single_tokens_cannot_be_selected(engine):
 def test_a_file_without_something_is_refused(tmp_path, selection, missing):
     path = tmp_path / "selection.json"
     selection.save(path)
-    facts = json.loads(path.read_text())
+    facts = read_selection(path)
     del facts[missing]
-    path.write_text(json.dumps(facts))
+    forge_selection(path, facts)
     with pytest.raises(InvalidInputError, match=f"damaged.*{missing}.*Select again"):
         Selection.load(path)
 
@@ -153,8 +153,9 @@ def test_a_file_without_something_is_refused(tmp_path, selection, missing):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "cannot read"),
-        ("[1", "cannot read"),
+        ("", "not a selection of this version"),
+        ("[1", "not a selection of this version"),
+        ("[" * 100_000, "not a selection of this version"),
         ("3", "not a selection of this version"),
         ('{"format": "finch-selection-0"}', "not a selection of this version"),
     ],
@@ -171,10 +172,22 @@ def test_files_of_another_kind_are_refused(tmp_path, text, reason):
 def test_ids_that_are_not_ids_are_refused(tmp_path, selection):
     path = tmp_path / "selection.json"
     selection.save(path)
-    facts = json.loads(path.read_text())
-    for wrong in ([*facts["token_ids"][:-1], -1], facts["token_ids"][:-1], ["a"] * 120):
-        path.write_text(json.dumps({**facts, "token_ids": wrong}))
-        with pytest.raises(InvalidInputError, match="do not belong together"):
+    facts = read_selection(path)
+    ids = facts["token_ids"]
+    for wrong in ([*ids[:-1], -1], ids[:-1], ["a"] * 120, "120", None, [1.5] * len(ids)):
+        forge_selection(path, {**facts, "token_ids": wrong})
+        with pytest.raises(InvalidInputError, match="damaged.*token"):
+            Selection.load(path)
+
+
+def test_another_content_than_was_written_is_refused(tmp_path, selection):
+    path = tmp_path / "selection.json"
+    selection.save(path)
+    whole = path.read_bytes()
+    assert Selection.load(path) == selection
+    for place in range(0, len(whole) - 1, 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(InvalidInputError, match="damaged|not a selection"):
             Selection.load(path)
 
 
