@@ -6,6 +6,7 @@ from page_parts import caches, front, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": reference.commands,
+    "elsewhere": results.elsewhere,
     "kv_bytes": caches.kv_bytes,
     "length": results.length,
     "memory": caches.memory,

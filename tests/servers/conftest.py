@@ -88,21 +88,9 @@ def llama_cpp(gguf, tmp_path_factory):
 def vllm(embedded_model, tmp_path_factory):
     """vLLM's build for CPUs with the embedded model."""
     # Its command asks for the version of a package `vllm`, which this build is not.
-    command = [
-        Path(SERVERS) / "vllm" / "bin" / "python",
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-    ]
-    command += [
-        "--model",
-        embedded_model,
-        "--served-model-name",
-        "smol",
-        "--dtype",
-        "float32",
-        "--port",
-        "PORT",
-    ]
+    python = Path(SERVERS) / "vllm" / "bin" / "python"
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", embedded_model]
+    command += ["--served-model-name", "smol", "--dtype", "float32", "--port", "PORT"]
     command += ["--host", "127.0.0.1", "--max-model-len", WINDOW, "--api-key", KEY]
     command += ["--enforce-eager", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     log = tmp_path_factory.mktemp("vllm") / "log"
