@@ -1,6 +1,7 @@
 """README and docs/ say what is true: their code runs, their commands, names and messages exist."""
 
 import ast
+import importlib
 import inspect
 import json
 import os
@@ -335,6 +336,17 @@ def test_the_readmes_first_example_prints_what_is_under_it(embedded_engine, monk
     assert printed.splitlines()[:2] == shown.code.splitlines()[:2]
     assert "7316" in printed.splitlines()[2]
     assert "7316" in shown.code.splitlines()[2]
+
+
+def test_every_message_of_the_troubleshooting_is_a_heading_of_the_site(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    hooks = importlib.import_module("hooks")
+    page = read("docs/troubleshooting.md")
+    headed = hooks.messages_as_headings(page)
+    rows = re.findall(r"^\| (`.*`.*?) \| (.*) \|$", page, re.M)
+    assert len(rows) >= 40
+    assert all(f"### {message}\n\n{fix}\n" in headed for message, fix in rows)
+    assert "\n|" not in headed
 
 
 @pytest.mark.slow
