@@ -1,6 +1,7 @@
 """README and docs/ say what is true: their code runs, their commands, names and messages exist."""
 
 import ast
+import importlib
 import inspect
 import json
 import os
@@ -34,7 +35,7 @@ COMMANDS = typer.main.get_command(app).commands
 PRINTED = {
     "README.md": {"7316": 3, "kept": 1},
     "docs/index.md": {"7316": 5, "kept": 3},
-    "docs/langchain.md": {"7316": 4, "marked": 1},
+    "docs/langchain.md": {"7316": 4, "mark": 1},
     "docs/migrating.md": {"7316": 2},
     "docs/retrieval.md": {"lab.md#1 Doors": 1, "lab.md Doors": 1, "7316": 1},
     "docs/troubleshooting.md": {"ConfigurationError unknown option 'target_sise'; did you": 1},
@@ -335,6 +336,17 @@ def test_the_readmes_first_example_prints_what_is_under_it(embedded_engine, monk
     assert printed.splitlines()[:2] == shown.code.splitlines()[:2]
     assert "7316" in printed.splitlines()[2]
     assert "7316" in shown.code.splitlines()[2]
+
+
+def test_every_message_of_the_troubleshooting_is_a_heading_of_the_site(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    hooks = importlib.import_module("hooks")
+    page = read("docs/troubleshooting.md")
+    headed = hooks.messages_as_headings(page)
+    rows = re.findall(r"^\| (`.*`.*?) \| (.*) \|$", page, re.M)
+    assert len(rows) >= 40
+    assert all(f"### {message}\n\n{fix}\n" in headed for message, fix in rows)
+    assert "\n|" not in headed
 
 
 @pytest.mark.slow

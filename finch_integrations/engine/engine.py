@@ -203,6 +203,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -221,6 +222,7 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            closing: As for `compress`.
             tools: As for `compress`.
             result: As for `compress`.
             chat_template_kwargs: As for `compress`.
@@ -240,6 +242,7 @@ class FinchEngine:
             system=system,
             history=history,
             instruction=instruction,
+            closing=closing,
             tools=tools,
             result=result,
             chat_template_kwargs=chat_template_kwargs,
@@ -256,6 +259,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -272,6 +276,7 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            closing: As for `compress`.
             tools: As for `compress`.
             result: As for `compress`.
             chat_template_kwargs: As for `compress`.
@@ -303,6 +308,7 @@ class FinchEngine:
                 system=system,
                 history=history,
                 instruction=instruction,
+                closing=closing,
                 tools=tools,
                 result=result,
                 chat_template_kwargs=chat_template_kwargs,
@@ -352,6 +358,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -367,10 +374,11 @@ class FinchEngine:
 
         Args:
             documents: `Document`s, strings, or mappings with the fields of `Document`.
-            question: The question; it also ends the prompt.
+            question: The question.
             system: System text, always kept.
             history: Earlier turns of the user, the assistant and tools, always kept.
             instruction: Text between the documents and the question.
+            closing: Text after the question, such as rules for the answer.
             tools: What the model may call.
             result: The tool's result that the documents are in, with what it says before them as
                 its content. Default: they are in the last user turn.
@@ -395,6 +403,7 @@ class FinchEngine:
             system=system,
             history=history,
             instruction=instruction,
+            closing=closing,
             tools=tools,
             result=result,
             chat_template_kwargs=chat_template_kwargs,

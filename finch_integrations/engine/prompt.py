@@ -2,7 +2,7 @@
 
     prefix     everything before the documents: special tokens, system text, history
     documents  the part that is compressed (`document_tokens`)
-    suffix     everything after them: instruction and question, then the generation prompt
+    suffix     everything after them: instruction, question, closing, then the generation prompt
 
 The chat template is rendered once with a placeholder where the documents go.
 """
@@ -32,11 +32,13 @@ class Prompt:
     """What is asked about the documents, and what else the model reads; plain data.
 
     Attributes:
-        question: The user's question; the end of the last user turn.
+        question: The user's question, in the last user turn.
         system: System text. A template without a system role gets it at the start of the first
             user turn.
         history: Earlier turns, oldest first, with the roles `user`, `assistant` and `tool`.
         instruction: Text between the documents and the question.
+        closing: Text after the question, such as rules for the answer. It does not influence what
+            is kept.
         tools: What the model may call.
         result: The tool's result that the documents are in, with what it says before them as its
             content; the question is repeated after them. None: they are in the last user turn.
@@ -47,6 +49,7 @@ class Prompt:
     system: str | None = None
     history: tuple[Message, ...] = ()
     instruction: str = INSTRUCTION
+    closing: str = ""
     tools: tuple[Tool, ...] = ()
     result: Message | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +99,8 @@ class Frame:
 
     Attributes:
         prefix: Token ids before the documents.
-        suffix: Token ids after the documents: instruction and question, generation prompt.
+        suffix: Token ids after the documents: instruction, question and closing, generation
+            prompt.
         window: The suffix up to the question's end.
         null_window: The same with a question without content.
         question: The question's text.
@@ -129,6 +133,8 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
     nonce = secrets.token_hex(8)
     documents_slot, question_slot = f"DOCUMENTS{nonce}", f"QUESTION{nonce}"
     turn = f"{documents_slot}{SEPARATOR}{prompt.instruction.strip()} {question_slot}"
+    if closing := prompt.closing.strip():
+        turn += f"\n{closing}"
     guard = SpecialTokenGuard(tokenizer)
     for messages in _layouts(prompt, turn):
         kwargs = template_variables(prompt.chat_template_kwargs)
