@@ -119,7 +119,7 @@ class TriggeredMatcher:
             self._inner.accept(token)
             return
         self._text += self._stream.push(token)
-        said = self._thoughts.split(self._text)[1]
+        said = self._thoughts.split(self._text, final=False)[1]
         if self._constraint.trigger_at_start:
             said = said.lstrip()
             at = 0 if said.startswith(self._trigger) else -1

@@ -6,8 +6,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from finch_integrations.constraints import Constraint
 from finch_integrations.documents import check_text
+from finch_integrations.engine.answer_parts import Parts
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.answering import plan_answer
 from finch_integrations.types import (
     CompressionProgress,
     CompressionStats,
@@ -16,9 +19,11 @@ from finch_integrations.types import (
     Excerpt,
     FinishReason,
     GenerationResponse,
+    InvalidToolCall,
     Message,
     SelectionStats,
     Tool,
+    ToolCall,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +45,10 @@ class AskRequest:
         instruction: Goes between documents and question; None: the engine's own.
         result: The tool's result that the documents are in; see `Prompt`.
         tools: What the model may call.
+        tool_choice: `auto`: text or calls; `any`: calls; or the tool to call.
+        parallel_calls: Whether several calls may be made at once.
+        constraint: What the answer must look like; not together with tools.
+        reasoning: Whether the model thinks before it answers; None: as its template has it.
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
@@ -50,6 +59,10 @@ class AskRequest:
     instruction: str | None = None
     result: Message | None = None
     tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    parallel_calls: bool = True
+    constraint: Constraint | None = None
+    reasoning: bool | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +73,7 @@ class AnswerDetails:
     """What an answer cost, and what it is based on.
 
     Attributes:
-        text: The whole answer.
+        text: The whole answer, without thoughts and calls.
         finish_reason: `stop` or `length`.
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated.
@@ -70,6 +83,9 @@ class AnswerDetails:
         document_shares: Per document, how much of it was kept.
         excerpts: The passages that were kept of them, where the method keeps passages.
         context: The compressed documents, if they were asked for.
+        reasoning: The thoughts before the answer.
+        calls: The calls that were made.
+        invalid_calls: What began as a call and is none, for example because it was cut.
     """
 
     text: str
@@ -81,13 +97,25 @@ class AnswerDetails:
     document_shares: tuple[DocumentShare, ...]
     excerpts: tuple[Excerpt, ...] = ()
     context: "CompressedContext | None" = None
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    invalid_calls: tuple[InvalidToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerPiece:
-    """A piece of an answer; the last one, and only the last, has the details."""
+    """A piece of an answer; the last one, and only the last, has the details.
+
+    Attributes:
+        text: New text.
+        reasoning: New thoughts.
+        calls: Calls that are complete now.
+        details: Of the whole answer.
+    """
 
     text: str
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
     details: AnswerDetails | None = None
 
 
@@ -113,6 +141,7 @@ def ask(
     """
     context: CompressedContext | None = None
     pieces: Iterator[GenerationResponse]
+    answering = plan_answer(engine, request)
     if request.documents:
         system, history, question = _split(request.messages)
         options = dict(request.compression)
@@ -125,26 +154,36 @@ def ask(
             history=history,
             tools=request.tools,
             result=request.result,
-            chat_template_kwargs=request.chat_template_kwargs,
+            chat_template_kwargs=answering.chat_template_kwargs,
             progress=lambda state: _proceed(state, progress, check),
             **options,
         )
-        pieces = engine.stream(context, **request.sampling)
+        pieces = engine.stream(context, constraint=answering.constraint, **request.sampling)
     else:
         pieces = engine.chat(
             request.messages,
             tools=request.tools,
-            chat_template_kwargs=request.chat_template_kwargs,
+            constraint=answering.constraint,
+            chat_template_kwargs=answering.chat_template_kwargs,
             **request.sampling,
         )
     started = time.perf_counter()
-    answer = ""
+    text = reasoning = ""
+    calls: tuple[ToolCall, ...] = ()
     for piece in pieces:
+        parts = answering.reader.push(piece.text)
         details = None
-        answer += piece.text
+        if piece.finish_reason is not None:
+            last = answering.reader.finish()
+            parts = Parts(
+                parts.text + last.text, parts.reasoning + last.reasoning, parts.calls + last.calls
+            )
+        text += parts.text
+        reasoning += parts.reasoning
+        calls += parts.calls
         if piece.finish_reason is not None:
             details = AnswerDetails(
-                text=answer,
+                text=text,
                 finish_reason=piece.finish_reason,
                 prompt_tokens=piece.prompt_tokens,
                 generation_tokens=piece.generation_tokens,
@@ -153,8 +192,13 @@ def ask(
                 document_shares=context.document_shares if context else (),
                 excerpts=context.excerpts if context else (),
                 context=context if keep_context else None,
+                reasoning=reasoning,
+                calls=calls,
+                invalid_calls=answering.reader.invalid,
             )
-        yield AnswerPiece(text=piece.text, details=details)
+        yield AnswerPiece(
+            text=parts.text, reasoning=parts.reasoning, calls=parts.calls, details=details
+        )
 
 
 async def convert(make: Callable[[AnswerPiece], Result], piece: AnswerPiece) -> Result:
