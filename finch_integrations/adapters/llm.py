@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field, field_serializer
 
 from finch_integrations.adapters.model import Adapter
+from finch_integrations.pipeline.answer_options import AnswerOptions, read_answer_options
 from finch_integrations.pipeline.detection import ContextDetection
 from finch_integrations.pipeline.options import (
     SAMPLING,
@@ -28,12 +29,14 @@ class CallArguments:
         documents: The call's `documents=…`, or None.
         prompt: How documents are found and presented.
         options: For the engine.
+        answer: What the answer may consist of.
     """
 
     handle: SharedEngine
     documents: object
     prompt: PromptOptions
     options: CallOptions
+    answer: AnswerOptions
 
 
 class LLMAdapter(Adapter):
@@ -55,6 +58,8 @@ class LLMAdapter(Adapter):
         instruction: Text between the documents and the question. Default: the prompt's own, or
             the engine's.
         chat_template_kwargs: Further variables for the chat template.
+        reasoning: Whether a model that can think does so before it answers; its thoughts are split
+            from the answer. None: as its chat template has it.
     """
 
     max_tokens: int | None = None
@@ -68,9 +73,7 @@ class LLMAdapter(Adapter):
     strict: bool = False
     instruction: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-
-    # Says what to do instead of calling tools.
-    no_tools: ClassVar[str]
+    reasoning: bool | None = None
 
     def _check_options(self) -> None:
         self._read_call({})
@@ -79,10 +82,10 @@ class LLMAdapter(Adapter):
         """Apply a call's options over the adapter's.
 
         Raises:
-            NotImplementedError: The call has tools or a schema.
+            InvalidInputError: A tool or the choice of one is unusable.
             ConfigurationError: An option is unknown or wrong.
         """
-        call = check_call(kwargs, no_tools=self.no_tools)
+        call = check_call(kwargs)
         handle = self.handle.named(call.get("model"))
         names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
         prompt = {name: getattr(self, name) for name in names}
@@ -93,11 +96,16 @@ class LLMAdapter(Adapter):
             call.get("documents"),
             PromptOptions(context_patterns=self.context_patterns, **prompt),
             make_options(own, self.compression, call, has_scorer=handle.has_scorer),
+            read_answer_options({"reasoning": self.reasoning, **_without_none(call)}),
         )
 
     @field_serializer("context_patterns")
     def _as_texts(self, patterns: list[re.Pattern[str]]) -> list[str]:
         return [_with_inline_flags(pattern) for pattern in patterns]
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _with_inline_flags(pattern: re.Pattern[str]) -> str:

@@ -59,9 +59,18 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
     if not documents:
         spans = [()] * len(messages)  # an empty context: the prompt stays as it is
     asking = max((n for n, m in enumerate(messages) if _ROLES[m.role] == "user"), default=None)
+    # Agents name only the call, not the tool, of a result.
+    names = {
+        block.tool_call_id: block.tool_name
+        for message in messages
+        for block in message.blocks
+        if isinstance(block, ToolCallBlock)
+    }
     turns = []
     for number, (message, found) in enumerate(zip(messages, spans, strict=True)):
         turn = _to_turn(message, f"message {number + 1}")
+        if turn.call_id and not turn.name:
+            turn = replace(turn, name=names.get(turn.call_id, ""))
         if found:
             turn = replace(turn, template=places[number])
             turn = _without_context(turn, found, asks=number == asking)

@@ -9,10 +9,10 @@ from finch_integrations.engine.answer_parts import AnswerReader
 from finch_integrations.engine.reasoning import find_thoughts, thinking_switch
 from finch_integrations.engine.tool_format import find_tool_format
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.answer_options import AnswerOptions
 
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
-    from finch_integrations.pipeline.ask import AskRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,48 +30,52 @@ class Answering:
     reader: AnswerReader
 
 
-def plan_answer(engine: "FinchEngine", request: "AskRequest") -> Answering:
-    """Plan the answer to a request.
+def plan_answer(
+    engine: "FinchEngine", options: AnswerOptions, chat_template_kwargs: Mapping[str, Any]
+) -> Answering:
+    """Plan an answer.
+
+    Args:
+        engine: Writes it.
+        options: What it may consist of.
+        chat_template_kwargs: Variables for the chat template.
 
     Raises:
-        InvalidInputError: The tool choice is no tool's name, or a constraint and tools contradict
-            each other.
+        InvalidInputError: The tool choice is no tool's name, or a constraint that is no JSON schema
+            is given together with tools.
         ConfigurationError: The model's thoughts cannot be turned off.
     """
     tokenizer = engine.backbone.tokenizer
-    kwargs = dict(request.chat_template_kwargs)
-    if request.reasoning is not None:
-        kwargs |= thinking_switch(tokenizer, request.reasoning)
+    kwargs = dict(chat_template_kwargs)
+    if options.reasoning is not None:
+        kwargs |= thinking_switch(tokenizer, options.reasoning)
     thoughts = find_thoughts(tokenizer, kwargs)
-    if not request.tools:
-        if request.tool_choice != "auto":
+    if not options.tools:
+        if options.tool_choice != "auto":
             raise InvalidInputError(
-                f"tool_choice is {request.tool_choice!r}, but there are no tools. Give tools"
+                f"tool_choice is {options.tool_choice!r}, but there are no tools. Give tools"
             )
-        return Answering(request.constraint, kwargs, AnswerReader(thoughts))
-    if request.constraint is not None:
-        raise InvalidInputError(
-            "an answer cannot follow a schema and call tools: give one of them. Agents may have "
-            "the schema as a tool"
-        )
-    # Importing it imports llguidance's neighbours: only where there are tools.
+        return Answering(options.constraint, kwargs, AnswerReader(thoughts))
+    # With torch: imported only where there are tools.
     from finch_integrations.engine.tool_grammar import tool_constraint
     from finch_integrations.engine.tool_prompt import check_tools
 
-    check_tools(request.tools)
-    choice = request.tool_choice
-    names = [tool["name"] for tool in request.tools]
+    check_tools(options.tools)
+    choice = options.tool_choice
+    names = [tool["name"] for tool in options.tools]
     if choice not in ("auto", "any", *names):
         raise InvalidInputError(
             f"tool_choice must be 'auto', 'any', 'none' or the name of a tool, got {choice!r}; "
             f"the tools are {', '.join(names)}"
         )
     form = find_tool_format(tokenizer)
+    parallel = options.parallel_calls
     constraint = tool_constraint(
         tokenizer,
         form,
-        [tool for tool in request.tools if choice in ("auto", "any", tool["name"])],
-        parallel=request.parallel_calls and choice in ("auto", "any"),
+        [tool for tool in options.tools if choice in ("auto", "any", tool["name"])],
+        parallel=choice == "auto" if parallel is None else parallel,
         required=choice != "auto",
+        instead=options.constraint,
     )
     return Answering(constraint, kwargs, AnswerReader(thoughts, form, names))

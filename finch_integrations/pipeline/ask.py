@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from finch_integrations.constraints import Constraint
 from finch_integrations.documents import check_text
 from finch_integrations.engine.answer_parts import Parts
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.answering import plan_answer
 from finch_integrations.types import (
     CompressionProgress,
@@ -22,7 +22,6 @@ from finch_integrations.types import (
     InvalidToolCall,
     Message,
     SelectionStats,
-    Tool,
     ToolCall,
 )
 
@@ -44,11 +43,7 @@ class AskRequest:
         documents: Compressed under the question; none: a plain chat, uncompressed.
         instruction: Goes between documents and question; None: the engine's own.
         result: The tool's result that the documents are in; see `Prompt`.
-        tools: What the model may call.
-        tool_choice: `auto`: text or calls; `any`: calls; or the tool to call.
-        parallel_calls: Whether several calls may be made at once.
-        constraint: What the answer must look like; not together with tools.
-        reasoning: Whether the model thinks before it answers; None: as its template has it.
+        answer: What the answer may consist of: tools, a schema.
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
@@ -58,11 +53,7 @@ class AskRequest:
     documents: tuple[Document, ...] = ()
     instruction: str | None = None
     result: Message | None = None
-    tools: tuple[Tool, ...] = ()
-    tool_choice: str = "auto"
-    parallel_calls: bool = True
-    constraint: Constraint | None = None
-    reasoning: bool | None = None
+    answer: AnswerOptions = field(default_factory=AnswerOptions)
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -141,7 +132,7 @@ def ask(
     """
     context: CompressedContext | None = None
     pieces: Iterator[GenerationResponse]
-    answering = plan_answer(engine, request)
+    answering = plan_answer(engine, request.answer, request.chat_template_kwargs)
     if request.documents:
         system, history, question = _split(request.messages)
         options = dict(request.compression)
@@ -152,7 +143,7 @@ def ask(
             question,
             system=system,
             history=history,
-            tools=request.tools,
+            tools=request.answer.tools,
             result=request.result,
             chat_template_kwargs=answering.chat_template_kwargs,
             progress=lambda state: _proceed(state, progress, check),
@@ -162,7 +153,7 @@ def ask(
     else:
         pieces = engine.chat(
             request.messages,
-            tools=request.tools,
+            tools=request.answer.tools,
             constraint=answering.constraint,
             chat_template_kwargs=answering.chat_template_kwargs,
             **request.sampling,

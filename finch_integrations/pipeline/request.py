@@ -7,14 +7,16 @@ from typing import Any, Literal, get_args
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
+from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import ContextDetection, DocumentsFrom, Turn, detect
 from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.options import CallOptions
-from finch_integrations.types import CompressionStats, Document, Tool
+from finch_integrations.types import CompressionStats, Document, Message
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
+_ANY_ANSWER = AnswerOptions()
 _WRITTEN_IN = ("marked", "pattern", "template")
 
 
@@ -57,7 +59,7 @@ def make_request(
     given_by: Literal["kwarg", "message"],
     prompt: PromptOptions,
     options: CallOptions,
-    tools: Sequence[Tool] = (),
+    answer: AnswerOptions = _ANY_ANSWER,
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
@@ -67,7 +69,7 @@ def make_request(
         given_by: How.
         prompt: How documents are found and presented.
         options: For the engine.
-        tools: What the model may call.
+        answer: What it may consist of.
 
     Returns:
         The request, and where its documents were found.
@@ -82,23 +84,32 @@ def make_request(
         mode=prompt.context_detection,
         patterns=prompt.context_patterns,
         strict=prompt.strict,
-        keep_calls=bool(tools),
+        keep_calls=bool(answer.tools),
     )
     instruction = join_texts(found.instruction, prompt.instruction or "") or None
     # With tools the text above need not be all that there is to answer from.
-    if instruction is None and (found.source in _WRITTEN_IN or tools):
+    if instruction is None and (found.source in _WRITTEN_IN or answer.tools):
         instruction = _PROMPTS_OWN
     request = AskRequest(
-        messages=found.messages,
+        messages=_with_note(found.messages, answer.note),
         documents=with_unique_ids(found.documents),
         instruction=instruction,
         result=found.result,
-        tools=tuple(tools),
+        answer=answer,
         chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
     )
     return request, found.source
+
+
+def _with_note(messages: tuple[Message, ...], note: str) -> tuple[Message, ...]:
+    """Add a note to the end of the system text."""
+    if not note:
+        return messages
+    system = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
+    rest = messages[1:] if system else messages
+    return (Message(role="system", content=join_texts(system, note)), *rest)
 
 
 def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
