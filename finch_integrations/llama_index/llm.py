@@ -33,7 +33,11 @@ from finch_integrations.llama_index.call import (
     make_call,
     never_a_value_error,
 )
-from finch_integrations.llama_index.structured import FinchStructuredLLM
+from finch_integrations.llama_index.structured import (
+    FinchStructuredLLM,
+    auntil_complete,
+    until_complete,
+)
 from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
 from finch_integrations.llama_index.tools import convert_tools, read_calls
 from finch_integrations.pipeline.ask import convert
@@ -296,9 +300,11 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Any:
-        return super()._structured_stream_call(
-            output_cls, _marked(prompt), self._constrained(output_cls, llm_kwargs), **prompt_args
+        options = self._constrained(output_cls, llm_kwargs)
+        outputs = super()._structured_stream_call(
+            output_cls, _marked(prompt), options, **prompt_args
         )
+        return until_complete(outputs, output_cls)
 
     async def _structured_astream_call(
         self,
@@ -307,9 +313,11 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Any:
-        return await super()._structured_astream_call(
-            output_cls, _marked(prompt), self._constrained(output_cls, llm_kwargs), **prompt_args
+        options = self._constrained(output_cls, llm_kwargs)
+        outputs = await super()._structured_astream_call(
+            output_cls, _marked(prompt), options, **prompt_args
         )
+        return auntil_complete(outputs, output_cls)
 
     def _constrained(
         self, output_cls: type[BaseModel], llm_kwargs: dict[str, Any] | None
