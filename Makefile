@@ -7,7 +7,7 @@ QUESTION ?= What is the door code of the chemical store?
 VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
 	nbconvert_exporter pygments_lexer version)
 
-.PHONY: install demo test test-lowest check fix docs bench bench-quality clean
+.PHONY: install demo test test-lowest check fix docs bench bench-quality dist clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -48,6 +48,14 @@ bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=fol
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)"
 	$(BIN)/python -m benchmarks.quality_results --out .benchmarks/quality.json
 	$(BIN)/python -m benchmarks.quality_report --results .benchmarks/quality.json
+
+dist: $(INSTALLED)  ## wheel and source archive, and a new environment that the wheel works in; FINCH_PROJECT_URL=address
+	rm -rf dist build/clean
+	FINCH_PROJECT_URL="$(FINCH_PROJECT_URL)" $(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	build/clean/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "$$(echo dist/*.whl)[all]"
+	cd build && clean/bin/finch --version
 
 install: $(INSTALLED)
 

@@ -9,8 +9,7 @@ demonstration, name one of 3B or more.
 
 import argparse
 
-from finch_integrations import FinchRAG, HybridRetriever
-from finch_integrations.pipeline.indexing import index_files
+from finch_integrations import FinchRAG, HybridRetriever, index_files
 
 
 def main() -> None:

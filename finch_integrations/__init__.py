@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from finch_integrations.engine.passage_store import PassageStore
     from finch_integrations.engine.selection import Selection
     from finch_integrations.pipeline.elsewhere import ChooseThenGenerate
+    from finch_integrations.pipeline.indexing import index_files
     from finch_integrations.pipeline.openai_server import OpenAIServer
     from finch_integrations.pipeline.rag import FinchRAG
+    from finch_integrations.reading import read_documents
     from finch_integrations.retrieval.hybrid import HybridRetriever
 
 __version__ = "0.1.0"
@@ -78,6 +80,8 @@ __all__ = [
     "Tool",
     "ToolCall",
     "UnsupportedModelError",
+    "index_files",
+    "read_documents",
 ]
 
 _LAZY = {
@@ -89,6 +93,8 @@ _LAZY = {
     "PassageStore": "finch_integrations.engine.passage_store",
     "Selection": "finch_integrations.engine.selection",
     "HybridRetriever": "finch_integrations.retrieval.hybrid",
+    "index_files": "finch_integrations.pipeline.indexing",
+    "read_documents": "finch_integrations.reading",
 }
 
 _INSTALL = {

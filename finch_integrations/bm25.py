@@ -98,10 +98,18 @@ class BM25Index:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Open a saved index; its arrays stay on disk until they are needed."""
+        """Open a saved index; its arrays stay on disk until they are needed.
+
+        Raises:
+            ValueError: Its parts do not belong together. Damaged files raise other errors, too.
+        """
         if (folder / _WORDLESS).is_file():
-            return cls(None, json.loads((folder / _WORDLESS).read_text(encoding="utf-8")))
+            size = json.loads((folder / _WORDLESS).read_text(encoding="utf-8"))
+            if type(size) is not int or size < 0:
+                raise ValueError(f"{_WORDLESS} has no number of texts")
+            return cls(None, size)
         index = _import_bm25s().BM25.load(folder, mmap=True, show_progress=False)
+        _check(index)
         return cls(index, index.scores["num_docs"])
 
     def _holding(self, word: str) -> NDArray[np.integer[Any]]:
@@ -115,6 +123,22 @@ class BM25Index:
 
     def _knows(self, word: str) -> bool:
         return self._index is not None and word in self._index.vocab_dict
+
+
+def _check(index: Any) -> None:
+    """Make sure that every number in a loaded index points into it."""
+    size, words = index.scores["num_docs"], index.vocab_dict
+    scores, rows, columns = (index.scores[name] for name in ("data", "indices", "indptr"))
+    if type(size) is not int or size < 1 or len(scores) != len(rows):
+        raise ValueError("the index of words has parts of different lengths")
+    if columns[0] != 0 or columns[-1] != len(rows) or (np.diff(columns) < 0).any():
+        raise ValueError("the index of words has no ascending columns")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < size:
+        raise ValueError("the index of words names texts that do not exist")
+    if not all(type(n) is int and 0 <= n < len(columns) - 1 for n in words.values()):
+        raise ValueError("the index of words names words that do not exist")
+    if not np.isfinite(scores).all():
+        raise ValueError("the index of words has numbers that are not finite")
 
 
 def _import_bm25s() -> Any:

@@ -2,17 +2,19 @@
 
 import os
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from finch_integrations import conversion
+from finch_integrations.conversion import Converter
 from finch_integrations.documents import check_text
-from finch_integrations.errors import InvalidInputError, MissingExtraError, install_command
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.files import MAX_FILE_BYTES, FoundFile, find_files, read_bytes
 from finch_integrations.types import Document
 
-SUFFIXES = (".docx", ".htm", ".html", ".md", ".pdf", ".txt")
 _TEXT_SUFFIXES = (".md", ".txt")
+SUFFIXES = tuple(sorted((*conversion.SUFFIXES, *_TEXT_SUFFIXES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +39,34 @@ class ReadResult:
     skipped: tuple[SkippedFile, ...]
 
 
-def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
+def read_documents(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    follow_links: bool = False,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> ReadResult:
     """Read files, and all files below folders, in the order of their names.
 
-    Hidden files and folders inside a folder are skipped, and links to folders are not followed. A
-    file named twice is read once.
+    Hidden files and folders inside a folder are skipped. A file named twice is read once.
+
+    Args:
+        paths: Files and folders.
+        follow_links: Whether links inside folders are followed that lead to folders or out of
+            the folder.
+        max_file_bytes: Bigger files are skipped.
 
     Raises:
         InvalidInputError: A path does not exist, or not one file could be read.
         MissingExtraError: The file readers are not installed.
     """
-    read = make_reader()
     documents: list[Document] = []
     skipped: list[SkippedFile] = []
-    for path in find_files(paths):
-        try:
-            documents.append(read(path))
-        except InvalidInputError as error:
-            skipped.append(SkippedFile(str(path), str(error)))
+    with open_reader(max_file_bytes) as reader:
+        for file in find_files(paths, follow_links=follow_links):
+            try:
+                documents.append(reader.read(file))
+            except InvalidInputError as error:
+                skipped.append(SkippedFile(str(file.path), str(error)))
     if not documents:
         reasons = "".join(f"\n  {file.path}: {file.reason}" for file in skipped)
         raise InvalidInputError(
@@ -64,91 +76,62 @@ def read_documents(paths: Sequence[str | os.PathLike[str]]) -> ReadResult:
     return ReadResult(tuple(documents), tuple(skipped))
 
 
-def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Find files, and all files below folders, in the order of their names; each once.
-
-    Hidden files and folders inside a folder are skipped. Folders that are not entered, because they
-    are links or cannot be opened, are returned like files; reading them says why.
-
-    Raises:
-        InvalidInputError: A path does not exist.
-    """
-    found: dict[str, Path] = {}
-    for path in _files([Path(path) for path in paths]):
-        found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
-
-
-def make_reader() -> Callable[[Path], Document]:
-    """Make a function that reads a file; it raises InvalidInputError for one that it cannot.
+@contextmanager
+def open_reader(max_file_bytes: int = MAX_FILE_BYTES) -> Iterator["FileReader"]:
+    """Yield a reader of files, and end what it has started.
 
     Raises:
         MissingExtraError: The file readers are not installed.
     """
-    converter = _converter()
-
-    def read(path: Path) -> Document:
-        try:
-            if path.is_dir():
-                _refuse_folder(path)
-            return _read(converter, path)
-        except OSError as error:
-            raise InvalidInputError(f"cannot be opened ({error.strerror})") from error
-
-    return read
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from _below(path)
-        elif path.exists():
-            yield path
-        else:
-            raise InvalidInputError(f"there is no file or folder {path}. Check the path")
-
-
-def _below(path: Path) -> Iterator[Path]:
-    unopened: list[OSError] = []
-    for folder, subfolders, names in os.walk(path, onerror=unopened.append):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
-        files = sorted(name for name in names if not name.startswith("."))
-        yield from (Path(folder, name) for name in files + links)
-    yield from (Path(error.filename) for error in unopened)
-
-
-def _read(converter: Any, path: Path) -> Document:
+    converter = Converter()
     try:
-        id = path.as_posix()
-        id.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError("has a name that is not UTF-8. Rename file or folder") from error
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InvalidInputError(f"files of type {suffix or '(none)'} are not read")
-    if suffix in _TEXT_SUFFIXES:
-        text, title = _decode(path.read_bytes()), None
-    else:
+        yield FileReader(converter, max_file_bytes)
+    finally:
+        converter.close()
+
+
+@dataclass(frozen=True, slots=True)
+class FileReader:
+    """Makes documents of files."""
+
+    converter: Converter
+    max_file_bytes: int = MAX_FILE_BYTES
+
+    def content(self, file: FoundFile) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            InvalidInputError: It cannot be read, or is of a type that is not read.
+        """
+        if file.refusal is not None:
+            raise InvalidInputError(file.refusal)
         try:
-            result = converter.convert_local(str(path))
-        except Exception as error:  # the readers of damaged files fail in many ways
-            raise InvalidInputError(f"cannot be read ({_first_line(error)})") from error
-        text, title = result.markdown, (result.title or "").strip() or None
-    if not text.strip():
-        hint = "; a scanned PDF needs text recognition first" if suffix == ".pdf" else ""
-        raise InvalidInputError(f"holds no text{hint}")
-    return Document(check_text("its text", text), id=id, title=title)
+            file.path.as_posix().encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                "has a name that is not UTF-8. Rename file or folder"
+            ) from error
+        suffix = file.path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise InvalidInputError(f"files of type {suffix or '(none)'} are not read")
+        return read_bytes(file.path, self.max_file_bytes)
 
+    def read(self, file: FoundFile) -> Document:
+        """Make a document of a file; its id is the file's path.
 
-def _refuse_folder(path: Path) -> None:
-    """Say why a folder was not entered."""
-    if path.is_symlink():
-        raise InvalidInputError(
-            "is a link to a folder, and these are not followed: they may lead in circles. "
-            "Give its own path to have it read"
-        )
-    os.listdir(path)  # raises the error that prevents opening the folder
+        Raises:
+            InvalidInputError: It cannot be read, or holds no text.
+        """
+        content, suffix = self.content(file), file.path.suffix.lower()
+        if suffix in _TEXT_SUFFIXES:
+            text, title = _decode(content), None
+        else:
+            converted = self.converter.convert(content, suffix)
+            text, title = converted.text, converted.title
+        if not text.strip():
+            hint = "; a scanned PDF needs text recognition first" if suffix == ".pdf" else ""
+            raise InvalidInputError(f"holds no text{hint}")
+        return Document(check_text("its text", text), id=file.path.as_posix(), title=title)
 
 
 def _decode(content: bytes) -> str:
@@ -158,23 +141,3 @@ def _decode(content: bytes) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"is not UTF-8 text ({error}). Save it as UTF-8") from error
-
-
-def _converter() -> Any:
-    try:
-        from markitdown import MarkItDown
-        from markitdown.converters import DocxConverter, HtmlConverter, PdfConverter
-    except ImportError as error:
-        raise MissingExtraError(
-            f"reading files needs an extra: {install_command('cli')}"
-        ) from error
-    converter = MarkItDown(enable_builtins=False, enable_plugins=False)
-    # Only these: the built-in plain-text converter would take a damaged PDF's bytes for text.
-    for reader in (DocxConverter, HtmlConverter, PdfConverter):
-        converter.register_converter(reader())
-    return converter
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

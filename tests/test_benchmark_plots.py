@@ -8,6 +8,7 @@ from benchmarks.plots import __main__ as command
 from benchmarks.plots.results import gains_of
 from benchmarks.plots.rivals import wilson_interval
 from benchmarks.quality import RESULTS
+from benchmarks.shared_items import difference, read_shared
 from tests.benchmark_rows import NLL, row, write, write_measured
 
 
@@ -158,3 +159,46 @@ def test_time_and_memory_are_drawn_against_length():
         "all documents": [16, 32],
     }
     assert list(memory.lines[0].get_ydata()) == [1, 1]
+
+
+def test_the_front_figure_compares_the_same_questions(tmp_path):
+    levels = {"none": 5.0, "full": 4.0, "likelihood": 2.0, "rag-hybrid": 2.5}
+    levels |= {"rag-sentence": 3.5, "rag-128": 3.0, "rag-passage": 4.0, "finch": 4.5}
+    rows = [
+        row(f"{task} {item}", method, nll + item / 100, task=task)
+        for task in ("squad_long", "needle")
+        for item in range(20)
+        for method, nll in levels.items()
+        # One item that BM25 lacks counts for no method; of finch there are too few.
+        if not (method == "rag-128" and item == 0 and task == "needle")
+        if not (method == "finch" and item > 3)
+    ]
+    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    assert read_shared(read, ["likelihood"], 8) is None
+    rows.append(row("needle 0", "rag-128", 9.0, task="needle"))
+    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    shared = read_shared(read, ["likelihood", "rag-hybrid", "finch", "none", "full"], 8)
+    assert shared.bm25 == "rag-128"
+    assert "finch" not in shared.nll
+    assert len(shared.all("none")) == len(shared.all("best-bm25")) == 40
+    assert len(shared.all("none", without="needle")) == 20
+    mean, (low, high), middle = difference(shared, "rag-hybrid")
+    assert (mean, low, high, middle) == pytest.approx((0.5, 0.5, 0.5, 0.5))
+    mean, (low, high), middle = difference(shared, "best-bm25")
+    assert middle == pytest.approx(1)
+    assert low < mean < high
+    figure = plots.front_figure(read, "4k")
+    (axes,) = figure.axes
+    assert axes.get_title() == "Documents of 4k tokens, 40 questions"
+    drawn = {container.get_label(): container[0] for container in axes.containers}
+    assert len(drawn) == 3
+    assert drawn["hybrid retrieval (reads what is kept)"].get_ydata() == pytest.approx([2.5])
+    (level,) = [line for line in axes.lines if "all documents" in str(line.get_label())]
+    assert level.get_ydata() == pytest.approx([1, 1])
+    assert plots.front_figure({}, "4k").axes  # copes with results that are not there yet
+
+
+def test_the_figures_in_the_documentation_are_current():
+    """If not: python -m benchmarks.plots --docs."""
+    for name in command.SHOWN:
+        assert f"made from {command.digest()}" in (command.DOCS / f"{name}.svg").read_text("utf-8")

@@ -1,5 +1,7 @@
 """Wheel and sdist: what is in them, and that the wheel works without the repository."""
 
+import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from finch_integrations import __version__
+
 ROOT = Path(__file__).parent.parent
+
+URL = "https://example.org/finch"
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +26,8 @@ def built(tmp_path_factory):
     """Build both without network: hatchling is installed, no isolated environment is made."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
+    place = {**os.environ, "FINCH_PROJECT_URL": URL}
+    subprocess.run(command, check=True, capture_output=True, env=place)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return wheel, sdist
 
@@ -60,12 +67,30 @@ def test_the_sdist_has_what_building_testing_and_documenting_takes(built):
         "docs/diagrams/flow.svg",
         "examples/station-handbook/04-laboratory.md",
         "finch_integrations/py.typed",
+        "hatch_build.py",
         "mkdocs.yml",
         "pyproject.toml",
         "tests/reference.py",
     ):
         assert name in names, name
     assert not [name for name in names if name.startswith((".venv", "site/"))]
+
+
+def test_the_metadata_links_to_the_repository_that_one_variable_names(built):
+    with zipfile.ZipFile(built[0]) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+        metadata = wheel.read(name).decode("utf-8")
+    assert f"Project-URL: Issues, {URL}/issues\n" in metadata
+    assert "Description-Content-Type: text/markdown\n" in metadata
+    readme = metadata.partition("\n\n")[2]
+    assert f"]({URL}/blob/main/docs/limits.md)" in readme
+    links = re.findall(r"""(?:\]\(|src="|srcset=")([^)"]+)""", readme)
+    assert all(link.startswith(("https://", "#")) for link in links), links
+
+
+def test_what_is_to_be_cited_is_this_version():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.search(r"^version: (.+)$", citation, re.M)[1] == __version__
 
 
 @pytest.mark.model

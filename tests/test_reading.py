@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import socket
+import subprocess
 import sys
 import zipfile
 
 import pytest
 
 from finch_integrations import InvalidInputError
+from finch_integrations.conversion import Converter
 from finch_integrations.documents import prepare_documents
 from finch_integrations.reading import read_documents
 
@@ -25,12 +28,24 @@ TYPES = """<?xml version="1.0" encoding="UTF-8"?>
 <Override PartName="/word/document.xml" ContentType=
 "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>"""
 
+# Standard security handler, with a user password that is not empty.
+ENCRYPTED_PDF = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\n"
+    b"3 0 obj<</Filter/Standard/V 1/R 2/P -4/O<"
+    + b"41" * 32
+    + b">/U<"
+    + b"42" * 32
+    + b">>>endobj\n"
+    b"trailer<</Root 1 0 R/Encrypt 3 0 R/ID[<00><00>]>>\n%%EOF\n"
+)
 
-def write_docx(path):
-    with zipfile.ZipFile(path, "w") as archive:
+
+def write_docx(path, text="Text from a word file."):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("[Content_Types].xml", TYPES)
         archive.writestr("_rels/.rels", RELATIONS)
-        archive.writestr("word/document.xml", DOCX)
+        archive.writestr("word/document.xml", DOCX.replace("Text from a word file.", text))
 
 
 @pytest.fixture
@@ -161,6 +176,102 @@ def test_files_whose_names_are_not_text_are_named(folder):
         [os.fsdecode(b"files/n\xe4me.txt"), os.fsdecode(b"files/caf\xe9/a.html")],
         "has a name that is not UTF-8. Rename file or folder",
     )
+
+
+def test_pipes_sockets_and_devices_are_named_and_never_waited_for(folder, monkeypatch):
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "zero.txt").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(folder)
+        listener.bind("socket.txt")
+        result = read_documents([".", "zero.txt"])
+        reasons = {file.path: file.reason for file in result.skipped}
+        assert reasons["pipe.txt"] == "is not a regular file, but a device, pipe or socket"
+        assert reasons["socket.txt"].startswith("cannot be opened")
+        assert reasons["zero.txt"].startswith("is a link that leaves the folder")
+        with pytest.raises(InvalidInputError, match="zero.txt: is not a regular file"):
+            read_documents(["zero.txt"])
+
+
+def test_links_that_leave_the_folder_are_read_only_when_asked_for(folder):
+    (folder.parent / "secret.txt").write_text("secret")
+    (folder.parent / "more").mkdir()
+    (folder.parent / "more" / "far.txt").write_text("far")
+    (folder.parent / "more" / "back").symlink_to(folder.parent)
+    (folder / "out.txt").symlink_to("../secret.txt")
+    (folder / "in.txt").symlink_to("sub/page.html")
+    (folder / "more").symlink_to("../more")
+    result = read_documents(["files"])
+    assert {file.path for file in result.skipped} == {"files/out.txt", "files/more"}
+    result = read_documents(["files"], follow_links=True)
+    assert {"files/out.txt", "files/more/far.txt"} <= {d.id for d in result.documents}
+    assert len(result.documents) == 8
+    assert result.skipped == ()
+
+
+def test_a_file_that_is_too_big_is_named(folder):
+    result = read_documents(["files"], max_file_bytes=30)
+    reasons = {file.path: file.reason for file in result.skipped}
+    assert reasons["files/c.txt"].startswith("is bigger than 0 MB")
+    assert [d.id for d in result.documents] == ["files/a.md", "files/b.txt", "files/d.txt"]
+
+
+def test_bombs_and_damaged_and_encrypted_files_are_named_with_a_sentence(folder):
+    write_docx(folder / "bomb.docx", text="a" * 300_000_000)
+    assert (folder / "bomb.docx").stat().st_size < 2_000_000
+    write_docx(folder / "half.docx")
+    whole = (folder / "half.docx").read_bytes()
+    (folder / "half.docx").write_bytes(whole[: len(whole) // 2])
+    (folder / "old.docx").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 1000)
+    (folder / "text.pdf").write_text("no PDF at all")
+    (folder / "locked.pdf").write_bytes(ENCRYPTED_PDF)
+    result = read_documents(["files"])
+    assert {file.path: file.reason for file in result.skipped} == {
+        "files/bomb.docx": "cannot be read (it unpacks to 300 MB)",
+        "files/half.docx": "cannot be read (it is damaged: BadZipFile)",
+        "files/old.docx": "cannot be read (it is encrypted, or an old .doc file. Save it as .docx "
+        "without a password)",
+        "files/text.pdf": "cannot be read (it is not a PDF file)",
+        "files/locked.pdf": "cannot be read (it is encrypted. Save it without a password)",
+    }
+    assert len(result.documents) == 6
+
+
+def test_a_reader_that_takes_too_long_or_too_much_memory_is_ended_and_the_next_file_is_read():
+    converter = Converter(max_seconds=20)
+    try:
+        assert converter.convert(b"<p>one", ".html").text == "one"
+        # Styles nested this deep take html readers minutes.
+        with pytest.raises(InvalidInputError, match="takes longer than|damaged|memory"):
+            Converter.convert(converter, b"<b>" * 5_000_000, ".html")
+        assert converter.convert(b"<p>two", ".html").text == "two"
+    finally:
+        converter.close()
+    slow = Converter(max_seconds=0.05)  # not even Python starts that fast
+    with pytest.raises(InvalidInputError, match="takes longer than 0.05 s"):
+        slow.convert(b"<p>one", ".html")
+    assert slow._process is None
+
+
+def test_the_process_that_reads_cannot_take_all_memory():
+    script = (
+        "from finch_integrations import conversion\n"
+        "conversion._bound_memory()\n"
+        "try:\n    bytearray(2 * 2**30)\n"
+        "except MemoryError:\n    print('bounded')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout == "bounded\n"
+
+
+def test_a_path_that_cannot_be_searched_is_an_error_in_words(tmp_path):
+    with pytest.raises(InvalidInputError, match="cannot be opened \\(File name too long"):
+        read_documents([tmp_path / ("x" * 300)])
+    with pytest.raises(InvalidInputError, match="cannot be opened"):
+        read_documents([tmp_path / "a\0b"])
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidInputError, match="no file or folder"):
+        read_documents([tmp_path / "file" / "below"])
 
 
 def test_nothing_readable_is_an_error_that_lists_the_reasons(tmp_path):

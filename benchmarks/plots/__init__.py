@@ -11,6 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.plots.cost import prefill_figure, time_figure
+from benchmarks.plots.front import front_figure
 from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
 from benchmarks.plots.results import load_json, load_quality
 from benchmarks.plots.rivals import rag_figure
@@ -21,6 +22,7 @@ from benchmarks.quality_results import PACKED
 __all__ = [
     "ablation_figure",
     "figures",
+    "front_figure",
     "length_figure",
     "load_json",
     "load_quality",
@@ -37,6 +39,7 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
     """Draw everything that was measured, with a name for each."""
     buckets = load_quality(folder / PACKED.name)
     for bucket, rows in buckets.items():
+        yield f"front-{bucket}", front_figure(rows, bucket)
         yield f"quality-{bucket}", quality_figure(rows, bucket)
         yield f"rag-{bucket}", rag_figure(rows, bucket)
         if any(method in ABLATIONS for _, method, _ in rows):

@@ -1,6 +1,7 @@
-"""The command that writes all figures: python -m benchmarks.plots --out FOLDER."""
+"""The command that writes all figures: python -m benchmarks.plots --out FOLDER, or --docs."""
 
 import argparse
+import hashlib
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -9,15 +10,46 @@ from benchmarks import plots
 from benchmarks.plots.style import RC
 from benchmarks.quality import RESULTS
 
+DOCS = Path(__file__).parents[2] / "docs" / "plots"
+# The figures that README and docs/ show.
+SHOWN = ("front-4k", "quality-length", "length")
+
+
+def digest() -> str:
+    """Identifies what the figures of the documentation are made from: results and code."""
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    code += [Path(__file__).parents[1] / name for name in ("quality_report.py", "shared_items.py")]
+    results = [RESULTS / "quality.json", RESULTS / "length.json"]
+    found = hashlib.sha256()
+    for path in (*code, *results):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def write_shown(folder: Path = DOCS) -> None:
+    """Write the figures of the documentation; each says what it was made from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"Date": None, "Description": f"made from {digest()}"}
+    with rc_context(RC):
+        for name, figure in plots.figures():
+            if name in SHOWN:
+                figure.savefig(folder / f"{name}.svg", metadata=about)
+                print(folder / f"{name}.svg")
+
 
 def main() -> None:
-    """Write all figures."""
+    """Write all figures, or those of the documentation."""
     parser = argparse.ArgumentParser(
         description=plots.__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path)
+    where.add_argument("--docs", action="store_true", help="those of docs/, in their place")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.docs:
+        write_shown()
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     with rc_context(RC):
         for name, figure in plots.figures(options.results):

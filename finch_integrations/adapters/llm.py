@@ -1,13 +1,14 @@
 """The options of adapters that answer, and what they make of a call's options."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field, field_serializer
 
 from finch_integrations.adapters.model import Adapter
+from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.answer_options import AnswerOptions, read_answer_options
 from finch_integrations.pipeline.detection import ContextDetection
 from finch_integrations.pipeline.options import (
@@ -60,6 +61,9 @@ class LLMAdapter(Adapter):
         chat_template_kwargs: Further variables for the chat template.
         reasoning: Whether a model that can think does so before it answers; its thoughts are split
             from the answer. None: as its chat template has it.
+        count_tokens: Counts a text's tokens as a wrapped model (`llm`) does, so that the budget is
+            in its tokens. Default: as the model that chooses does.
+        token_ratio: Or: tokens of the wrapped model per token of the one that chooses.
     """
 
     max_tokens: int | None = None
@@ -74,8 +78,15 @@ class LLMAdapter(Adapter):
     instruction: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     reasoning: bool | None = None
+    count_tokens: Callable[[str], int] | None = Field(default=None, exclude=True, repr=False)
+    token_ratio: float | None = None
 
     def _check_options(self) -> None:
+        if self.count_tokens is not None or self.token_ratio is not None:
+            raise ConfigurationError(
+                "count_tokens and token_ratio say how a wrapped model counts (llm=…). A model here "
+                "counts for itself; leave them out"
+            )
         self._read_call({})
 
     def _read_call(self, kwargs: Mapping[str, Any]) -> CallArguments:

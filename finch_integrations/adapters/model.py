@@ -101,9 +101,11 @@ class Adapter(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_arguments(cls, values: Any) -> Any:
+        return cls._arguments(values) if isinstance(values, Mapping) else values
+
+    @classmethod
+    def _arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse unknown options; wrap loaded models in shared engines, which are never copied."""
-        if not isinstance(values, Mapping):
-            return values
         known = [*cls.model_fields, "tokenizer"]
         values = with_known_names(values, known, owner=cls.__name__)
         return _with_budget(_with_handles(values))

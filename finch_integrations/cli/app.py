@@ -1,7 +1,7 @@
 """The commands and their options; what they do is in the files next to this one."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,14 @@ import typer
 
 from finch_integrations import __version__
 from finch_integrations.cli import console
-from finch_integrations.errors import FinchError, InvalidInputError
+from finch_integrations.cli.group import Group
+from finch_integrations.cli.threads import set_threads
+from finch_integrations.errors import InvalidInputError
+from finch_integrations.files import MAX_FILE_BYTES
 
 app = typer.Typer(
     name="finch",
+    cls=Group,
     help="Ask a local model about a whole document set.",
     no_args_is_help=True,
     add_completion=False,
@@ -21,17 +25,22 @@ app = typer.Typer(
 )
 
 
-@contextmanager
-def _reporting_errors() -> Iterator[None]:
-    """Turn the package's errors into one message and exit code 1; Ctrl-C into 130."""
-    try:
-        yield
-    except FinchError as error:
-        console.error(str(error))
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.error("interrupted")
-        raise typer.Exit(130) from None
+_FollowLinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links", help="Follow links inside folders to other folders and out of them."
+    ),
+]
+_MaxFileSize = Annotated[
+    int, typer.Option("--max-file-size", min=1, help="Skip bigger files; in megabytes.")
+]
+_MAX_MEGABYTES = MAX_FILE_BYTES // 10**6
+
+
+def _paths(paths: Sequence[str]) -> tuple[Path, ...]:
+    if not all(path.strip() for path in paths):
+        raise InvalidInputError("a path is empty, which would be the current folder. Give . for it")
+    return tuple(map(Path, paths))
 
 
 def _show_version(wanted: bool) -> None:
@@ -46,8 +55,19 @@ def _main(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use only models that are on this machine.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that compute (default: idle processors).")
+    ] = None,
 ) -> None:
-    pass
+    console.set_quiet(quiet)
+    set_threads(threads)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @app.command()
@@ -55,7 +75,7 @@ def ask(
     context: typer.Context,
     question: Annotated[str, typer.Argument(help="The question.")],
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(metavar="PATH", help="Files or folders: txt, md, html, pdf, docx."),
     ] = None,
     index: Annotated[
@@ -92,6 +112,9 @@ def ask(
     compression_ratio: Annotated[
         float | None, typer.Option(help="Or: the fraction of the document tokens to remove.")
     ] = None,
+    max_kv_bytes: Annotated[
+        int | None, typer.Option(help="Or: upper limit of the compressed cache, in bytes.")
+    ] = None,
     read_size: Annotated[
         int | None,
         typer.Option(help="Document tokens that the model reads at most (default: all)."),
@@ -107,6 +130,8 @@ def ask(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    follow_links: _FollowLinks = False,
+    max_file_size: _MaxFileSize = _MAX_MEGABYTES,
     keep_passages: Annotated[
         bool,
         typer.Option(
@@ -134,47 +159,49 @@ def ask(
     """
     from finch_integrations.cli.ask import AskOptions, run_ask
 
-    with _reporting_errors():
-        if index is None:
-            _refuse_given(context, "top_k", "max_document_tokens", needs=_INDEX)
-        if base_url is None:
-            _refuse_given(context, "api_key_env", needs=_SERVER)
-        elif not _is_given(context, "model"):
-            raise InvalidInputError("--base-url needs --model, the name of the server's model")
-        run_ask(
-            AskOptions(
-                question=question,
-                paths=tuple(paths or ()),
-                index=index,
-                retrieval={
-                    "top_k": top_k,
-                    "max_document_tokens": max_document_tokens,
-                    "return_parents": True,
-                },
-                model=model,
-                scorer=scorer,
-                base_url=base_url,
-                api_key_env=api_key_env,
-                device=device,
-                dtype=dtype,
-                compression={
-                    "target_size": target_size,
-                    "compression_ratio": compression_ratio,
-                    "read_size": read_size,
-                    "chunk_length": chunk_length,
-                    "method": method,
-                },
-                sampling={
-                    "max_tokens": max_tokens,
-                    "temperature": temperature,
-                    "seed": seed,
-                },
-                keep_passages=keep_passages,
-                report=report,
-                compare=tuple(compare or ()),
-                as_json=as_json,
-            )
+    if index is None:
+        _refuse_given(context, "top_k", "max_document_tokens", needs=_INDEX)
+    if base_url is None:
+        _refuse_given(context, "api_key_env", needs=_SERVER)
+    elif not _is_given(context, "model"):
+        raise InvalidInputError("--base-url needs --model, the name of the server's model")
+    run_ask(
+        AskOptions(
+            question=question,
+            paths=_paths(paths or ()),
+            index=index,
+            retrieval={
+                "top_k": top_k,
+                "max_document_tokens": max_document_tokens,
+                "return_parents": True,
+            },
+            model=model,
+            scorer=scorer,
+            base_url=base_url,
+            api_key_env=api_key_env,
+            device=device,
+            dtype=dtype,
+            compression={
+                "target_size": target_size,
+                "compression_ratio": compression_ratio,
+                "max_kv_bytes": max_kv_bytes,
+                "read_size": read_size,
+                "chunk_length": chunk_length,
+                "method": method,
+            },
+            sampling={
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "seed": seed,
+            },
+            follow_links=follow_links,
+            max_file_bytes=max_file_size * 10**6,
+            keep_passages=keep_passages,
+            report=report,
+            compare=tuple(compare or ()),
+            as_json=as_json,
         )
+    )
 
 
 _INDEX = (
@@ -199,7 +226,7 @@ def _is_given(context: typer.Context, option: str) -> bool:
 @app.command()
 def index(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(metavar="PATH", help="Files or folders: txt, md, html, pdf, docx."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The index's folder.")],
@@ -210,13 +237,24 @@ def index(
         ),
     ] = "embedded",
     chunk_size: Annotated[int, typer.Option(help="Upper limit of a chunk's characters.")] = 1000,
+    follow_links: _FollowLinks = False,
+    max_file_size: _MaxFileSize = _MAX_MEGABYTES,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Index files for `finch search` and `finch ask --index`, or update an index."""
     from finch_integrations.cli.index import run_index
 
-    with _reporting_errors():
-        run_index(paths, out, encoder=encoder, chunk_size=chunk_size, as_json=as_json)
+    run_index(
+        _paths(paths),
+        out,
+        {
+            "encoder": None if encoder == "none" else encoder,
+            "chunk_size": chunk_size,
+            "follow_links": follow_links,
+            "max_file_bytes": max_file_size * 10**6,
+        },
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -231,14 +269,13 @@ def search(
     """Find passages in an index by words and by meaning."""
     from finch_integrations.cli.index import run_search
 
-    with _reporting_errors():
-        run_search(
-            query,
-            index,
-            top_k=top_k,
-            options={"bm25_weight": bm25_weight, "dense_weight": dense_weight},
-            as_json=as_json,
-        )
+    run_search(
+        query,
+        index,
+        top_k=top_k,
+        options={"bm25_weight": bm25_weight, "dense_weight": dense_weight},
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -248,8 +285,7 @@ def models(
     """List the models on this machine: which, where, how big."""
     from finch_integrations.cli.models import run_models
 
-    with _reporting_errors():
-        run_models(as_json=as_json)
+    run_models(as_json=as_json)
 
 
 @app.command()
@@ -263,8 +299,7 @@ def cache(
     """Show what is kept on disk of documents that a model has read, or delete it."""
     from finch_integrations.cli.cache import run_cache
 
-    with _reporting_errors():
-        run_cache(folder, empty=clear, as_json=as_json)
+    run_cache(folder, empty=clear, as_json=as_json)
 
 
 class Fetchable(StrEnum):
@@ -285,5 +320,4 @@ def fetch(
     """Download, verify and unpack the embedded models, once."""
     from finch_integrations.cli.models import run_fetch
 
-    with _reporting_errors():
-        run_fetch(model=what != Fetchable.EMBEDDER, embedder=what != Fetchable.MODEL)
+    run_fetch(model=what != Fetchable.EMBEDDER, embedder=what != Fetchable.MODEL)

@@ -41,6 +41,8 @@ class AskOptions:
     dtype: str
     compression: dict[str, Any]
     sampling: dict[str, Any]
+    follow_links: bool
+    max_file_bytes: int
     keep_passages: bool
     report: Path | None
     compare: tuple[str, ...]
@@ -138,7 +140,9 @@ def _open_retriever(options: AskOptions) -> tuple[Retriever, tuple[SkippedFile, 
         from finch_integrations.retrieval.hybrid import HybridRetriever
 
         return HybridRetriever.load(options.index, config=config), ()
-    files = read_documents(options.paths)
+    files = read_documents(
+        options.paths, follow_links=options.follow_links, max_file_bytes=options.max_file_bytes
+    )
     for file in files.skipped:
         console.warn(f"skipped {file.path}: {file.reason}")
     return WholeSet(files.documents), files.skipped

@@ -1,7 +1,7 @@
 """`finch index` and `finch search`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,14 @@ _SKIPPED_SHOWN = 10
 
 
 def run_index(
-    paths: Sequence[Path], out: Path, *, encoder: str, chunk_size: int, as_json: bool
+    paths: Sequence[Path], out: Path, options: Mapping[str, Any], *, as_json: bool
 ) -> None:
-    """Build an index or bring it up to date."""
+    """Build an index or bring it up to date; `options` are those of `index_files`."""
     from finch_integrations.pipeline.indexing import index_files
 
     _quieten()
     with console.IndexBar() as bar:
-        report = index_files(
-            paths,
-            out,
-            encoder=None if encoder == "none" else encoder,
-            chunk_size=chunk_size,
-            progress=bar,
-        )
+        report = index_files(paths, out, progress=bar, **options)
     if as_json:
         console.write(json.dumps(asdict(report), ensure_ascii=False, indent=2))
         return

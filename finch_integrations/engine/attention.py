@@ -1,4 +1,4 @@
-"""Observing a model's attention while it runs; the only file that hooks into its forward.
+"""Observing a model's attention while it runs.
 
 transformers lets models run any attention function registered under a name. While a `with
 observe_attention(...)` block is open, the model runs ours: fused causal attention and, in addition,

@@ -18,6 +18,8 @@ from torch import Tensor
 from finch_integrations.engine.attention import Record, observe_attention
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, repeat_cache
 from finch_integrations.engine.chunks import chunks_of
+from finch_integrations.engine.side_by_side import can_feed_side_by_side, feed_side_by_side
+from finch_integrations.engine.steps import Step, steps_of
 from finch_integrations.engine.support import inspect_model
 from finch_integrations.errors import ConfigurationError, UnsupportedModelError
 
@@ -55,6 +57,7 @@ class Backbone:
         self.tokenizer = tokenizer
         self.name = name
         self.reading_speed = 0.0
+        self._steps = steps_of(model)
         self._lock = _lock_for(model.config)
 
     @property
@@ -137,7 +140,35 @@ class Backbone:
             raise UnsupportedModelError(f"attention cannot be observed in this model: {reason}")
         watching = observe_attention(self.model, rows=rows, record=record) if record else None
         positions = torch.arange(len(ids))[None] + cache_length(cache)
-        return self._run([ids], positions, cache, rows=1, watching=watching)[0, -1].float()
+        return self._run([ids], positions, cache, rows=1, hooked=watching)[0, -1].float()
+
+    @torch.inference_mode()
+    def forward_each(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
+        """Feed one token after each of several caches, of any lengths; they grow by it.
+
+        Args:
+            tokens: One for each cache.
+            caches: Of one text each; B of them.
+
+        Returns:
+            Logits for the tokens after these, float32, [B, vocabulary].
+        """
+        pairs = zip(tokens, caches, strict=True)
+        if len(caches) == 1 or not can_feed_side_by_side(self.model):
+            return torch.stack([self.forward((token,), cache) for token, cache in pairs])
+        batch = [[token] for token in tokens]
+        positions = torch.tensor([[cache_length(cache)] for cache in caches])
+        together = feed_side_by_side(self.model, caches)
+        return self._run(batch, positions, None, rows=1, hooked=together)[:, -1].float()
+
+    def announce(self, token: int, cache: KVCache) -> Step:
+        """Announce the next token of an answer, to be fed together with those of others.
+
+        Args:
+            token: What will be fed.
+            cache: After what; to be left alone until the step was run or cancelled.
+        """
+        return self._steps.announce(self, token, cache)
 
     @torch.inference_mode()
     def read_side_by_side(self, sequences: Sequence[Sequence[int]], cache: KVCache) -> KVCache:
@@ -217,26 +248,26 @@ class Backbone:
         *,
         rows: int,
         seen: Tensor | None = None,
-        watching: AbstractContextManager[None] | None = None,
+        hooked: AbstractContextManager[KVCache] | None = None,
     ) -> Tensor:
         """Feed B sequences of one length after a cache of B; return the last rows' logits.
 
         Args:
             batch: Token ids, [B, Q].
             positions: Their positions, [B or 1, Q].
-            cache: Grows.
+            cache: Grows; None: `hooked` gives one.
             rows: How many.
             seen: Which tokens of the cache and of the batch there are, [B, N + Q]; None: all.
-            watching: Entered while the model runs.
+            hooked: Entered while the model runs; may give it another cache.
         """
         device = self.device
         # Held for only one forward, so that streams over one model take turns token by token.
-        with self._lock, watching or nullcontext():
+        with self._lock, hooked or nullcontext() as given:
             output = self.model(
                 input_ids=torch.tensor(batch, device=device),
                 position_ids=positions.to(device),
                 attention_mask=None if seen is None else seen.long().to(device),
-                past_key_values=cache,
+                past_key_values=cache if given is None else given,
                 use_cache=True,
                 logits_to_keep=rows,
             )

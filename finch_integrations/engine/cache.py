@@ -9,15 +9,59 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from finch_integrations.engine.rope import rerotate_keys
 
 KVCache: TypeAlias = Any  # DynamicCache: transformers' annotations are not usable
 
 
+# Tokens for which a layer makes room when it begins to grow token by token.
+_ROOM = 128
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers' annotations are not usable
+    """A layer of a cache that does not copy itself for every token of an answer.
+
+    Attributes:
+        keys: [B, G, N, D]; the start of a larger tensor while tokens come one by one.
+        values: Likewise.
+    """
+
+    keys: Tensor
+    values: Tensor
+    # The larger tensors, and `keys` as they were when these were last written to.
+    _room: tuple[Tensor, Tensor] | None = None
+    _seen: Tensor | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add the states of new tokens, [B, G, Q, D]; return all."""
+        if not self.is_initialized or key_states.shape[-2] != 1:
+            states: tuple[Tensor, Tensor] = super().update(key_states, value_states)
+            return states
+        length = self.keys.shape[-2]
+        if self._room is None or self._seen is not self.keys or self._room[0].shape[-2] == length:
+            self._room = _with_room(self.keys), _with_room(self.values)
+        for room, states_ in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, length] = states_[:, :, 0]
+        self.keys, self.values = (room[:, :, : length + 1] for room in self._room)
+        self._seen = self.keys
+        return self.keys, self.values
+
+    def twin(self) -> "GrowingLayer":
+        """A layer of the same tensors; what one of both gets later, the other does not see."""
+        twin = copy.copy(self)
+        twin._room = twin._seen = None  # this layer goes on to write there
+        return twin
+
+
 def new_cache() -> KVCache:
     """Make an empty cache of plain growing layers."""
-    return DynamicCache()
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = GrowingLayer
+    return cache
 
 
 def cache_length(cache: KVCache) -> int:
@@ -33,9 +77,14 @@ def cache_bytes(cache: KVCache) -> int:
 def share_cache(cache: KVCache) -> KVCache:
     """Return a cache that starts from the same tensors; growing it leaves `cache` as it is."""
     twin = copy.copy(cache)
-    # Layers replace their tensors when they grow (torch.cat), so the tensors can be shared.
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    twin.layers = [layer.twin() for layer in cache.layers]
     return twin
+
+
+def shorten_cache(cache: KVCache, length: int) -> None:
+    """Drop what comes after the first `length` tokens, in place; layers may have different ones."""
+    for layer in cache.layers:
+        layer.keys, layer.values = (states[:, :, :length] for states in (layer.keys, layer.values))
 
 
 def repeat_cache(cache: KVCache, times: int) -> KVCache:
@@ -200,3 +249,9 @@ def _take(states: Tensor, keep: Tensor) -> Tensor:
     """Pick tokens per head: states [G, N, D], keep [S, K] -> [G, K, D]."""
     index = keep.expand(states.shape[0], -1)[..., None].expand(-1, -1, states.shape[-1])
     return states.gather(1, index)
+
+
+def _with_room(states: Tensor) -> Tensor:
+    room = states.new_empty(*states.shape[:2], states.shape[2] + _ROOM, states.shape[3])
+    room[:, :, : states.shape[2]] = states
+    return room

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,11 @@ from finch_integrations.documents import prepare_documents
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import check_answer_fits, target_tokens
+from finch_integrations.engine.budget import (
+    check_answer_fits,
+    reading_length,
+    target_tokens,
+)
 from finch_integrations.engine.chat import build_chat
 from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.context import CompressedContext
@@ -30,7 +35,7 @@ from finch_integrations.engine.methods import (
     check_method,
     get_method,
 )
-from finch_integrations.engine.model_input import make_input, make_inputs
+from finch_integrations.engine.model_input import ModelInput, make_input, make_inputs
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
@@ -39,7 +44,12 @@ from finch_integrations.engine.selecting import Reader
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
 from finch_integrations.engine.tool_format import find_tool_format
-from finch_integrations.errors import ConfigurationError, ConstraintError, InvalidInputError
+from finch_integrations.errors import (
+    ConfigurationError,
+    ConstraintError,
+    FinchError,
+    InvalidInputError,
+)
 from finch_integrations.types import (
     CompressionProgress,
     Document,
@@ -352,6 +362,7 @@ class FinchEngine:
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        further_questions: Sequence[str] = (),
         **overrides: Any,
     ) -> CompressedContext:
         """Compress documents into a KV cache, guided by a question.
@@ -371,6 +382,9 @@ class FinchEngine:
                 its content. Default: they are in the last user turn.
             chat_template_kwargs: Further variables for the chat template.
             progress: Called after every chunk.
+            further_questions: Questions that will be asked of the same documents next. They are
+                chosen for now, together with this one, which costs less than one after another;
+                `compress` then finds that done. Unusable ones are left for then.
             overrides: Fields of `CompressionConfig` to change for this call.
 
         Raises:
@@ -398,8 +412,15 @@ class FinchEngine:
         tracker = ProgressTracker(progress)
         if isinstance(method, TokenMethod) and target < total:
             return evict_tokens(backbone, inputs, target, method, config, tracker)
-        (selection,) = self._selector.select(
-            backbone, self._reader, [inputs], [target], method, config, tracker
+        further = self._further_inputs(inputs, further_questions, config)
+        selection, *_ = self._selector.select(
+            backbone,
+            self._reader,
+            [inputs, *(one for one, _ in further)],
+            [target, *(wanted for _, wanted in further)],
+            method,
+            config,
+            tracker,
         )
         # If documents were read, that took most of the time, and progress is complete.
         encoding = ProgressTracker(progress if selection.complete else None)
@@ -425,6 +446,24 @@ class FinchEngine:
         if self.scorer is None or isinstance(method, TokenMethod):
             check_method(config.method, self.backbone.spec)
         return config, method
+
+    def _further_inputs(
+        self, inputs: ModelInput, questions: Sequence[str], config: CompressionConfig
+    ) -> list[tuple[ModelInput, int]]:
+        """The same documents under other questions, with their targets; without unusable ones."""
+        found = []
+        for question in questions:
+            with suppress(FinchError):
+                prompt = replace(inputs.prompt, question=question)
+                other = replace(
+                    inputs, prompt=prompt, frame=build_frame(self.backbone.tokenizer, prompt)
+                )
+                total = len(inputs.tokens)
+                target = target_tokens(config, self.backbone.spec, other.frame, total)
+                check_answer_fits(self.backbone.spec, other.frame, total, target)
+                reading_length(config, self._reader().backbone.spec, other.frame)
+                found.append((other, target))
+        return found
 
     def _reader(self) -> Reader:
         """Who reads documents to choose of them."""
@@ -551,7 +590,10 @@ class FinchEngine:
         """
         backbone = self.backbone
         return contexts.load_context(
-            path, fingerprint=backbone.fingerprint, devices=backbone.layer_devices
+            path,
+            fingerprint=backbone.fingerprint,
+            spec=backbone.spec,
+            devices=backbone.layer_devices,
         )
 
     def close(self) -> None:

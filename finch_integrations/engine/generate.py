@@ -1,6 +1,6 @@
 """Decoding an answer from a compressed context: tokens, then pieces of text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from finch_integrations.config import SamplingParams
@@ -39,15 +39,23 @@ def generate_step(
     ids: Sequence[int],
     sampler: Sampler,
     matcher: Matcher | None = None,
-) -> Iterator[int]:
-    """Feed `ids` after the cache, then yield tokens endlessly; the cache grows."""
+) -> Generator[int, None, None]:
+    """Feed `ids` after the cache, then yield tokens endlessly; the cache grows.
+
+    Answers that run at the same time are fed their tokens together. Closing the iterator takes its
+    next step back.
+    """
     logits = backbone.prefill(ids, cache, _PREFILL_LENGTH)
     while True:
         token = sampler(logits if matcher is None else matcher.mask(logits))
         if matcher is not None:
             matcher.accept(token)
-        yield token
-        logits = backbone.forward((token,), cache)
+        step = backbone.announce(token, cache)
+        try:
+            yield token
+            logits = step.logits()
+        finally:
+            step.cancel()
 
 
 def stream_generate(
@@ -130,6 +138,7 @@ def stream_tokens(
         elif count == limit:
             reason = "length"
         if reason is not None:
+            steps.close()  # the next step would be run with those of other answers
             text += stream.finish()
         yield GenerationResponse(
             text=text,

@@ -9,6 +9,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers import __version__ as transformers_version
 
+from finch_integrations.engine.gguf_header import check_header
 from finch_integrations.errors import ModelLoadError
 
 # Pre-tokenizers (as GGUF names them) that make every digit a separate token. transformers
@@ -30,6 +31,8 @@ def check_gguf(path: Path) -> None:
         if file.read(4) != b"GGUF":
             raise ModelLoadError(f"{path} is not a GGUF file (it does not start with 'GGUF')")
     try:
+        with path.open("rb") as file:
+            check_header(file)
         GGUFReader(path)
     except Exception as error:  # the reader fails in many ways on damaged files
         raise ModelLoadError(

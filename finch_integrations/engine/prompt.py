@@ -52,12 +52,6 @@ class Prompt:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prompt_from(facts: Mapping[str, Any]) -> Prompt:
-    """Rebuild a prompt from plain data, as `dataclasses.asdict` makes it."""
-    turns, tools = tuple(facts["history"]), tuple(facts.get("tools", ()))
-    return Prompt(**{**facts, "history": turns, "tools": tools})
-
-
 @dataclass(frozen=True, slots=True)
 class QuestionWindow:
     """What is fed after a part of the documents to see how much it matters to the question.

@@ -1,17 +1,21 @@
 """The selection: what was chosen from documents under a question. Plain data without a KV cache."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from finch_integrations.engine.prompt import Prompt, prompt_from
-from finch_integrations.engine.saving import saving, to_json
+from finch_integrations.engine.chat import check_messages
+from finch_integrations.engine.prompt import Prompt
+from finch_integrations.engine.saving import from_plain, saving, to_json
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.files import read_bytes
 from finch_integrations.types import DocumentShare, Excerpt, SelectionStats
 
-_FORMAT = "finch-selection-1"
+_FORMAT = "finch-selection-2"
+_MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +53,18 @@ class Selection:
         return len(self.token_ids) == self.stats.document_tokens
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the selection to a JSON file, atomically; of the texts only the excerpts.
+        """Write the selection to a file, atomically; of the texts only the excerpts.
+
+        It has two lines of JSON: the format and a checksum, and the selection.
 
         Raises:
             InvalidInputError: The folder does not exist, or variables of the chat template cannot
                 be written as JSON.
         """
-        text = to_json({"format": _FORMAT, **asdict(self)}, "the selection")
+        text = to_json(asdict(self), "the selection")
+        header = json.dumps({"format": _FORMAT, "sha256": _digest(text.encode())})
         with saving(Path(path), "the selection") as draft:
-            draft.write_text(text, encoding="utf-8")
+            draft.write_text(f"{header}\n{text}\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -68,30 +75,29 @@ class Selection:
         """
         path = Path(path)
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(f"cannot read the selection {path}: {error}") from error
-        if not isinstance(facts, dict) or facts.pop("format", None) != _FORMAT:
+            header, _, text = read_bytes(path, _MAX_BYTES).partition(b"\n")
+            facts = json.loads(header)
+            known = isinstance(facts, dict) and facts.get("format") == _FORMAT
+        except InvalidInputError as error:
+            raise InvalidInputError(f"cannot read the selection {path}: it {error}") from error
+        except (ValueError, RecursionError):
+            known = False
+        if not known:
             raise InvalidInputError(f"{path} is not a selection of this version")
         try:
-            return cls(**_parsed(facts))
-        except (KeyError, TypeError, ValueError) as error:
+            if facts.get("sha256") != _digest(text.removesuffix(b"\n")):
+                raise ValueError("its checksum is another one")
+            selection: Self = from_plain(cls, json.loads(text))
+            if len(selection.token_ids) != len(selection.positions):
+                raise ValueError("token ids and positions do not belong together")
+            check_messages(selection.prompt.history, "the history", ("user", "assistant", "tool"))
+        except (ValueError, RecursionError, InvalidInputError) as error:
             raise InvalidInputError(
                 f"the selection {path} is damaged: something in it is missing or wrong "
-                f"({error!r}). Select again"
+                f"({error}). Select again"
             ) from error
+        return selection
 
 
-def _parsed(facts: dict[str, Any]) -> dict[str, Any]:
-    ids, positions = facts["token_ids"], facts["positions"]
-    if len(ids) != len(positions) or not all(type(n) is int and n >= 0 for n in (*ids, *positions)):
-        raise ValueError("token ids and positions do not belong together")
-    return {
-        **facts,
-        "prompt": prompt_from(facts["prompt"]),
-        "token_ids": tuple(ids),
-        "positions": tuple(positions),
-        "excerpts": tuple(Excerpt(**excerpt) for excerpt in facts["excerpts"]),
-        "document_shares": tuple(DocumentShare(**share) for share in facts["document_shares"]),
-        "stats": SelectionStats(**facts["stats"]),
-    }
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
@@ -15,6 +15,7 @@ from langchain_core.language_models.chat_models import (
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
+from pydantic import Field
 
 from finch_integrations import __version__
 from finch_integrations.adapters.llm import LLMAdapter
@@ -46,10 +47,21 @@ class ChatFinch(LLMAdapter, BaseChatModel):
     The options of `LLMAdapter` and `Adapter` are this one's, too.
 
     Attributes:
+        llm: Another chat model, which answers; passages are chosen for it here, by `scorer`. Its
+            tools, structured output and options stay its own. See `WrappedChat`.
         streaming: Have `invoke` stream to callbacks.
     """
 
+    llm: BaseChatModel | None = Field(default=None, exclude=True, repr=False)
     streaming: bool = False
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Make a `WrappedChat` of `ChatFinch(llm=…)`."""
+        if cls is ChatFinch and options.get("llm") is not None:
+            from finch_integrations.langchain.wrapped import WrappedChat
+
+            return cast(Self, super().__new__(WrappedChat))
+        return super().__new__(cls)
 
     def _check_options(self) -> None:
         self._add_version("finch-integrations", __version__)
@@ -65,6 +77,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         # Where and how the model is loaded is part of the shared engine's identity.
         hidden = {"device", "dtype", "engine", "model_kwargs", "revision", "scorer", "streaming"}
+        hidden |= {"llm", "count_tokens"}
         names = self.__class__.model_fields.keys() - BaseChatModel.model_fields.keys() - hidden
         values = {name: getattr(self, name) for name in sorted(names)}
         return {"model_name": self.model, "identity": self.handle.identity, **values}

@@ -1,7 +1,7 @@
 """LangChain messages to turns."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document as LangChainDocument
@@ -21,6 +21,7 @@ from finch_integrations.langchain.documents import from_langchain
 from finch_integrations.pipeline.detection import Role, Turn
 from finch_integrations.types import Document, ToolCall
 
+DOCUMENT_BLOCKS = ("text-plain", "document", "search_result")
 # The calls themselves are read from `tool_calls`; reasoning is not part of what was said.
 _NOT_SAID = {
     "input_json_delta",
@@ -43,19 +44,26 @@ _ROLES: dict[str, Role] = {
 }
 
 
-def to_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
+def to_turns(messages: Sequence[BaseMessage], *, only_text: bool = True) -> list[Turn]:
     """Convert messages.
 
     A human message's name comes before its text.
 
+    Args:
+        messages: The chat.
+        only_text: Refuse content that is neither text nor a document; else it is left out.
+
     Raises:
         InvalidInputError: A message has an unknown role or contains something that is not text.
     """
-    return [_to_turn(message, f"message {n}") for n, message in enumerate(messages, start=1)]
+    return [
+        _to_turn(message, f"message {n}", only_text) for n, message in enumerate(messages, start=1)
+    ]
 
 
-def _to_turn(message: BaseMessage, name: str) -> Turn:
-    text, blocks = _read_content(message.content, name, assistant=isinstance(message, AIMessage))
+def _to_turn(message: BaseMessage, name: str, only_text: bool) -> Turn:
+    unsaid: Container[str] = _NOT_SAID if isinstance(message, AIMessage) else ()
+    text, blocks = _read_content(message.content, name, unsaid if only_text else None)
     role = _role(message, name)
     if isinstance(message, AIMessage):
         calls = tuple(
@@ -67,11 +75,13 @@ def _to_turn(message: BaseMessage, name: str) -> Turn:
         said += [_write_invalid(call) for call in message.invalid_tool_calls]
         return Turn(role=role, text="\n".join(said), calls=calls, blocks=blocks)
     if isinstance(message, ToolMessage | FunctionMessage):
+        prefix = ""
         if getattr(message, "status", "") == "error" and not text.lower().startswith("error"):
-            text = f"Error: {text}"
+            prefix = "Error: "
         return Turn(
             role=role,
-            text=text,
+            text=prefix + text,
+            offset=len(prefix),
             name=message.name or "",
             call_id=getattr(message, "tool_call_id", None) or "",
             blocks=blocks,
@@ -114,9 +124,15 @@ def _read_artifact(artifact: Any) -> tuple[Document, ...]:
 
 
 def _read_content(
-    content: str | list[Any], name: str, *, assistant: bool
+    content: str | list[Any], name: str, unsaid: Container[str] | None
 ) -> tuple[str, tuple[Document, ...]]:
-    """Join the text blocks, and take documents from the others."""
+    """Join the text blocks, and take documents from the others.
+
+    Args:
+        content: A message's.
+        name: What to call it in errors.
+        unsaid: Kinds of blocks that are left out; None: all others.
+    """
     if isinstance(content, str):
         return content, ()
     texts: list[str] = []
@@ -129,12 +145,14 @@ def _read_content(
         if kind == "text":
             texts.append(block["text"])
         elif kind == "tool_result":
-            text, found = _read_content(block.get("content") or "", name, assistant=False)
+            text, found = _read_content(
+                block.get("content") or "", name, None if unsaid is None else ()
+            )
             texts.append(text)
             documents += found
-        elif kind in ("text-plain", "document", "search_result"):
+        elif kind in DOCUMENT_BLOCKS:
             documents.append(_read_document(block, name))
-        elif not (assistant and kind in _NOT_SAID):
+        elif unsaid is not None and kind not in unsaid:
             raise InvalidInputError(
                 f"{name} has a block of the type {kind!r}, which a text model cannot read. "
                 "Give blocks of the types text, text-plain, document (with text) or search_result"

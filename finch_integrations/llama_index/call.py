@@ -17,7 +17,7 @@ from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.pipeline.request import describe, make_request
 from finch_integrations.pipeline.shared_engine import SharedEngine
-from finch_integrations.types import ToolCall
+from finch_integrations.types import Document, DocumentShare, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,6 @@ class Call:
         )
 
     def _describe(self, details: AnswerDetails) -> dict[str, Any]:
-        quotes = find_quotes(details.text, self.request.documents)
         return {
             "model": self.handle.name,
             "finish_reason": details.finish_reason,
@@ -74,22 +73,34 @@ class Call:
                 "completion_tokens": details.generation_tokens,
                 "total_tokens": details.prompt_tokens + details.generation_tokens,
             },
-            "citations": [self._cite(quote, details) for quote in quotes],
+            "citations": make_citations(
+                details.text, self.request.documents, details.document_shares
+            ),
             "finch": describe(details, self.source),
         }
 
-    def _cite(self, quote: Quote, details: AnswerDetails) -> dict[str, Any]:
-        document = self.request.documents[quote.document]
-        place = place_in_node(document, quote.source_start, quote.source_end)
-        start, end = place or (None, None)
-        return {
-            "text": details.text[quote.start : quote.end],
-            "start": quote.start,
-            "end": quote.end,
-            "document_id": details.document_shares[quote.document].id,
-            "source_start": start,
-            "source_end": end,
-        }
+
+def make_citations(
+    text: str, documents: Sequence[Document], shares: Sequence[DocumentShare]
+) -> list[dict[str, Any]]:
+    """What an answer repeats of its documents, with the places in their nodes."""
+    return [
+        _cite(quote, text, documents[quote.document], shares[quote.document])
+        for quote in find_quotes(text, documents)
+    ]
+
+
+def _cite(quote: Quote, text: str, document: Document, share: DocumentShare) -> dict[str, Any]:
+    place = place_in_node(document, quote.source_start, quote.source_end)
+    start, end = place or (None, None)
+    return {
+        "text": text[quote.start : quote.end],
+        "start": quote.start,
+        "end": quote.end,
+        "document_id": share.id,
+        "source_start": start,
+        "source_end": end,
+    }
 
 
 def make_call(messages: Sequence[ChatMessage], arguments: CallArguments) -> Call:

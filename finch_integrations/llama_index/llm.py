@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
-from typing import Any
+from typing import Any, Self, cast
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt
 from llama_index.core.base.llms.types import (
@@ -13,10 +13,10 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     MessageRole,
 )
-from llama_index.core.bridge.pydantic import BaseModel
+from llama_index.core.bridge.pydantic import BaseModel, Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
+from llama_index.core.llms.llm import LLM, ToolSelection, default_completion_to_prompt
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools.types import BaseTool
@@ -73,11 +73,22 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     Attributes:
         context_window: Tokens of documents that LlamaIndex may put into one prompt, by its own
             tokenizer. Not the model's window, which the engine knows and stays within.
+        llm: Another LLM, which answers; passages are chosen for it here, by `scorer`. Its function
+            calling, structured output and options stay its own. See `WrappedLLM`.
     """
 
     context_window: int = 1_000_000
+    llm: LLM | None = Field(default=None, exclude=True, repr=False)
     # An answer that is constrained to a schema needs no tool.
     pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.LLM
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Make a `WrappedLLM` of `FinchLLM(llm=…)`."""
+        if cls is FinchLLM and options.get("llm") is not None:
+            from finch_integrations.llama_index.wrapped import WrappedLLM
+
+            return cast(Self, super().__new__(WrappedLLM))
+        return super().__new__(cls)
 
     def _check_options(self) -> None:
         rendering = (self.messages_to_prompt, self.completion_to_prompt, self.query_wrapper_prompt)

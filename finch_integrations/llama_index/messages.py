@@ -41,12 +41,15 @@ _RULE_BEHIND = re.compile(r"\A[ \t]*\n?[ \t]*[^\w\s]{3,}[ \t]*(?:\n|\Z)")
 _ANSWER_LABEL = re.compile(r"^[ \t]*(?:\w+[ \t]+){0,2}answer[ \t]*:\s*\Z", re.I | re.M)
 
 
-def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) -> list[Turn]:
+def to_turns(
+    messages: Sequence[ChatMessage], *, read_templates: bool = True, only_text: bool = True
+) -> list[Turn]:
     """Convert messages.
 
     Args:
         messages: The chat.
         read_templates: Take out the documents that a prompt template inserted.
+        only_text: Refuse blocks that are neither text nor a document; else they are left out.
 
     Raises:
         InvalidInputError: A message contains something that is not text.
@@ -68,7 +71,7 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
     }
     turns = []
     for number, (message, found) in enumerate(zip(messages, spans, strict=True)):
-        turn = _to_turn(message, f"message {number + 1}")
+        turn = _to_turn(message, f"message {number + 1}", only_text)
         if turn.call_id and not turn.name:
             turn = replace(turn, name=names.get(turn.call_id, ""))
         if found:
@@ -78,7 +81,7 @@ def to_turns(messages: Sequence[ChatMessage], *, read_templates: bool = True) ->
     return turns
 
 
-def _to_turn(message: ChatMessage, name: str) -> Turn:
+def _to_turn(message: ChatMessage, name: str, only_text: bool) -> Turn:
     role = _ROLES[message.role]
     texts: list[str] = []
     calls: list[ToolCall] = []
@@ -90,7 +93,7 @@ def _to_turn(message: ChatMessage, name: str) -> Turn:
             documents.append(_read_citable(block, name))
         elif isinstance(block, ToolCallBlock):
             calls.append(_read_call(block, name))
-        elif not (isinstance(block, CachePoint) or _is_unsaid(block, role)):
+        elif only_text and not (isinstance(block, CachePoint) or _is_unsaid(block, role)):
             raise InvalidInputError(
                 f"{name} holds a {type(block).__name__}, which a text model cannot read. "
                 "Give TextBlock, or CitableBlock with text for documents"

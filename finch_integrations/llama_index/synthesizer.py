@@ -227,4 +227,6 @@ async def _adeltas(
 
 
 def _statistics(response: ChatResponse) -> dict[str, Any]:
-    return dict(response.raw["finch"]) if response.raw else {}
+    if (finch := response.additional_kwargs.get("finch")) is not None:  # of a wrapped model
+        return dict(finch)
+    return dict(response.raw["finch"]) if isinstance(response.raw, Mapping) else {}

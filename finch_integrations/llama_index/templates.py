@@ -112,6 +112,14 @@ def read_spans(message: ChatMessage) -> tuple[Span, ...]:
     return () if changed else spans
 
 
+def without_spans(message: ChatMessage) -> ChatMessage:
+    """The message as other models get it."""
+    if _SPANS not in message.additional_kwargs:
+        return message
+    rest = {name: value for name, value in message.additional_kwargs.items() if name != _SPANS}
+    return message.model_copy(update={"additional_kwargs": rest})
+
+
 class _Marks:
     """Marks that no text contains by chance; without letters, so that changing case is harmless."""
 

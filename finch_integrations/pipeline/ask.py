@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[CompressionProgress], None]
 Result = TypeVar("Result")
+# See `ask`.
+Turn = Callable[[Callable[[], None]], AbstractContextManager[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,7 @@ def ask(
     *,
     progress: Progress | None = None,
     keep_context: bool = False,
+    turn: Turn = lambda _: nullcontext(()),
     check: Callable[[], None] = lambda: None,
 ) -> Generator[AnswerPiece, None, None]:
     """Answer a request; one piece per token, so its text may be empty.
@@ -125,6 +129,8 @@ def ask(
         request: What to answer.
         progress: Called after every chunk of the compression.
         keep_context: Whether the details include the compressed documents.
+        turn: Entered with `check` while passages are chosen. Returns questions that will be asked
+            next, in requests that differ in nothing else: they are chosen for at the same time.
         check: Called after every chunk of a compression; raises to cancel.
 
     Raises:
@@ -138,17 +144,19 @@ def ask(
         options = dict(request.compression)
         if request.instruction is not None:
             options["instruction"] = request.instruction
-        context = engine.compress(
-            request.documents,
-            question,
-            system=system,
-            history=history,
-            tools=request.answer.tools,
-            result=request.result,
-            chat_template_kwargs=answering.chat_template_kwargs,
-            progress=lambda state: _proceed(state, progress, check),
-            **options,
-        )
+        with turn(check) as further_questions:
+            context = engine.compress(
+                request.documents,
+                question,
+                system=system,
+                history=history,
+                tools=request.answer.tools,
+                result=request.result,
+                chat_template_kwargs=answering.chat_template_kwargs,
+                progress=lambda state: _proceed(state, progress, check),
+                further_questions=further_questions,
+                **options,
+            )
         pieces = engine.stream(context, constraint=answering.constraint, **request.sampling)
     else:
         pieces = engine.chat(
@@ -201,6 +209,13 @@ async def convert(make: Callable[[AnswerPiece], Result], piece: AnswerPiece) -> 
     if piece.details is None:
         return make(piece)
     return await asyncio.to_thread(make, piece)
+
+
+def question_of(request: AskRequest) -> str | None:
+    """What a request asks; None: it has no usable question."""
+    last = request.messages[-1] if request.messages else None
+    content = last.get("content") if isinstance(last, Mapping) else None
+    return content if _role(last) == "user" and isinstance(content, str) else None
 
 
 def _proceed(

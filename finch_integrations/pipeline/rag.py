@@ -219,6 +219,41 @@ class FinchRAG:
         assert answer is not None, "the last piece has the answer"
         return answer
 
+    def batch(
+        self, questions: Sequence[str], *, history: Sequence[Message] = (), **retrieval: Any
+    ) -> list[RagAnswer]:
+        """Answer several questions; documents that several of them are about are read once.
+
+        Args:
+            questions: The questions.
+            history: Earlier user and assistant turns, the same for all.
+            retrieval: For the retriever, as for `retrieve`.
+
+        Returns:
+            An answer to every question, in order.
+
+        Raises:
+            InvalidInputError: A question is unusable, or nothing was found on one.
+            FinchError: As retriever and engine raise it.
+        """
+        requests = [
+            self._request(question, history, self.retrieve(question, **retrieval))
+            for question in _several(questions)
+        ]
+        found = self.handle.answer_all(requests, keep_context=self._keep_context)
+        return _answers(found, requests)
+
+    async def abatch(
+        self, questions: Sequence[str], *, history: Sequence[Message] = (), **retrieval: Any
+    ) -> list[RagAnswer]:
+        """Like `batch`, without blocking the event loop; cancelling the task stops the work."""
+        requests = [
+            self._request(question, history, await self.aretrieve(question, **retrieval))
+            for question in _several(questions)
+        ]
+        found = await self.handle.aanswer_all(requests, keep_context=self._keep_context)
+        return await asyncio.to_thread(_answers, found, requests)
+
     def _request(
         self,
         question: str,
@@ -255,10 +290,26 @@ def _handle(model: Any, scorer: Any) -> SharedEngine | ChooseThenGenerate:
     return ChooseThenGenerate(generator, "embedded" if scorer is None else scorer)
 
 
+def _several(questions: Sequence[str]) -> Sequence[str]:
+    if isinstance(questions, str):
+        raise InvalidInputError(f"questions must be a list of questions, got {questions!r}")
+    return questions
+
+
 def _piece(piece: AnswerPiece, documents: tuple[Document, ...]) -> RagPiece:
-    details = piece.details
-    if details is None:
-        return RagPiece(text=piece.text)
-    citations = cite(find_quotes(details.text, documents), documents)
-    answer = RagAnswer(text=details.text, documents=documents, citations=citations, details=details)
+    answer = None if piece.details is None else _answer(piece.details, documents)
     return RagPiece(text=piece.text, answer=answer)
+
+
+def _answer(details: AnswerDetails, documents: tuple[Document, ...]) -> RagAnswer:
+    return RagAnswer(
+        text=details.text,
+        documents=documents,
+        citations=cite(find_quotes(details.text, documents), documents),
+        details=details,
+    )
+
+
+def _answers(found: Sequence[AnswerDetails], requests: Sequence[AskRequest]) -> list[RagAnswer]:
+    pairs = zip(found, requests, strict=True)
+    return [_answer(details, request.documents) for details, request in pairs]

@@ -9,10 +9,16 @@ from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
-from finch_integrations.pipeline.detection import ContextDetection, DocumentsFrom, Turn, detect
+from finch_integrations.pipeline.detection import (
+    ContextDetection,
+    Detected,
+    DocumentsFrom,
+    Turn,
+    detect,
+)
 from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.options import CallOptions
-from finch_integrations.types import CompressionStats, Document, Message
+from finch_integrations.types import CompressionStats, Document, DocumentShare, Message
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
@@ -77,15 +83,7 @@ def make_request(
     Raises:
         InvalidInputError: Messages or documents are unusable.
     """
-    found = detect(
-        turns,
-        given,
-        given_by,
-        mode=prompt.context_detection,
-        patterns=prompt.context_patterns,
-        strict=prompt.strict,
-        keep_calls=bool(answer.tools),
-    )
+    found = find_documents(turns, given, given_by, prompt, keep_calls=bool(answer.tools))
     instruction = join_texts(found.instruction, prompt.instruction or "") or None
     # With tools the text above need not be all that there is to answer from.
     if instruction is None and (found.source in _WRITTEN_IN or answer.tools):
@@ -112,6 +110,26 @@ def _with_note(messages: tuple[Message, ...], note: str) -> tuple[Message, ...]:
     return (Message(role="system", content=join_texts(system, note)), *rest)
 
 
+def find_documents(
+    turns: Sequence[Turn],
+    given: Sequence[Document],
+    given_by: Literal["kwarg", "message"],
+    prompt: PromptOptions,
+    *,
+    keep_calls: bool = False,
+) -> Detected:
+    """Find the documents of a chat; arguments and errors as for `make_request` and `detect`."""
+    return detect(
+        turns,
+        given,
+        given_by,
+        mode=prompt.context_detection,
+        patterns=prompt.context_patterns,
+        strict=prompt.strict,
+        keep_calls=keep_calls,
+    )
+
+
 def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
@@ -132,17 +150,22 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
             "compression_ratio": stats.compression_ratio,
             "peak_kv_tokens": stats.peak_kv_tokens,
             "compress_s": stats.seconds,
-            "document_scores": [
-                {
-                    "document_id": share.id,
-                    "title": share.title,
-                    "tokens": share.tokens,
-                    "kept_tokens": share.kept_tokens,
-                    "kept_share": share.kept_share,
-                }
-                for share in details.document_shares
-            ],
+            "document_scores": describe_shares(details.document_shares),
         }
     if isinstance(stats, CompressionStats):
         statistics["kv_bytes"] = stats.kv_bytes
     return statistics
+
+
+def describe_shares(shares: Sequence[DocumentShare]) -> list[dict[str, Any]]:
+    """How much of each document was kept, in plain data."""
+    return [
+        {
+            "document_id": share.id,
+            "title": share.title,
+            "tokens": share.tokens,
+            "kept_tokens": share.kept_tokens,
+            "kept_share": share.kept_share,
+        }
+        for share in shares
+    ]

@@ -115,7 +115,10 @@ class ServerErrors:
 
     def unfinished(self, reason: str | None) -> FinchError:
         """The error for an answer that has no proper end."""
-        how = "in the middle" if reason is None else f"with {self._clean(reason)!r}"
+        if reason is not None:
+            how = f"with {self._clean(reason)!r}"
+        else:
+            how = "in the middle. Its log may say why; the prompt may be longer than its window"
         return ServerUnavailableError(f"the server at {self.base_url} ended the answer {how}")
 
     def _clean(self, said: object) -> str:

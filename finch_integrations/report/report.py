@@ -46,9 +46,11 @@ class Report:
             draft.write_text(self.html, encoding="utf-8")
 
     def _repr_html_(self) -> str:
-        # A frame separates the page's style from the notebook's.
+        # A frame separates the page's style from the notebook's, and nothing runs in it.
         source = html.escape(self.html)
-        return f'<iframe srcdoc="{source}" style="width:100%;height:40em;border:0"></iframe>'
+        return (
+            f'<iframe sandbox srcdoc="{source}" style="width:100%;height:40em;border:0"></iframe>'
+        )
 
 
 def make_report(

@@ -1,6 +1,7 @@
 """An index's folder: which files in it are ours, and how new data replaces old data.
 
-- index.json: the manifest. It names its maker and the folder with the data
+- index.json: the manifest. It names its maker, the folder with the data, and the size and checksum
+  of every file there, and has a checksum of its own
 - data-<16 hex digits>/: the data. Its finch-index-data.json, written first, names its maker and
   lists what is written there
 - .lock: empty; locked during a build; readers ignore it
@@ -9,6 +10,7 @@ Nothing else is ever replaced or removed, and nothing through a link. Files that
 index by others are left alone; a folder with files that is not an index is refused.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -24,7 +26,7 @@ from finch_integrations.errors import InvalidInputError
 from finch_integrations.storage import replaced, sync
 
 # Increased when the files, the chunking or the words change, so that older indexes are refused.
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "index.json"
 _MARKER = "finch-index-data.json"
 _MAKER = "finch-integrations"
@@ -113,9 +115,11 @@ def read_manifest(path: Path) -> tuple[Path, dict[str, Any]]:
         InvalidInputError: There is no index, it is damaged, or of another version.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(_read(path / MANIFEST))
         version = manifest["format"]
         if version == FORMAT:
+            if manifest.pop("sha256") != _digest_of(manifest):
+                raise ValueError("the checksum of its manifest is another one")
             if not _DATA_NAME.fullmatch(manifest["data"]):
                 raise ValueError(f"it names the data {manifest['data']!r}")
             return path / manifest["data"], manifest
@@ -123,7 +127,7 @@ def read_manifest(path: Path) -> tuple[Path, dict[str, Any]]:
         raise InvalidInputError(
             f"there is no index at {path}. Build one: finch index FOLDER --out {path}"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # forged files fail in many ways
         raise damaged(path, error) from error
     raise InvalidInputError(
         f"the index {path} was built by another version of this package (format {version}, "
@@ -131,9 +135,29 @@ def read_manifest(path: Path) -> tuple[Path, dict[str, Any]]:
     )
 
 
+def check_files(data: Path, manifest: Mapping[str, Any]) -> None:
+    """Make sure that the data are those that the manifest was written for.
+
+    Raises:
+        ValueError: They are not.
+        OSError: A file cannot be read.
+    """
+    for name, (size, digest) in manifest["files"].items():
+        if not _FILE_NAME.fullmatch(name) or not _is_file(data / name):
+            raise ValueError(f"{name} is missing")
+        if (data / name).stat().st_size != size:
+            raise ValueError(f"{name} has another length than it was written with")
+        if _digest_of_file(data / name) != digest:
+            raise ValueError(f"{name} has another content than was written")
+    unknown = {*_listed(data), *manifest["files"]} - manifest["files"].keys() - {MANIFEST}
+    if more := sorted(name for name in unknown if os.path.lexists(data / name)):
+        raise ValueError(f"{more[0]} was not written with it")
+
+
 def damaged(path: Path, error: Exception) -> InvalidInputError:
     """What to raise when an index cannot be read."""
-    return InvalidInputError(f"the index {path} is damaged ({error}). Build it again")
+    reason = str(error) or type(error).__name__
+    return InvalidInputError(f"the index {path} is damaged ({reason:.300}). Build it again")
 
 
 def _check_manifest(path: Path) -> None:
@@ -203,7 +227,19 @@ def _only_builder(path: Path) -> Iterator[None]:
 
 def _publish(path: Path, data: Path, description: Mapping[str, Any]) -> None:
     """Replace the manifest in one step: from here on the new data is the index."""
-    manifest = {"made_by": _MAKER, "format": FORMAT, "data": data.name, **description}
+    written = sorted(file for file in data.rglob("*") if file.is_file() and file.name != _MARKER)
+    files = {
+        file.relative_to(data).as_posix(): [file.stat().st_size, _digest_of_file(file)]
+        for file in written
+    }
+    manifest = {
+        "made_by": _MAKER,
+        "format": FORMAT,
+        "data": data.name,
+        **description,
+        "files": files,
+    }
+    manifest["sha256"] = _digest_of(manifest)
     for file in [*data.rglob("*"), data]:
         sync(file)
     # In the data's folder a draft is known as ours if a kill leaves it.
@@ -221,11 +257,36 @@ def _leftovers(path: Path) -> list[Path]:
 
 
 def _named_data(path: Path) -> str | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        name = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["data"]
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        name = json.loads(_read(path / MANIFEST))["data"]
         if _DATA_NAME.fullmatch(name):
             return str(name)
     return None
+
+
+def _read(path: Path) -> bytes:
+    """Read a small file of ours.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is too long, or no regular file.
+    """
+    if not path.is_file() and path.exists():
+        raise ValueError(f"{path.name} is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(_LONGEST_MANIFEST + 1)
+    if len(content) > _LONGEST_MANIFEST:
+        raise ValueError(f"{path.name} is too long")
+    return content
+
+
+def _digest_of(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_file(path: Path) -> bool:
@@ -267,8 +328,8 @@ def _remove(data: Path) -> None:
 
 def _listed(data: Path) -> list[str]:
     """What the builder of a data folder said that it would write."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        marker = json.loads((data / _MARKER).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        marker = json.loads(_read(data / _MARKER))
         if marker["made_by"] == _MAKER:
             return [name for name in marker["files"] if _FILE_NAME.fullmatch(name)]
     return []

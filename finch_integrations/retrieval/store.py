@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 
 from finch_integrations.bm25 import FILES as BM25_FILES
 from finch_integrations.bm25 import BM25Index
+from finch_integrations.documents import check_text
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.retrieval.collection import Collection
 from finch_integrations.retrieval.encoders import Encoder, SentenceTransformerEncoder
-from finch_integrations.retrieval.folder import damaged, new_data, read_manifest
+from finch_integrations.retrieval.folder import check_files, damaged, new_data, read_manifest
 from finch_integrations.types import Document
 
 _FILES = (
@@ -102,7 +103,10 @@ class StoredDocuments(Sequence[Document]):
         with (folder / "documents.jsonl").open("rb") as file:
             # An empty file cannot be mapped; an index has at least one document.
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if len(self._lines) != self._offsets[-1]:
+        offsets = self._offsets
+        if offsets.ndim != 1 or offsets.dtype != np.int64 or (np.diff(offsets) <= 0).any():
+            raise ValueError("offsets.npy has no ascending places")
+        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(self._lines):
             raise ValueError("documents.jsonl has another length than it was written with")
         self._read = lru_cache(maxsize=_RECENT)(self._parse)
 
@@ -124,7 +128,14 @@ class StoredDocuments(Sequence[Document]):
 
     def _parse(self, number: int) -> Document:
         start, end = int(self._offsets[number]), int(self._offsets[number + 1])
-        return Document(**json.loads(self._lines[start:end]))
+        try:
+            document = Document(**json.loads(self._lines[start:end]))
+            check_text("its text", document.text)
+        except Exception as error:  # forged files fail in many ways
+            raise InvalidInputError(
+                f"document {number} of the index is damaged ({error}). Build it again"
+            ) from error
+        return document
 
 
 class DocumentWriter:
@@ -225,23 +236,26 @@ def read_index(path: Path) -> StoredIndex:
     while True:
         try:
             return _read_data(*manifest)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except Exception as error:  # damaged and forged files fail in many ways
             before, manifest = manifest, read_manifest(path)
             if manifest == before:  # else a builder has replaced this index by a new one
                 raise damaged(path, error) from error
 
 
 def _read_data(data: Path, manifest: Mapping[str, Any]) -> StoredIndex:
+    check_files(data, manifest)
     settings = IndexSettings(**manifest["settings"])
     content = json.loads((data / "sources.json").read_text(encoding="utf-8"))
     sources = Sources(digests=content["digests"], skipped=content["skipped"])
     ids = [id for id in sources.digests if id not in sources.skipped]
     collection = _read_collection(data, settings.chunk_size, ids)
     bm25 = BM25Index.load(data / "bm25")
-    vectors = probe = None
+    vectors: NDArray[Any] | None = None
+    probe: NDArray[np.float32] | None = None
     if settings.encoder is not None:
         vectors = np.load(data / "vectors.npy", mmap_mode="r", allow_pickle=False)
         probe = np.load(data / "probe.npy", allow_pickle=False)
+        _check_vectors(vectors, probe)
     if len(ids) != len(collection.documents):
         raise ValueError(f"it has {len(collection.documents)} documents of {len(ids)} sources")
     lengths = {len(collection), len(bm25), len(collection if vectors is None else vectors)}
@@ -261,4 +275,18 @@ def _read_collection(
     folder: Path, chunk_size: int | None, ids: Sequence[str] | None = None
 ) -> Collection:
     spans = np.load(folder / "spans.npy", mmap_mode="r", allow_pickle=False)
-    return Collection(StoredDocuments(folder), spans, chunk_size, ids)
+    documents = StoredDocuments(folder)
+    if spans.ndim != 2 or spans.shape[1] != 3 or spans.dtype != np.int64:
+        raise ValueError(f"spans.npy has the shape {spans.shape}")
+    numbers, starts, ends = spans.T
+    inside = (numbers >= 0) & (numbers < len(documents)) & (starts >= 0) & (starts <= ends)
+    if not inside.all() or (np.diff(numbers) < 0).any():
+        raise ValueError("spans.npy has places outside of the documents")
+    return Collection(documents, spans, chunk_size, ids)
+
+
+def _check_vectors(vectors: Any, probe: Any) -> None:
+    if vectors.ndim != 2 or probe.shape != vectors.shape[1:]:
+        raise ValueError(f"vectors.npy has the shape {vectors.shape}")
+    if not (np.isfinite(vectors).all() and np.isfinite(probe).all()):
+        raise ValueError("vectors.npy has numbers that are not finite")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from finch_integrations.engine.cache import (
     PrunableCache,
@@ -9,6 +10,7 @@ from finch_integrations.engine.cache import (
     cache_length,
     new_cache,
     share_cache,
+    shorten_cache,
 )
 from finch_integrations.engine.rope import rerotate_keys
 
@@ -78,3 +80,30 @@ def test_size_counts_keys_and_values():
     cache = new_cache()
     cache.update(*states(4), 0)
     assert cache_bytes(cache) == 2 * GROUPS * 4 * DIM * 4
+
+
+def test_a_cache_that_grows_token_by_token_holds_what_a_plain_one_does():
+    plain, growing = DynamicCache(), new_cache()
+    for number, length in enumerate((5, *[1] * 300, 4, 1, 1)):
+        states = torch.full((1, 2, length, 4), float(number)) + torch.randn(1, 2, length, 4)
+        for cache in (plain, growing):
+            cache.update(states, -states, 0)
+    assert torch.equal(growing.layers[0].keys, plain.layers[0].keys)
+    assert torch.equal(growing.layers[0].values, plain.layers[0].values)
+
+
+def test_caches_that_share_their_start_grow_apart():
+    def token(value):
+        return torch.full((1, 1, 1, 2), value)
+
+    first = new_cache()
+    for value in (0.0, 1.0, 2.0):
+        first.update(token(value), token(value), 0)
+    second = share_cache(first)
+    for step in range(3):
+        first.update(token(10.0 + step), token(10.0 + step), 0)
+        second.update(token(20.0 + step), token(20.0 + step), 0)
+    shorten_cache(second, 4)
+    second.update(token(30.0), token(30.0), 0)
+    assert first.layers[0].keys[0, 0, :, 0].tolist() == [0, 1, 2, 10, 11, 12]
+    assert second.layers[0].values[0, 0, :, 0].tolist() == [0, 1, 2, 20, 30]

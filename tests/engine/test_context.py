@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from finch_integrations import FinchEngine, InvalidInputError
+from tests.forging import forge_context, read_context
 from tests.tiny import make_model, text_of
 
 DOCUMENTS = [text_of(300, seed=1), {"text": text_of(100, seed=2), "id": "x", "title": "T"}]
@@ -92,7 +93,7 @@ def test_unreadable_files_are_named(tmp_path, engine):
         engine.load_context(path)
     engine.compress(DOCUMENTS, "What?", target_size=50).save(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InvalidInputError, match="cannot read"):
+    with pytest.raises(InvalidInputError, match="damaged"):
         engine.load_context(path)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(InvalidInputError, match="not a compressed context"):
@@ -117,10 +118,54 @@ def test_a_file_without_something_is_refused(tmp_path, engine, missing):
         tensors = {name: file.get_tensor(name) for name in file.keys() if name != missing}  # noqa: SIM118
     facts = json.loads(metadata["facts"])
     facts.pop(missing, None)
-    metadata["facts"] = json.dumps(facts)
-    metadata.pop(missing, None)
-    save_file(tensors, path, metadata=metadata)
+    forge_context(path, facts, tensors)
+    if missing == "facts":
+        save_file(tensors, path, metadata={"format": metadata["format"]})
     with pytest.raises(InvalidInputError, match=f"damaged.*{missing}.*Compress again"):
+        engine.load_context(path)
+
+
+def _set(name, value):
+    def change(facts, tensors):
+        tensors[name] = value(tensors[name])
+
+    return change
+
+
+FORGERIES = {
+    "NaN": _set("keys.0", lambda keys: keys * float("nan")),
+    "infinite": _set("values.1", lambda values: values / 0),
+    "fewer tokens": _set("keys.1", lambda keys: keys[:, :, 1:]),
+    "more heads": _set("values.0", lambda values: values.repeat(1, 2, 1, 1)),
+    "other numbers": _set("keys.0", lambda keys: keys.double()),
+    "whole numbers": _set("keys.0", lambda keys: keys.long()),
+    "no batch": _set("keys.0", lambda keys: keys[0]),
+    "places outside": _set("kept.0", lambda kept: kept + 10_000),
+    "negative places": _set("kept.0", lambda kept: kept - 10_000),
+    "places that are none": _set("kept.1", lambda kept: kept.float()),
+    "text for a number": lambda facts, _: facts["stats"].update(kept_tokens="50"),
+    "a negative count": lambda facts, _: facts["stats"].update(prefix_tokens=-1),
+    "another count": lambda facts, _: facts["stats"].update(kept_tokens=51),
+    "no question": lambda facts, _: facts["prompt"].update(question=None),
+    "a turn of nobody": lambda facts, _: facts["prompt"].update(history=[{"role": "x"}]),
+    "a turn that is none": lambda facts, _: facts["prompt"].update(history=["x"]),
+    "more facts": lambda facts, _: facts["prompt"].update(more=1),
+    "shares that are none": lambda facts, _: facts.update(document_shares=[1]),
+    "not a list": lambda facts, _: facts.update(excerpts={}),
+    "an infinite score": lambda facts, _: facts["excerpts"][0].update(score=float("inf")),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_file_is_refused_when_it_is_read(tmp_path, engine, forgery):
+    path = tmp_path / "context.safetensors"
+    engine.compress(DOCUMENTS, "What?", target_size=50).save(path)
+    facts, tensors = read_context(path)
+    forge_context(path, facts, tensors)
+    engine.load_context(path)  # the forger knows the checksum
+    FORGERIES[forgery](facts, tensors)
+    forge_context(path, facts, tensors)
+    with pytest.raises(InvalidInputError, match="damaged"):
         engine.load_context(path)
 
 

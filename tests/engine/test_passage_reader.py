@@ -6,7 +6,13 @@ import platform
 import pytest
 import torch
 
-from finch_integrations import ConfigurationError, Document, FinchEngine, InvalidInputError
+from finch_integrations import (
+    ConfigurationError,
+    ContextTooLongError,
+    Document,
+    FinchEngine,
+    InvalidInputError,
+)
 from finch_integrations.engine import passage_reader
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.batching import tokens_at_once
@@ -257,6 +263,35 @@ def test_questions_asked_together_or_later_choose_as_each_one_alone(architecture
     assert [s.stats.rated_tokens for s in (*expected, *many, stored)] == [total] * 7
     assert [s.stats.read_tokens for s in expected] == [total] * 3
     assert stored.stats.read_tokens == 0  # all of it had been read for the first question
+
+
+def test_further_questions_are_chosen_for_with_the_first_and_then_read_nothing():
+    def make():
+        return FinchEngine(make_model(), make_tokenizer(), store=PassageStore(memory_bytes=0))
+
+    alone, together = make(), make()
+    unusable = ["", "long " * 5000]  # they fail when it is their turn, and disturb no other
+    for number, question in enumerate(QUESTIONS):
+        expected = alone.compress(DOCUMENTS, question, target_size=120)
+        found = together.compress(
+            DOCUMENTS, question, target_size=120, further_questions=[*QUESTIONS, *unusable]
+        )
+        assert [e.text for e in found.excerpts] == [e.text for e in expected.excerpts]
+        assert [e.score for e in found.excerpts] == pytest.approx(
+            [e.score for e in expected.excerpts], abs=1e-4
+        )
+        total = found.stats.document_tokens
+        assert found.stats.read_tokens == (0 if number else total)
+        assert found.stats.rated_tokens == total
+    with pytest.raises(ContextTooLongError):
+        together.compress(DOCUMENTS, unusable[1], target_size=120)
+
+
+def test_further_questions_do_nothing_where_single_tokens_are_kept(engine):
+    options = {"method": "finch", "target_size": 50}
+    expected = engine.compress(DOCUMENTS, QUESTIONS[0], **options)
+    found = engine.compress(DOCUMENTS, QUESTIONS[0], further_questions=QUESTIONS[1:], **options)
+    assert all(torch.equal(*pair) for pair in zip(found.kept, expected.kept, strict=True))
 
 
 def test_document_sets_profit_by_their_overlap():

@@ -1,6 +1,5 @@
 """Selections: chosen without a cache, kept as plain data, encoded anywhere."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +15,9 @@ from finch_integrations import (
     InvalidInputError,
     Selection,
 )
+from finch_integrations.engine.prompt import build_frame
 from finch_integrations.engine.selector import SelectionCache
+from tests.forging import forge_selection, read_selection
 from tests.tiny import make_model, make_tokenizer
 
 DOCUMENTS = [
@@ -142,9 +143,9 @@ def test_single_tokens_cannot_be_selected(engine):
 def test_a_file_without_something_is_refused(tmp_path, selection, missing):
     path = tmp_path / "selection.json"
     selection.save(path)
-    facts = json.loads(path.read_text())
+    facts = read_selection(path)
     del facts[missing]
-    path.write_text(json.dumps(facts))
+    forge_selection(path, facts)
     with pytest.raises(InvalidInputError, match=f"damaged.*{missing}.*Select again"):
         Selection.load(path)
 
@@ -152,8 +153,9 @@ def test_a_file_without_something_is_refused(tmp_path, selection, missing):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "cannot read"),
-        ("[1", "cannot read"),
+        ("", "not a selection of this version"),
+        ("[1", "not a selection of this version"),
+        ("[" * 100_000, "not a selection of this version"),
         ("3", "not a selection of this version"),
         ('{"format": "finch-selection-0"}', "not a selection of this version"),
     ],
@@ -170,10 +172,22 @@ def test_files_of_another_kind_are_refused(tmp_path, text, reason):
 def test_ids_that_are_not_ids_are_refused(tmp_path, selection):
     path = tmp_path / "selection.json"
     selection.save(path)
-    facts = json.loads(path.read_text())
-    for wrong in ([*facts["token_ids"][:-1], -1], facts["token_ids"][:-1], ["a"] * 120):
-        path.write_text(json.dumps({**facts, "token_ids": wrong}))
-        with pytest.raises(InvalidInputError, match="do not belong together"):
+    facts = read_selection(path)
+    ids = facts["token_ids"]
+    for wrong in ([*ids[:-1], -1], ids[:-1], ["a"] * 120, "120", None, [1.5] * len(ids)):
+        forge_selection(path, {**facts, "token_ids": wrong})
+        with pytest.raises(InvalidInputError, match="damaged.*token"):
+            Selection.load(path)
+
+
+def test_another_content_than_was_written_is_refused(tmp_path, selection):
+    path = tmp_path / "selection.json"
+    selection.save(path)
+    whole = path.read_bytes()
+    assert Selection.load(path) == selection
+    for place in range(0, len(whole) - 1, 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(InvalidInputError, match="damaged|not a selection"):
             Selection.load(path)
 
 
@@ -224,6 +238,27 @@ def test_anything_else_is_another_selection(engine, change):
     assert [replace(e, score=0) for e in changed.excerpts] == (
         [replace(e, score=0) for e in fresh.excerpts]
     )
+    assert changed.document_shares == fresh.document_shares
+
+
+def test_a_selection_of_another_scorer_is_another_selection(tokenizer):
+    engine = FinchEngine(make_model(), tokenizer)
+    alone = engine.select(DOCUMENTS, "What is said?", target_size=120)
+    engine.scorer = FinchEngine(make_model(heads=8), tokenizer)
+    scored = engine.select(DOCUMENTS, "What is said?", target_size=120)
+    assert [e.score for e in scored.excerpts] != [e.score for e in alone.excerpts]
+    assert scored.stats.read_tokens > 0
+
+
+def test_what_is_read_at_once_leaves_room_for_the_longest_of_several_questions(tokenizer):
+    engine = FinchEngine(make_model(max_position_embeddings=256), tokenizer)
+    questions = ["Who?", "Who is there, and what is said of it? " * 4]
+    chosen = engine.select_many(DOCUMENTS, questions, target_size=200)
+    frames = [build_frame(tokenizer, selection.prompt) for selection in chosen]
+    room = engine.window - max(len(f.prefix) + len(f.window.ids) for f in frames)
+    assert 0 < room < 80  # else segments would be shorter in any case
+    lengths = [engine.count_tokens(e.text) for selection in chosen for e in selection.excerpts]
+    assert 0 < max(lengths) <= room
 
 
 def test_old_selections_go():

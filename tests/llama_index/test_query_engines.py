@@ -20,12 +20,19 @@ from llama_index.core.prompts.chat_prompts import (
     CHAT_TEXT_QA_PROMPT,
     TEXT_QA_SYSTEM_PROMPT,
 )
-from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
+from llama_index.core.query_engine import (
+    CitationQueryEngine,
+    RetrieverQueryEngine,
+    SubQuestionQueryEngine,
+)
 from llama_index.core.query_engine.citation_query_engine import CITATION_QA_TEMPLATE
+from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
 from llama_index.core.schema import MetadataMode
+from llama_index.core.tools import QueryEngineTool
 
-from finch_integrations import ContextTooLongError, FinchError
+from finch_integrations import ContextTooLongError, FinchEngine, FinchError, PassageStore
 from finch_integrations.llama_index import FinchLLM
+from tests.busy import busy_until
 from tests.llama_index.conftest import say, tiny_engine
 from tests.tiny import make_tokenizer, text_of
 
@@ -290,6 +297,44 @@ async def test_citation_query_engine(llm, retriever, answer, how):
     system = CITATION_QA_TEMPLATE.template.split("\n------\n")[0]
     assert "Source 3:" in context
     assert await ask(engine, how) == answer([context], Q, system=system, instruction="Query:")
+
+
+async def test_sub_questions_over_the_same_documents_read_them_once(model, index, calls):
+    questions = [f"Where is number {number}?" for number in range(4)]
+
+    class Fixed(BaseQuestionGenerator):
+        def generate(self, tools, query):
+            return [SubQuestion(sub_question=q, tool_name="all") for q in questions]
+
+        async def agenerate(self, tools, query):
+            return self.generate(tools, query)
+
+        def _get_prompts(self):
+            return {}
+
+        def _update_prompts(self, prompts):
+            pass
+
+    engine = FinchEngine(model, make_tokenizer(), store=PassageStore(memory_bytes=0))
+    llm = FinchLLM(engine=engine, max_tokens=8, target_size=60)
+    tool = QueryEngineTool.from_defaults(
+        index.as_query_engine(llm=llm, similarity_top_k=3), name="all", description="All."
+    )
+    sub_questions = SubQuestionQueryEngine(
+        question_gen=Fixed(),
+        response_synthesizer=get_response_synthesizer(llm=llm),
+        query_engine_tools=[tool],
+        use_async=True,
+        verbose=False,
+    )
+    with busy_until(model, waiting=len(questions)):
+        await sub_questions.aquery(Q)
+    *found, last = [call.response.raw["finch"] for call in calls]
+    assert len(found) == len(questions)
+    read = sorted(one["read_tokens"] for one in found)
+    assert read[:3] == [0, 0, 0]
+    assert read[3] == found[0]["document_tokens"] > 450
+    assert last["document_tokens"] != read[3], "their answers are what the last one is about"
 
 
 async def test_faithfulness_evaluator(llm, answer, finch):

@@ -154,23 +154,22 @@ def test_another_model_of_a_call_keeps_device_and_scorer(folders):
     assert shared.named(None) is shared.named(shared.name) is shared
 
 
-def run_in(shared):
-    """The thread that a model's requests run in."""
-    threads = []
-    hook = shared.engine.backbone.model.register_forward_pre_hook(
-        lambda *_: threads.append(threading.current_thread())
-    )
-    list(shared.stream(request()))
-    hook.remove()
-    (thread,) = set(threads)
-    return thread
-
-
-def test_the_worker_is_the_models(engine, model, tokenizer):
-    """Whoever runs a model waits for the same thread; other models have their own."""
+def test_whoever_runs_a_model_shares_its_worker_and_its_forward_passes(engine, model, tokenizer):
     same, other = SharedEngine(model, tokenizer), SharedEngine(make_model(), tokenizer)
-    names = [run_in(shared) for shared in (SharedEngine(engine), same, other)]
-    assert names[0] == names[1] != names[2]
+    batches, others = [], []
+    for runs, seen in ((model, batches), (other.engine.backbone.model, others)):
+        runs.register_forward_pre_hook(
+            lambda _, __, kwargs, seen=seen: seen.append(len(kwargs["input_ids"])),
+            with_kwargs=True,
+        )
+    streams = [shared.stream(request()) for shared in (SharedEngine(engine), same, other)]
+    threads = [threading.Thread(target=list, args=(stream,)) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert set(batches) == {1, 2}
+    assert set(others) == {1}
 
 
 def test_two_models_never_wait_for_each_other(engine, model, tokenizer):

@@ -59,12 +59,13 @@ def test_leaving_stops_the_generator_at_its_next_item(worker):
 
 
 def test_long_stretches_without_an_item_can_be_left(worker):
-    work_ended = threading.Event()
+    working, work_ended = threading.Event(), threading.Event()
 
     def work(check):
         yield "started"
         try:
             while True:
+                working.set()
                 check()
                 time.sleep(0.001)
         except Cancelled:
@@ -73,11 +74,13 @@ def test_long_stretches_without_an_item_can_be_left(worker):
 
     stream = worker.stream(work)
     assert next(stream) == "started"
+    assert working.wait(5)
     stream.close()
     assert work_ended.wait(5)
 
 
-def test_generators_run_one_after_another_in_the_order_of_asking(worker):
+def begin_three(worker):
+    """Three generators of two items each, asked for at once; what happened when."""
     gate, log = threading.Event(), []
 
     def work(name):
@@ -85,6 +88,7 @@ def test_generators_run_one_after_another_in_the_order_of_asking(worker):
             gate.wait(5)
             log.append(f"{name} begins")
             yield name
+            yield name.upper()
             log.append(f"{name} ends")
 
         return run
@@ -97,8 +101,96 @@ def test_generators_run_one_after_another_in_the_order_of_asking(worker):
         gate.set()
         return await asyncio.gather(*tasks)
 
-    assert asyncio.run(main()) == [["a"], ["b"], ["c"]]
+    assert asyncio.run(main()) == [["a", "A"], ["b", "B"], ["c", "C"]]
+    return log
+
+
+def test_generators_begin_in_the_order_of_asking_and_take_turns(worker):
+    log = begin_three(worker)
+    assert [line for line in log if "begins" in line] == [f"{name} begins" for name in "abc"]
+    assert log.index("c begins") < log.index("b ends")
+
+
+def test_with_one_place_generators_run_one_after_another():
+    worker = Worker(places=1)
+    log = begin_three(worker)
+    worker.stop()
     assert log == [f"{name} {verb}" for name in "abc" for verb in ("begins", "ends")]
+
+
+def chunks(log, name, count):
+    """A generator's work that reads so many chunks, then answers with two items."""
+
+    def run(check):
+        for number in range(count):
+            log.append(f"{name}{number}")
+            check()
+        yield name
+        log.append(f"{name} answers")
+        yield name.upper()
+
+    return run
+
+
+def run_together(worker, works):
+    """Begin all of them in the same round: they wait for one that holds the worker."""
+    gate = threading.Event()
+
+    def holding(check):
+        gate.wait(5)
+        yield 0
+
+    async def main():
+        tasks = [asyncio.create_task(collect(worker.astream(holding)))]
+        for work in works:
+            await asyncio.sleep(0)
+            tasks.append(asyncio.create_task(collect(worker.astream(work))))
+        await asyncio.sleep(0.01)
+        gate.set()
+        return await asyncio.gather(*tasks)
+
+    return asyncio.run(main())[1:]
+
+
+def test_a_long_stretch_stops_answers_for_no_longer_than_a_chunk(worker):
+    log = []
+
+    def answer(check):
+        for number in range(6):
+            log.append("token")
+            yield number
+
+    run_together(worker, [answer, chunks(log, "long", 5)])
+    first = log.index("long0")
+    assert log[first : first + 8 : 2] == ["long0", "long1", "long2", "long3"]
+    assert log[first + 1 : first + 8 : 2] == ["token"] * 4
+
+
+def test_a_short_request_overtakes_a_long_one_and_a_third_waits_for_one_of_both(worker):
+    log = []
+    run_together(worker, [chunks(log, "a", 9), chunks(log, "b", 2), chunks(log, "c", 1)])
+    assert log.index("b answers") < log.index("a8")
+    assert log.index("c0") > log.index("b1")
+    assert log[:4] == ["a0", "b0", "a1", "b1"]
+
+
+def test_no_more_run_than_there_are_places():
+    worker = Worker(places=2)
+    running, most = set(), []
+
+    def work(name):
+        def run(check):
+            running.add(name)
+            most.append(len(running))
+            yield name
+            yield name
+            running.remove(name)
+
+        return run
+
+    run_together(worker, [work(name) for name in "abcd"])
+    worker.stop()
+    assert max(most) == 2
 
 
 async def collect(items):

@@ -1,0 +1,135 @@
+"""What adapters around another model have in common: it answers, a model here chooses for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from finch_integrations.adapters.choosing import token_count
+from finch_integrations.adapters.llm import LLMAdapter
+from finch_integrations.config import CompressionConfig
+from finch_integrations.engine.budget import DEFAULT_TARGET_SIZE
+from finch_integrations.errors import ConfigurationError, ContextTooLongError
+from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere
+from finch_integrations.pipeline.options import SAMPLING, make_options
+from finch_integrations.pipeline.request import PromptOptions
+
+_PROMPT = ("context_detection", "strict", "instruction")
+_OWN = {"documents", *_PROMPT, *(field.name for field in fields(CompressionConfig))}
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedArguments:
+    """What a call is to be answered with.
+
+    Attributes:
+        documents: The call's `documents=…`, or None.
+        prompt: How documents are found and presented.
+        chooser: Chooses passages of them.
+        rest: The call's other options, for the model that answers.
+    """
+
+    documents: object
+    prompt: PromptOptions
+    chooser: Chooser
+    rest: Mapping[str, Any]
+
+
+class WrappingAdapter(LLMAdapter):
+    """An adapter around another model, which answers and gets every option that is not ours.
+
+    `scorer` names the model that chooses; so do `model` and `engine`, in which it is kept.
+    """
+
+    # To be said by the framework's side
+
+    def _wrapped_window(self) -> int | None:
+        """Tokens that the wrapped model takes, if it says so."""
+        raise NotImplementedError
+
+    def _wrapped_tokenizer(self) -> TokenCount | None:
+        """The wrapped model's own tokenizer, if it has one that downloads nothing."""
+        raise NotImplementedError
+
+    @classmethod
+    def _arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        if values.get("scorer") is not None:
+            if values.get("model") is not None or values.get("engine") is not None:
+                raise ConfigurationError(
+                    "with llm=… the model that chooses is given once, as scorer=…; got model=… or "
+                    "engine=…, too"
+                )
+            values = {**values, "model": values["scorer"], "scorer": None}
+        return super()._arguments(values)
+
+    def _check_options(self) -> None:
+        names = {*SAMPLING, "stop", "chat_template_kwargs"} & set(type(self).model_fields)
+        if given := sorted(name for name in names if getattr(self, name)):
+            raise ConfigurationError(
+                f"{', '.join(given)}: with llm=… the wrapped model generates. Set it there"
+            )
+        self._compression_of({})
+        self._prompt_of({})
+        token_count(self.handle, self.count_tokens, self.token_ratio)
+
+    def _read_wrapped(self, kwargs: Mapping[str, Any]) -> WrappedArguments:
+        """Apply a call's options over the adapter's.
+
+        Raises:
+            ConfigurationError: An option is wrong.
+        """
+        call = {name: value for name, value in kwargs.items() if name in _OWN}
+        compression = self._with_budget(self._compression_of(call))
+        return WrappedArguments(
+            documents=call.get("documents"),
+            prompt=self._prompt_of(call),
+            chooser=Chooser(self.handle, compression, self._token_count()),
+            rest={name: value for name, value in kwargs.items() if name not in _OWN},
+        )
+
+    def _compression_of(self, call: Mapping[str, Any]) -> Mapping[str, Any]:
+        options = make_options(self._budgets(), self.compression, call).compression
+        check_elsewhere(options)
+        return options
+
+    def _prompt_of(self, call: Mapping[str, Any]) -> PromptOptions:
+        prompt = {name: getattr(self, name) for name in _PROMPT}
+        prompt |= {name: call[name] for name in _PROMPT if call.get(name) is not None}
+        return PromptOptions(
+            context_patterns=self.context_patterns, chat_template_kwargs={}, **prompt
+        )
+
+    def _with_budget(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Without a budget keep half of what a small wrapped model takes."""
+        options = dict(options)
+        given = any(options.get(name) is not None for name in ("target_size", "compression_ratio"))
+        if not given and (window := self._wrapped_window()):
+            options["target_size"] = max(1, min(DEFAULT_TARGET_SIZE, window // 2))
+        return options
+
+    def _token_count(self) -> TokenCount | None:
+        stated = token_count(self.handle, self.count_tokens, self.token_ratio)
+        return stated or self._wrapped_tokenizer()
+
+    def _check_window(self, texts: Sequence[str], chooser: Chooser, answer: int = 1) -> None:
+        """Refuse a prompt that some servers would cut without saying so.
+
+        Args:
+            texts: Of all messages.
+            chooser: Counts their tokens.
+            answer: Tokens that the answer needs.
+
+        Raises:
+            ContextTooLongError: The wrapped model's window is smaller.
+        """
+        window = self._wrapped_window()
+        # A token has at least one byte: most prompts need not be counted.
+        if window is None or sum(len(text.encode()) for text in texts) + answer <= window:
+            return
+        tokens = sum(chooser.count(text) for text in texts if text)
+        if tokens + answer > window:
+            raise ContextTooLongError(
+                f"after compression the prompt has {tokens} tokens (not counting its template), "
+                f"and with {answer} for the answer it does not fit the wrapped model's window of "
+                f"{window}. Keep fewer (target_size), shorten the rest of the prompt, or say how "
+                "the wrapped model counts (count_tokens, token_ratio)"
+            )
