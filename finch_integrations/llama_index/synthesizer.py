@@ -183,8 +183,8 @@ class FinchSynthesizer(BaseSynthesizer):
         return self._read(await self._finch.achat(messages, **options), statistics)
 
     def _constraint(self) -> dict[str, Any]:
-        if self._output_cls is None:
-            return {}
+        if self._output_cls is None or self._finch.llm is not None:
+            return {}  # a wrapped model cannot be constrained from here
         return {"constraint": Constraint.json_schema(self._output_cls.model_json_schema())}
 
     def _messages(self, query: str, variables: Mapping[str, Any]) -> list[ChatMessage]:
