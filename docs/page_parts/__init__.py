@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from page_parts import caches, reference, results
+from page_parts import caches, front, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": reference.commands,
@@ -14,4 +14,5 @@ PARTS: dict[str, Callable[[], str]] = {
     "quality": results.quality,
     "recall": results.recall,
     "scale": results.scale,
+    "shared": front.quality,
 }

@@ -55,6 +55,7 @@ class AskRequest:
     messages: tuple[Message, ...]
     documents: tuple[Document, ...] = ()
     instruction: str | None = None
+    closing: str = ""
     result: Message | None = None
     answer: AnswerOptions = field(default_factory=AnswerOptions)
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -150,6 +151,7 @@ def ask(
                 question,
                 system=system,
                 history=history,
+                closing=request.closing,
                 tools=request.answer.tools,
                 result=request.result,
                 chat_template_kwargs=answering.chat_template_kwargs,
