@@ -1,6 +1,7 @@
 """README and docs/ say what is true: their code runs, their commands, names and messages exist."""
 
 import ast
+import importlib
 import inspect
 import json
 import os
@@ -197,11 +198,14 @@ def test_every_public_name_is_in_the_reference_and_described(parts):
         if "__all__" in path.read_text("utf-8")
     }
     assert {*exporting, "finch_integrations"} == set(parts.reference.PACKAGES)
-    reference = parts.reference.public_names()
+    pages = {package: parts.reference.public_names(package) for package in parts.reference.PACKAGES}
+    reference, overview = "\n".join(pages.values()), parts.reference.overview()
     for package in parts.reference.PACKAGES:
+        assert (ROOT / "docs" / parts.reference.page_of(package)).exists()
         module = __import__(package, fromlist=["*"])
         for name in module.__all__:
             assert f".{name}\n" in f"{reference}\n", name
+            assert f"[`{name}`](" in overview
             _check_described(getattr(module, name), f"{package}.{name}")
 
 
@@ -337,6 +341,17 @@ def test_the_readmes_first_example_prints_what_is_under_it(embedded_engine, monk
     assert "7316" in shown.code.splitlines()[2]
 
 
+def test_every_message_of_the_troubleshooting_is_a_heading_of_the_site(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    hooks = importlib.import_module("hooks")
+    page = read("docs/troubleshooting.md")
+    headed = hooks.messages_as_headings(page)
+    rows = re.findall(r"^\| (`.*`.*?) \| (.*) \|$", page, re.M)
+    assert len(rows) >= 40
+    assert all(f"### {message}\n\n{fix}\n" in headed for message, fix in rows)
+    assert "\n|" not in headed
+
+
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(parts, tmp_path):
     """Strictly: a dead link or a page that is in no menu is an error."""
@@ -349,7 +364,7 @@ def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(parts, tmp_pa
         html = page.read_text(encoding="utf-8")
         assert "<!-- generated:" not in html
         assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', html)
-    reference = (tmp_path / "api.html").read_text(encoding="utf-8")
+    reference = "".join(page.read_text("utf-8") for page in tmp_path.glob("api-*.html"))
     for package in parts.reference.PACKAGES:
         for name in __import__(package, fromlist=["*"]).__all__:
             assert re.search(rf'id="finch_integrations\.(\w+\.)*{name}"', reference), name
