@@ -51,7 +51,7 @@ from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
 TASKS = ("squad_long", "science_long", "nq_multidoc", "multihop", "needle")
 # Bucket -> every how many rounds an item of each task is measured.
-BUCKETS = {"2k": 1, "4k": 1, "8k": 2, "16k": 3}
+BUCKETS = {"2k": 1, "4k": 1, "8k": 2, "16k": 5}
 BUDGETS = (8, 32)
 DEPTH = 12
 SIZES = ("1/2", "3/8", "1/4", "x3", "x2")

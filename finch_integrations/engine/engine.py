@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +16,11 @@ from finch_integrations.documents import prepare_documents
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import check_answer_fits, target_tokens
+from finch_integrations.engine.budget import (
+    check_answer_fits,
+    reading_length,
+    target_tokens,
+)
 from finch_integrations.engine.chat import build_chat
 from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.context import CompressedContext
@@ -29,16 +35,21 @@ from finch_integrations.engine.methods import (
     check_method,
     get_method,
 )
-from finch_integrations.engine.model_input import make_input, make_inputs
+from finch_integrations.engine.model_input import ModelInput, make_input, make_inputs
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
-from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
+from finch_integrations.engine.prompt import INSTRUCTION, build_frame, make_prompt
 from finch_integrations.engine.reasoning import find_thoughts
 from finch_integrations.engine.selecting import Reader
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
 from finch_integrations.engine.tool_format import find_tool_format
-from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.errors import (
+    ConfigurationError,
+    ConstraintError,
+    FinchError,
+    InvalidInputError,
+)
 from finch_integrations.types import (
     CompressionProgress,
     Document,
@@ -198,6 +209,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -216,6 +228,7 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            closing: As for `compress`.
             tools: As for `compress`.
             result: As for `compress`.
             chat_template_kwargs: As for `compress`.
@@ -235,6 +248,7 @@ class FinchEngine:
             system=system,
             history=history,
             instruction=instruction,
+            closing=closing,
             tools=tools,
             result=result,
             chat_template_kwargs=chat_template_kwargs,
@@ -251,6 +265,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -267,6 +282,7 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            closing: As for `compress`.
             tools: As for `compress`.
             result: As for `compress`.
             chat_template_kwargs: As for `compress`.
@@ -293,14 +309,15 @@ class FinchEngine:
                 f"questions must be a list of at least one question, got {questions!r}"
             )
         prompts = [
-            Prompt(
+            make_prompt(
                 question=question,
                 system=system,
-                history=tuple(history),
+                history=history,
                 instruction=instruction,
-                tools=tuple(tools),
+                closing=closing,
+                tools=tools,
                 result=result,
-                chat_template_kwargs=dict(chat_template_kwargs or {}),
+                chat_template_kwargs=chat_template_kwargs,
             )
             for question in questions
         ]
@@ -347,10 +364,12 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        further_questions: Sequence[str] = (),
         **overrides: Any,
     ) -> CompressedContext:
         """Compress documents into a KV cache, guided by a question.
@@ -361,15 +380,19 @@ class FinchEngine:
 
         Args:
             documents: `Document`s, strings, or mappings with the fields of `Document`.
-            question: The question; it also ends the prompt.
+            question: The question.
             system: System text, always kept.
             history: Earlier turns of the user, the assistant and tools, always kept.
             instruction: Text between the documents and the question.
+            closing: Text after the question, such as rules for the answer.
             tools: What the model may call.
             result: The tool's result that the documents are in, with what it says before them as
                 its content. Default: they are in the last user turn.
             chat_template_kwargs: Further variables for the chat template.
             progress: Called after every chunk.
+            further_questions: Questions that will be asked of the same documents next. They are
+                chosen for now, together with this one, which costs less than one after another;
+                `compress` then finds that done. Unusable ones are left for then.
             overrides: Fields of `CompressionConfig` to change for this call.
 
         Raises:
@@ -381,14 +404,15 @@ class FinchEngine:
         """
         backbone = self.backbone
         config, method = self._configure(overrides)
-        prompt = Prompt(
+        prompt = make_prompt(
             question=question,
             system=system,
-            history=tuple(history),
+            history=history,
             instruction=instruction,
-            tools=tuple(tools),
+            closing=closing,
+            tools=tools,
             result=result,
-            chat_template_kwargs=dict(chat_template_kwargs or {}),
+            chat_template_kwargs=chat_template_kwargs,
         )
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
         total = len(inputs.tokens)
@@ -397,8 +421,15 @@ class FinchEngine:
         tracker = ProgressTracker(progress)
         if isinstance(method, TokenMethod) and target < total:
             return evict_tokens(backbone, inputs, target, method, config, tracker)
-        (selection,) = self._selector.select(
-            backbone, self._reader, [inputs], [target], method, config, tracker
+        further = self._further_inputs(inputs, further_questions, config)
+        selection, *_ = self._selector.select(
+            backbone,
+            self._reader,
+            [inputs, *(one for one, _ in further)],
+            [target, *(wanted for _, wanted in further)],
+            method,
+            config,
+            tracker,
         )
         # If documents were read, that took most of the time, and progress is complete.
         encoding = ProgressTracker(progress if selection.complete else None)
@@ -424,6 +455,24 @@ class FinchEngine:
         if self.scorer is None or isinstance(method, TokenMethod):
             check_method(config.method, self.backbone.spec)
         return config, method
+
+    def _further_inputs(
+        self, inputs: ModelInput, questions: Sequence[str], config: CompressionConfig
+    ) -> list[tuple[ModelInput, int]]:
+        """The same documents under other questions, with their targets; without unusable ones."""
+        found = []
+        for question in questions:
+            with suppress(FinchError):
+                prompt = replace(inputs.prompt, question=question)
+                other = replace(
+                    inputs, prompt=prompt, frame=build_frame(self.backbone.tokenizer, prompt)
+                )
+                total = len(inputs.tokens)
+                target = target_tokens(config, self.backbone.spec, other.frame, total)
+                check_answer_fits(self.backbone.spec, other.frame, total, target)
+                reading_length(config, self._reader().backbone.spec, other.frame)
+                found.append((other, target))
+        return found
 
     def _reader(self) -> Reader:
         """Who reads documents to choose of them."""
@@ -456,6 +505,11 @@ class FinchEngine:
         """
         backbone = self.backbone
         params = with_overrides(self.sampling, overrides)
+        if not isinstance(context, CompressedContext):
+            raise InvalidInputError(
+                f"the context must be what compress, encode or load_context returned, got "
+                f"{type(context).__name__}"
+            )
         if context.fingerprint != backbone.fingerprint:
             raise InvalidInputError(
                 f"this context was compressed with another model ({context.fingerprint}) than "
@@ -522,9 +576,24 @@ class FinchEngine:
         matcher = None
         if constraint is not None:
             vocabulary = backbone.model.get_output_embeddings().weight.shape[0]
-            matcher = make_matcher(
-                constraint, tokenizer, vocabulary, backbone.stop_tokens, thoughts
+            make = partial(
+                make_matcher,
+                tokenizer=tokenizer,
+                vocabulary=vocabulary,
+                stop=backbone.stop_tokens,
+                thoughts=thoughts,
             )
+            try:
+                matcher = make(constraint)
+            except ConstraintError:
+                for tool in tools:  # which one is it?
+                    try:
+                        make(Constraint.json_schema(tool.get("parameters") or {"type": "object"}))
+                    except ConstraintError as error:
+                        raise ConstraintError(
+                            f"the parameters of the tool {tool['name']!r}: {error}"
+                        ) from error
+                raise
         return Guide(matcher, tuple(filter(None, shown)))
 
     def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -12,7 +11,9 @@ from finch_integrations.adapters.llm import CallArguments
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.documents import as_documents
+from finch_integrations.langchain.evidence import current_run
 from finch_integrations.langchain.messages import to_turns
+from finch_integrations.langchain.tools import to_chunk, to_invalid_chunk
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import find_quotes
@@ -39,16 +40,24 @@ class Call:
         """Make a chunk; pieces without text have none, except for the last one."""
         details = piece.details
         if details is None:
-            if not piece.text:
+            if not (piece.text or piece.reasoning or piece.calls):
                 return None
             message = AIMessageChunk(
-                content=piece.text, response_metadata={"model_provider": PROVIDER}
+                content=piece.text,
+                additional_kwargs=_thoughts(piece),
+                tool_call_chunks=[to_chunk(call) for call in piece.calls],
+                response_metadata={"model_provider": PROVIDER},
             )
             return ChatGenerationChunk(message=message)
         documents = self.request.documents
         quotes = find_quotes(details.text, documents)
         message = AIMessageChunk(
             content=piece.text,
+            additional_kwargs=_thoughts(piece),
+            tool_call_chunks=[
+                *(to_chunk(call) for call in piece.calls),
+                *(to_invalid_chunk(call) for call in details.invalid_calls),
+            ],
             chunk_position="last",
             usage_metadata=UsageMetadata(
                 input_tokens=details.prompt_tokens,
@@ -61,10 +70,14 @@ class Call:
                 "model_name": self.handle.name,
                 "finish_reason": details.finish_reason,
                 "citations": make_citations(quotes, documents, details.document_shares),
-                "finch": describe(details, self.source),
+                "finch": describe(details, documents, self.source),
             },
         )
         return ChatGenerationChunk(message=message)
+
+
+def _thoughts(piece: AnswerPiece) -> dict[str, str]:
+    return {"reasoning_content": piece.reasoning} if piece.reasoning else {}
 
 
 def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call:
@@ -75,16 +88,16 @@ def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call
     """
     request, source = make_request(
         to_turns(messages),
-        *given_documents(messages, arguments.documents),
+        given_documents(messages, arguments.documents),
         arguments.prompt,
         arguments.options,
+        arguments.answer,
+        run=current_run(),
     )
     return Call(arguments.handle, request, source)
 
 
-def given_documents(
-    messages: Sequence[BaseMessage], documents: object
-) -> tuple[tuple[Document, ...], Literal["kwarg", "message"]]:
+def given_documents(messages: Sequence[BaseMessage], documents: object) -> tuple[Document, ...]:
     """Take the documents of the call, or of the last human message's `additional_kwargs`.
 
     Args:
@@ -102,7 +115,7 @@ def given_documents(
             "additional_kwargs. Give them in one way"
         )
     if in_message is not None:
-        return as_documents(in_message, "additional_kwargs['documents']"), "message"
+        return as_documents(in_message, "additional_kwargs['documents']")
     if documents is not None:
-        return as_documents(documents, "documents"), "kwarg"
-    return (), "kwarg"
+        return as_documents(documents, "documents")
+    return ()

@@ -1,6 +1,6 @@
 """Choose here, generate anywhere: a local model reads and chooses, any generator answers."""
 
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from finch_integrations.engine.prompt import INSTRUCTION
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import (
+    AnswerDetails,
     AnswerPiece,
     AskRequest,
     Progress,
@@ -122,6 +123,32 @@ class ChooseThenGenerate:
             async for piece in pieces:
                 yield _with_choice(piece, choice)
 
+    def answer_all(
+        self, requests: Sequence[AskRequest], *, keep_context: bool = False
+    ) -> list[AnswerDetails]:
+        """Answer several requests, one after another.
+
+        Args:
+            requests: What to answer.
+            keep_context: Not possible here.
+
+        Raises:
+            FinchError: As for `stream`, for the first request that fails.
+        """
+        return [
+            _details([*self.stream(request, keep_context=keep_context)]) for request in requests
+        ]
+
+    async def aanswer_all(
+        self, requests: Sequence[AskRequest], *, keep_context: bool = False
+    ) -> list[AnswerDetails]:
+        """Like `answer_all`, without blocking the event loop; cancelling stops the work."""
+        found = []
+        for request in requests:
+            async with aclosing(self.astream(request, keep_context=keep_context)) as pieces:
+                found.append(_details([piece async for piece in pieces]))
+        return found
+
     def close(self) -> None:
         """Unload the scorer for everyone in this process; the next use loads it again."""
         self.scorer.close()
@@ -131,6 +158,12 @@ class ChooseThenGenerate:
 
     def __repr__(self) -> str:
         return f"ChooseThenGenerate({self.generator!r}, {self.scorer!r})"
+
+
+def _details(pieces: Sequence[AnswerPiece]) -> AnswerDetails:
+    details = pieces[-1].details
+    assert details is not None, "the last piece has the details"
+    return details
 
 
 def _with_text(request: AskRequest, choice: Choice) -> AskRequest:
@@ -146,12 +179,13 @@ def _with_choice(piece: AnswerPiece, choice: Choice | None) -> AnswerPiece:
     details = piece.details
     if details is None or choice is None:
         return piece
-    left_out = choice.tokens_before - choice.tokens_after
+    # Of a server that does not count its prompts only what was chosen is known.
+    sent = details.prompt_tokens or choice.tokens_after
     return replace(
         piece,
         details=replace(
             details,
-            prompt_tokens=details.prompt_tokens + left_out,
+            prompt_tokens=sent + choice.tokens_before - choice.tokens_after,
             compression=choice.stats,
             document_shares=choice.shares,
             excerpts=tuple(excerpt for part in choice.shortened for excerpt in part.excerpts),

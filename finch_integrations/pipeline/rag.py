@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from finch_integrations.config import CompressionConfig
+from finch_integrations.constraints import Constraint
 from finch_integrations.documents import check_text, prepare_documents, with_unique_ids
 from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import (
     AnswerDetails,
     AnswerPiece,
@@ -108,6 +110,7 @@ class FinchRAG:
         instruction: str | None = None,
         compression: CompressionConfig | Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
+        constraint: Constraint | None = None,
         keep_context: bool = False,
     ) -> None:
         """Combine retriever and model; the model is loaded when it is first used.
@@ -123,6 +126,7 @@ class FinchRAG:
             instruction: Goes between documents and question; None: the engine's own.
             compression: A `CompressionConfig`, or fields of one to change.
             sampling: Fields of `SamplingParams` to change.
+            constraint: What the answers must look like.
             keep_context: Return the compressed documents with the answer, to be saved, shown or
                 asked again; they are as large as the cache.
 
@@ -139,6 +143,7 @@ class FinchRAG:
         if isinstance(self.handle, ChooseThenGenerate):
             self.handle.check_options(self._compression, keep_context=keep_context)
         self._sampling = dict(sampling or {})
+        self._answer = AnswerOptions(constraint=constraint)
         self._keep_context = keep_context
 
     def retrieve(self, question: str, **retrieval: Any) -> tuple[Document, ...]:
@@ -219,12 +224,51 @@ class FinchRAG:
         assert answer is not None, "the last piece has the answer"
         return answer
 
+    def batch(
+        self, questions: Sequence[str], *, history: Sequence[Message] = (), **retrieval: Any
+    ) -> list[RagAnswer]:
+        """Answer several questions; documents that several of them are about are read once.
+
+        Args:
+            questions: The questions.
+            history: Earlier user and assistant turns, the same for all.
+            retrieval: For the retriever, as for `retrieve`.
+
+        Returns:
+            An answer to every question, in order.
+
+        Raises:
+            InvalidInputError: A question is unusable, or nothing was found on one.
+            FinchError: As retriever and engine raise it.
+        """
+        requests = [
+            self._request(question, history, self.retrieve(question, **retrieval))
+            for question in _several(questions)
+        ]
+        found = self.handle.answer_all(requests, keep_context=self._keep_context)
+        return _answers(found, requests)
+
+    async def abatch(
+        self, questions: Sequence[str], *, history: Sequence[Message] = (), **retrieval: Any
+    ) -> list[RagAnswer]:
+        """Like `batch`, without blocking the event loop; cancelling the task stops the work."""
+        requests = [
+            self._request(question, history, await self.aretrieve(question, **retrieval))
+            for question in _several(questions)
+        ]
+        found = await self.handle.aanswer_all(requests, keep_context=self._keep_context)
+        return await asyncio.to_thread(_answers, found, requests)
+
     def _request(
         self,
         question: str,
-        history: Sequence[Message],
+        history: object,
         documents: tuple[Document, ...],
     ) -> AskRequest:
+        if isinstance(history, str) or not isinstance(history, Sequence):
+            raise InvalidInputError(
+                f"history must be a list of messages, got {type(history).__name__}. Leave it out"
+            )
         if not documents:
             raise InvalidInputError(
                 f"the collection has nothing on {question!r}. Ask in other words; where there is a "
@@ -238,6 +282,7 @@ class FinchRAG:
             # With the ids that the report will use.
             documents=tuple(prepare_documents(with_unique_ids(documents))),
             instruction=self._instruction,
+            answer=self._answer,
             compression=self._compression,
             sampling=self._sampling,
         )
@@ -255,10 +300,26 @@ def _handle(model: Any, scorer: Any) -> SharedEngine | ChooseThenGenerate:
     return ChooseThenGenerate(generator, "embedded" if scorer is None else scorer)
 
 
+def _several(questions: Sequence[str]) -> Sequence[str]:
+    if isinstance(questions, str):
+        raise InvalidInputError(f"questions must be a list of questions, got {questions!r}")
+    return questions
+
+
 def _piece(piece: AnswerPiece, documents: tuple[Document, ...]) -> RagPiece:
-    details = piece.details
-    if details is None:
-        return RagPiece(text=piece.text)
-    citations = cite(find_quotes(details.text, documents), documents)
-    answer = RagAnswer(text=details.text, documents=documents, citations=citations, details=details)
+    answer = None if piece.details is None else _answer(piece.details, documents)
     return RagPiece(text=piece.text, answer=answer)
+
+
+def _answer(details: AnswerDetails, documents: tuple[Document, ...]) -> RagAnswer:
+    return RagAnswer(
+        text=details.text,
+        documents=documents,
+        citations=cite(find_quotes(details.text, documents), documents),
+        details=details,
+    )
+
+
+def _answers(found: Sequence[AnswerDetails], requests: Sequence[AskRequest]) -> list[RagAnswer]:
+    pairs = zip(found, requests, strict=True)
+    return [_answer(details, request.documents) for details, request in pairs]

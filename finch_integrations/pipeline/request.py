@@ -1,12 +1,13 @@
 """From a chat as an adapter reads it to a request for the engine."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
+from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import (
     ContextDetection,
@@ -16,12 +17,14 @@ from finch_integrations.pipeline.detection import (
     detect,
 )
 from finch_integrations.pipeline.document_tags import join_texts
+from finch_integrations.pipeline.evidence import RETRIEVED
 from finch_integrations.pipeline.options import CallOptions
-from finch_integrations.types import CompressionStats, Document, DocumentShare, Tool
+from finch_integrations.types import CompressionStats, Document, DocumentShare, Message
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
-_WRITTEN_IN = ("marked", "pattern", "template")
+_ANY_ANSWER = AnswerOptions()
+_WRITTEN_IN = ("mark", "evidence", "longest", "pattern", "template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +63,21 @@ class PromptOptions:
 def make_request(
     turns: Sequence[Turn],
     given: Sequence[Document],
-    given_by: Literal["kwarg", "message"],
     prompt: PromptOptions,
     options: CallOptions,
-    tools: Sequence[Tool] = (),
+    answer: AnswerOptions = _ANY_ANSWER,
+    *,
+    run: Hashable = None,
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
     Args:
         turns: The chat.
         given: Documents that the caller gave in addition to it.
-        given_by: How.
         prompt: How documents are found and presented.
         options: For the engine.
-        tools: What the model may call.
+        answer: What it may consist of.
+        run: What it is a part of; retrieved documents are known by it.
 
     Returns:
         The request, and where its documents were found.
@@ -81,17 +85,18 @@ def make_request(
     Raises:
         InvalidInputError: Messages or documents are unusable.
     """
-    found = find_documents(turns, given, given_by, prompt, keep_calls=bool(tools))
+    found = find_documents(turns, given, prompt, run=run, keep_calls=bool(answer.tools))
     instruction = join_texts(found.instruction, prompt.instruction or "") or None
     # With tools the text above need not be all that there is to answer from.
-    if instruction is None and (found.source in _WRITTEN_IN or tools):
+    if instruction is None and (found.source in _WRITTEN_IN or answer.tools):
         instruction = _PROMPTS_OWN
     request = AskRequest(
-        messages=found.messages,
+        messages=_with_note(found.messages, answer.note),
         documents=with_unique_ids(found.documents),
         instruction=instruction,
+        closing=found.closing,
         result=found.result,
-        tools=tuple(tools),
+        answer=answer,
         chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
@@ -99,27 +104,38 @@ def make_request(
     return request, found.source
 
 
+def _with_note(messages: tuple[Message, ...], note: str) -> tuple[Message, ...]:
+    """Add a note to the end of the system text."""
+    if not note:
+        return messages
+    system = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
+    rest = messages[1:] if system else messages
+    return (Message(role="system", content=join_texts(system, note)), *rest)
+
+
 def find_documents(
     turns: Sequence[Turn],
     given: Sequence[Document],
-    given_by: Literal["kwarg", "message"],
     prompt: PromptOptions,
     *,
+    run: Hashable = None,
     keep_calls: bool = False,
 ) -> Detected:
     """Find the documents of a chat; arguments and errors as for `make_request` and `detect`."""
     return detect(
         turns,
         given,
-        given_by,
         mode=prompt.context_detection,
         patterns=prompt.context_patterns,
         strict=prompt.strict,
+        evidence=RETRIEVED.recall(run),
         keep_calls=keep_calls,
     )
 
 
-def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
+def describe(
+    details: AnswerDetails, documents: Sequence[Document], source: DocumentsFrom
+) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
     What was kept of a document need not be what the answer says, so it is not a citation and is
@@ -127,7 +143,8 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """
     statistics: dict[str, Any] = {
         "documents_from": source,
-        "documents": len(details.document_shares),
+        "documents": len(documents),
+        "document_characters": sum(len(document.text) for document in documents),
         "decode_s": details.generation_seconds,
     }
     if stats := details.compression:

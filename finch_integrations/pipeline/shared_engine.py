@@ -3,17 +3,24 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from finch_integrations.engine import registry
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, Progress, ask
+from finch_integrations.pipeline.ask import (
+    AnswerDetails,
+    AnswerPiece,
+    AskRequest,
+    Progress,
+    ask,
+)
 from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
-from finch_integrations.pipeline.worker import worker_of
+from finch_integrations.pipeline.waiting import Waiting, waiting_for
+from finch_integrations.pipeline.worker import Check, worker_of
 
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
@@ -203,17 +210,45 @@ class SharedEngine:
         Raises:
             FinchError: As `engine` and `ask` raise it.
         """
-        task = partial(ask, request=request, progress=progress, keep_context=keep_context)
-        return self.run(task)
+        waiting = waiting_for((self.loaded or self.engine).backbone.model)
+        return self._in_turn(waiting, request, progress, keep_context)
 
     async def astream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
     ) -> AsyncGenerator[AnswerPiece, None]:
         """Like `stream` without blocking the event loop; cancelling the task stops the work."""
-        task = partial(ask, request=request, progress=progress, keep_context=keep_context)
-        async with aclosing(self.arun(task)) as pieces:
-            async for piece in pieces:
-                yield piece
+        waiting = waiting_for((await self._aload()).backbone.model)
+        with waiting.queue(request) as (turn,):
+            task = partial(
+                ask, request=request, progress=progress, keep_context=keep_context, turn=turn
+            )
+            async with aclosing(self.arun(task)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    def answer_all(
+        self, requests: Sequence[AskRequest], *, keep_context: bool = False
+    ) -> list[AnswerDetails]:
+        """Answer several requests; for those over the same documents these are read once.
+
+        Args:
+            requests: What to answer.
+            keep_context: Whether the details include the compressed documents.
+
+        Raises:
+            FinchError: As `engine` and `ask` raise it, for the first request that fails.
+        """
+        task = partial(_answering, requests=requests, keep_context=keep_context)
+        with closing(self.run(task)) as answers:
+            return list(answers)
+
+    async def aanswer_all(
+        self, requests: Sequence[AskRequest], *, keep_context: bool = False
+    ) -> list[AnswerDetails]:
+        """Like `answer_all` without blocking the event loop; cancelling stops the work."""
+        task = partial(_answering, requests=requests, keep_context=keep_context)
+        async with aclosing(self.arun(task)) as answers:
+            return [answer async for answer in answers]
 
     def run(self, task: Task[Item]) -> Generator[Item, None, None]:
         """Run a generator in a thread of the model's.
@@ -230,11 +265,7 @@ class SharedEngine:
 
     async def arun(self, task: Task[Item]) -> AsyncGenerator[Item, None]:
         """Like `run`, without blocking the event loop; cancelling the task stops the work."""
-        # Loading, and importing torch before that, would block the event loop.
-        engine = self.loaded
-        if engine is None:
-            engine = await asyncio.to_thread(lambda: self.engine)
-        worker = worker_of(engine.backbone.model)
+        worker = worker_of((await self._aload()).backbone.model)
         async with aclosing(worker.astream(lambda check: task(self.engine, check=check))) as items:
             async for item in items:
                 yield item
@@ -302,6 +333,25 @@ class SharedEngine:
                 self._end_scorer.atexit = False
             return self._scored
 
+    def _in_turn(
+        self,
+        waiting: Waiting,
+        request: AskRequest,
+        progress: Progress | None,
+        keep_context: bool,
+    ) -> Generator[AnswerPiece, None, None]:
+        with waiting.queue(request) as (turn,):
+            task = partial(
+                ask, request=request, progress=progress, keep_context=keep_context, turn=turn
+            )
+            with closing(self.run(task)) as pieces:
+                yield from pieces
+
+    async def _aload(self) -> "FinchEngine":
+        # Loading, and importing torch before that, would block the event loop.
+        engine = self.loaded
+        return await asyncio.to_thread(lambda: self.engine) if engine is None else engine
+
     @property
     def _key(self) -> str:
         """Equal for equal settings; an engine that was given has its own key."""
@@ -338,3 +388,13 @@ class SharedEngine:
 def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what must not be stored, logged or shown."""
     return {name: value for name, value in settings.items() if name not in _SECRET}
+
+
+def _answering(
+    engine: "FinchEngine", requests: Sequence[AskRequest], keep_context: bool, check: Check
+) -> Generator[AnswerDetails, None, None]:
+    with Waiting().queue(*requests) as turns:
+        for request, turn in zip(requests, turns, strict=True):
+            *_, last = ask(engine, request, keep_context=keep_context, turn=turn, check=check)
+            assert last.details is not None, "the last piece has the details"
+            yield last.details

@@ -17,6 +17,7 @@ import pytest
 from finch_integrations import (
     CompressionConfig,
     ConfigurationError,
+    Constraint,
     ContextTooLongError,
     Document,
     FinchEngine,
@@ -264,7 +265,7 @@ class AnswerContract(AdapterContract):
         context = engine.compress(documents, Q, target_size=60)
         assert answer.text == engine.generate(context, max_tokens=8).text
         assert answer.prompt_tokens == context.prompt_tokens
-        assert answer.finch["documents_from"] == "kwarg"
+        assert answer.finch["documents_from"] == "argument"
         assert answer.finch["documents"] == 2
         assert answer.finch["document_tokens"] == context.stats.document_tokens
         assert answer.finch["kept_tokens"] == 60
@@ -345,7 +346,7 @@ class AnswerContract(AdapterContract):
             ({"temperature": -1}, "temperature must be 0 or more"),
             ({"stop": [""]}, "stop must hold non-empty strings"),
             ({"target_size": 5, "compression_ratio": 0.5}, "give one budget"),
-            ({"context_detection": "maybe"}, "one of auto, marked, off, got 'maybe'"),
+            ({"context_detection": "maybe"}, "one of auto, marked, longest, off, got 'maybe'"),
             ({"model": 5}, "must name a model, got int"),
         ],
     )
@@ -405,7 +406,7 @@ class AnswerContract(AdapterContract):
         assert called.prompt_tokens == len("x Hi")
 
     def test_strict_and_detection_can_be_set_per_call(self, llm):
-        prompt = f"Context: {TEXTS[0]}\nQuestion: {Q}"
+        prompt = f"Context: {TEXTS[0]}\n\n\nQuestion: {Q}"
         assert self.ask(llm, prompt).finch["documents_from"] == "pattern"
         for mode in ("marked", "off"):
             answer = self.ask(llm, prompt, context_detection=mode)
@@ -421,14 +422,18 @@ class AnswerContract(AdapterContract):
             context_patterns=[r"(?s)DOCS(?P<context>.*)ASK(?P<question>.*)"],
             instruction="Say:",
         )
-        prompt = {"system": "DOCS\n\nASK", "instruction": "Say:"}
+        prompt = {"system": "DOCS", "instruction": "ASK\n\nSay:"}
         context = engine.compress([TEXTS[0]], Q, target_size=60, **prompt)
         expected = engine.generate(context, max_tokens=8).text
         assert self.ask(llm, f"DOCS {TEXTS[0]} ASK {Q}").text == expected
 
-    def test_tools_say_what_to_do_instead(self, llm):
-        with pytest.raises(NotImplementedError, match=f"{self.adapter.__name__} cannot call tools"):
-            self.ask(llm, Q, tools=[{"name": "x"}])
+    def test_a_constraint_of_a_call_is_obeyed(self, llm):
+        constraint = Constraint.choice(["yes", "no"])
+        assert self.ask(llm, Q, constraint=constraint).text in ("yes", "no")
+
+    def test_unusable_tools_are_named(self, llm):
+        with pytest.raises(InvalidInputError, match="tool 1 must be a function"):
+            self.ask(llm, Q, tools=[{"title": "x"}])
 
     # Streams, cancelling, several calls at once
 

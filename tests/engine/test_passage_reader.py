@@ -6,7 +6,13 @@ import platform
 import pytest
 import torch
 
-from finch_integrations import ConfigurationError, Document, FinchEngine, InvalidInputError
+from finch_integrations import (
+    ConfigurationError,
+    ContextTooLongError,
+    Document,
+    FinchEngine,
+    InvalidInputError,
+)
 from finch_integrations.engine import passage_reader
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.batching import tokens_at_once
@@ -67,6 +73,19 @@ def test_every_architecture_rates_as_each_passage_and_question_alone(architectur
     assert {read for _, read, _ in steps} == {False}
     torch.testing.assert_close(fresh, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(again, fresh, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_store_lists_and_has_no_longer_is_read_again():
+    class Forgetful(PassageStore):
+        def get(self, key):
+            return None  # pushed out, or damaged, since it was listed
+
+    store, model = Forgetful(), make_model()
+    fresh, _ = rate(model, store=store)
+    again, steps = rate(model, store=store)
+    assert {read for _, read, _ in steps} == {True}
+    assert sorted(n for batch, _, _ in steps for n in batch) == list(range(len(PASSAGES)))
+    torch.testing.assert_close(again, fresh)
 
 
 @pytest.mark.parametrize("room", [1, 70, 150, 5000])
@@ -257,6 +276,35 @@ def test_questions_asked_together_or_later_choose_as_each_one_alone(architecture
     assert [s.stats.rated_tokens for s in (*expected, *many, stored)] == [total] * 7
     assert [s.stats.read_tokens for s in expected] == [total] * 3
     assert stored.stats.read_tokens == 0  # all of it had been read for the first question
+
+
+def test_further_questions_are_chosen_for_with_the_first_and_then_read_nothing():
+    def make():
+        return FinchEngine(make_model(), make_tokenizer(), store=PassageStore(memory_bytes=0))
+
+    alone, together = make(), make()
+    unusable = ["", "long " * 5000]  # they fail when it is their turn, and disturb no other
+    for number, question in enumerate(QUESTIONS):
+        expected = alone.compress(DOCUMENTS, question, target_size=120)
+        found = together.compress(
+            DOCUMENTS, question, target_size=120, further_questions=[*QUESTIONS, *unusable]
+        )
+        assert [e.text for e in found.excerpts] == [e.text for e in expected.excerpts]
+        assert [e.score for e in found.excerpts] == pytest.approx(
+            [e.score for e in expected.excerpts], abs=1e-4
+        )
+        total = found.stats.document_tokens
+        assert found.stats.read_tokens == (0 if number else total)
+        assert found.stats.rated_tokens == total
+    with pytest.raises(ContextTooLongError):
+        together.compress(DOCUMENTS, unusable[1], target_size=120)
+
+
+def test_further_questions_do_nothing_where_single_tokens_are_kept(engine):
+    options = {"method": "finch", "target_size": 50}
+    expected = engine.compress(DOCUMENTS, QUESTIONS[0], **options)
+    found = engine.compress(DOCUMENTS, QUESTIONS[0], further_questions=QUESTIONS[1:], **options)
+    assert all(torch.equal(*pair) for pair in zip(found.kept, expected.kept, strict=True))
 
 
 def test_document_sets_profit_by_their_overlap():

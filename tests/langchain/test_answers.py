@@ -1,5 +1,7 @@
 """What ChatFinch answers with: metadata, chunks, callbacks."""
 
+import asyncio
+
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.messages import (
@@ -8,8 +10,10 @@ from langchain_core.messages import (
     SystemMessage,
 )
 
+from finch_integrations import FinchEngine, PassageStore
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.langchain import ChatFinch
+from tests.busy import busy_until
 from tests.tiny import text_of
 
 Q = "Where is it?"
@@ -57,20 +61,6 @@ def test_callbacks_see_every_token(chat):
     assert tokens.texts == [chunk.content for chunk in chunks]
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda chat: chat.bind_tools([]),
-        lambda chat: chat.with_structured_output(dict),
-        lambda chat: chat.invoke(Q, tools=[{"name": "x"}]),
-        lambda chat: chat.invoke(Q, response_format={"type": "json_schema"}),
-    ],
-)
-def test_tools_and_schemas_say_what_to_do_instead(chat, use):
-    with pytest.raises(NotImplementedError, match="FinchDocumentsMiddleware"):
-        use(chat)
-
-
 def test_the_metadata_is_where_langchain_looks_for_it(chat, engine):
     message = chat.invoke([SystemMessage("Be brief."), HumanMessage(Q)])
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": Q}]
@@ -88,3 +78,20 @@ def test_a_batch_answers_every_question_as_alone(chat):
     questions = [f"What is {number}?" for number in range(3)]
     alone = [chat.invoke(question, documents=TEXTS).text for question in questions]
     assert [message.text for message in chat.batch(questions, documents=TEXTS)] == alone
+
+
+@pytest.mark.parametrize("how", ["batch", "abatch"])
+def test_a_batch_over_the_same_documents_reads_them_once(model, tokenizer, how):
+    questions = [f"Where is number {number}?" for number in range(4)]
+
+    def make():
+        engine = FinchEngine(model, tokenizer, store=PassageStore(memory_bytes=0))
+        return ChatFinch(engine=engine, max_tokens=8, target_size=60)
+
+    alone = [make().invoke(question, documents=TEXTS) for question in questions]
+    chat = make().bind(documents=TEXTS)
+    with busy_until(model, waiting=len(questions)):
+        found = chat.batch(questions) if how == "batch" else asyncio.run(chat.abatch(questions))
+    assert [message.text for message in found] == [message.text for message in alone]
+    read = sorted(finch(message)["read_tokens"] for message in found)
+    assert read == [0, 0, 0, finch(alone[0])["read_tokens"]]

@@ -20,12 +20,19 @@ from llama_index.core.prompts.chat_prompts import (
     CHAT_TEXT_QA_PROMPT,
     TEXT_QA_SYSTEM_PROMPT,
 )
-from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
+from llama_index.core.query_engine import (
+    CitationQueryEngine,
+    RetrieverQueryEngine,
+    SubQuestionQueryEngine,
+)
 from llama_index.core.query_engine.citation_query_engine import CITATION_QA_TEMPLATE
+from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
 from llama_index.core.schema import MetadataMode
+from llama_index.core.tools import QueryEngineTool
 
-from finch_integrations import ContextTooLongError, FinchError
+from finch_integrations import ContextTooLongError, FinchEngine, FinchError, PassageStore
 from finch_integrations.llama_index import FinchLLM
+from tests.busy import busy_until
 from tests.llama_index.conftest import say, tiny_engine
 from tests.tiny import make_tokenizer, text_of
 
@@ -35,6 +42,7 @@ QA = {
     "system": f"{SYSTEM}\n\nContext information is below.",
     "instruction": "Given the context information and not prior knowledge, answer the query."
     "\nQuery:",
+    "closing": "Answer:",
 }
 ONE_CALL = ["compact", "tree_summarize", "simple_summarize", "compact_accumulate"]
 CALL_PER_NODE = ["refine", "accumulate"]
@@ -94,9 +102,8 @@ def test_refine_keeps_the_existing_answer(llm, retriever, answer, calls):
     existing = calls[0].response.message.content
     node = retriever.retrieve(Q)[1].node.get_content(MetadataMode.LLM)
     intro = CHAT_REFINE_PROMPT.message_templates[0].content.split(" {context_msg}")[0]
-    expected = answer(
-        [node], f"{Q}\nOriginal Answer: {existing}", system=intro, instruction="Query:"
-    )
+    closing = f"Original Answer: {existing}\nNew Answer:"
+    expected = answer([node], Q, system=intro, instruction="Query:", closing=closing)
     assert calls[1].response.message.content == expected
 
 
@@ -145,7 +152,8 @@ TEMPLATES = {
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_of_all_kinds_say_where_the_context_is(llm, retriever, answer, context, name):
     engine = make_engine(retriever, llm, text_qa_template=TEMPLATES[name])
-    expected = answer([context], Q, system=INTRO, instruction="Question:")
+    closing = {"text": "Answer:", "jinja": "Your answer:"}.get(name, "")
+    expected = answer([context], Q, system=INTRO, instruction="Question:", closing=closing)
     assert engine.query(Q).response == expected
 
 
@@ -200,13 +208,7 @@ def test_prompts_without_a_context_are_not_touched(llm, finch):
 
 def test_formatted_prompts_are_recognised_by_their_words(llm, answer, finch):
     text = text_of(150)
-    expected = answer(
-        [text],
-        Q,
-        system=f"{SYSTEM}\n\nContext information is below.\n\n"
-        + QA["instruction"].removesuffix("\nQuery:"),
-        instruction="Question:",
-    )
+    expected = answer([text], Q, **QA)
     messages = CHAT_TEXT_QA_PROMPT.format_messages(context_str=text, query_str=Q)
     assert llm.chat(messages).message.content == expected
     assert finch()[0]["documents_from"] == "pattern"
@@ -289,7 +291,47 @@ async def test_citation_query_engine(llm, retriever, answer, how):
     context = "\n\n".join(n.node.get_content(MetadataMode.LLM).strip() for n in nodes)
     system = CITATION_QA_TEMPLATE.template.split("\n------\n")[0]
     assert "Source 3:" in context
-    assert await ask(engine, how) == answer([context], Q, system=system, instruction="Query:")
+    assert await ask(engine, how) == answer(
+        [context], Q, system=system, instruction="Query:", closing="Answer:"
+    )
+
+
+async def test_sub_questions_over_the_same_documents_read_them_once(model, index, calls):
+    questions = [f"Where is number {number}?" for number in range(4)]
+
+    class Fixed(BaseQuestionGenerator):
+        def generate(self, tools, query):
+            return [SubQuestion(sub_question=q, tool_name="all") for q in questions]
+
+        async def agenerate(self, tools, query):
+            return self.generate(tools, query)
+
+        def _get_prompts(self):
+            return {}
+
+        def _update_prompts(self, prompts):
+            pass
+
+    engine = FinchEngine(model, make_tokenizer(), store=PassageStore(memory_bytes=0))
+    llm = FinchLLM(engine=engine, max_tokens=8, target_size=60)
+    tool = QueryEngineTool.from_defaults(
+        index.as_query_engine(llm=llm, similarity_top_k=3), name="all", description="All."
+    )
+    sub_questions = SubQuestionQueryEngine(
+        question_gen=Fixed(),
+        response_synthesizer=get_response_synthesizer(llm=llm),
+        query_engine_tools=[tool],
+        use_async=True,
+        verbose=False,
+    )
+    with busy_until(model, waiting=len(questions)):
+        await sub_questions.aquery(Q)
+    *found, last = [call.response.raw["finch"] for call in calls]
+    assert len(found) == len(questions)
+    read = sorted(one["read_tokens"] for one in found)
+    assert read[:3] == [0, 0, 0]
+    assert read[3] == found[0]["document_tokens"] > 450
+    assert last["document_tokens"] != read[3], "their answers are what the last one is about"
 
 
 async def test_faithfulness_evaluator(llm, answer, finch):
@@ -297,7 +339,13 @@ async def test_faithfulness_evaluator(llm, answer, finch):
     evaluator = FaithfulnessEvaluator(llm=llm)
     result = await evaluator.aevaluate(query=Q, response=claim, contexts=[text])
     system = DEFAULT_EVAL_TEMPLATE.template.split("\nInformation: {query_str}")[0]
-    expected = answer([text], claim, system=f"{system}\n\nContext:", instruction="Information:")
+    expected = answer(
+        [text],
+        claim,
+        system=f"{system}\n\nContext:",
+        instruction="Information:",
+        closing="Answer:",
+    )
     assert result.feedback == expected
     assert finch()[0]["documents_from"] == "template"
 

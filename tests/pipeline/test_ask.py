@@ -10,10 +10,14 @@ import pytest
 
 from finch_integrations import (
     Document,
+    FinchEngine,
     InvalidInputError,
+    PassageStore,
 )
 from finch_integrations.pipeline.ask import AskRequest, convert
 from finch_integrations.pipeline.shared_engine import SharedEngine
+from finch_integrations.pipeline.waiting import waiting_for
+from tests.busy import busy_until
 from tests.tiny import text_of
 
 DOCUMENTS = (Document(text_of(300, seed=1), id="a"), Document(text_of(200, seed=2), id="b"))
@@ -49,6 +53,10 @@ def forwards(model):
 def request(**changes):
     options = {"messages": CHAT, "sampling": {"max_tokens": 12}}
     return AskRequest(**options | changes)
+
+
+def user(content):
+    return ({"role": "user", "content": content},)
 
 
 def text(pieces):
@@ -163,6 +171,42 @@ def test_concurrent_questions_do_not_disturb_each_other(handle):
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda one: text(handle.stream(one)), asked))
     assert together == alone
+
+
+def test_questions_that_wait_share_a_reading(model, tokenizer):
+    """While the model is busy, several questions over two document sets arrive."""
+    engine = FinchEngine(model, tokenizer, store=PassageStore(memory_bytes=0))
+    handle = SharedEngine(engine)
+    others = (*DOCUMENTS, Document("Another one. " * 30))
+    asked = [
+        request(documents=documents, compression=SMALL, messages=user(f"What is {number}?"))
+        for number, documents in enumerate((DOCUMENTS, others, DOCUMENTS, DOCUMENTS))
+    ]
+    # It has the same documents, and is not a question: it fails alone.
+    broken = request(documents=DOCUMENTS, compression=SMALL, messages=({"role": "user"},))
+    alone = [text(handle.stream(one)) for one in asked]
+    engine = FinchEngine(model, tokenizer, store=PassageStore(memory_bytes=0))
+    handle = SharedEngine(engine)
+
+    async def main():
+        with busy_until(model, waiting=7):
+            tasks = [asyncio.create_task(collect(handle.astream(one))) for one in (*asked, broken)]
+            leaving = asyncio.create_task(collect(handle.astream(asked[2])))
+            while len(waiting_for(model)) < 6:
+                await asyncio.sleep(0.01)
+            leaving.cancel()
+            while len(waiting_for(model)) > 5:
+                await asyncio.sleep(0.01)
+            tasks += [asyncio.create_task(collect(handle.astream(request()))) for _ in range(2)]
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+        return found[:-2]
+
+    *found, error = asyncio.run(main())
+    assert not len(waiting_for(model))
+    assert [text(pieces) for pieces in found] == alone
+    assert isinstance(error, InvalidInputError)
+    read = [pieces[-1].details.compression.read_tokens for pieces in found]
+    assert [bool(tokens) for tokens in read] == [True, True, False, False]
 
 
 def test_progress_is_reported_and_the_context_kept_only_if_asked_for(engine, handle):

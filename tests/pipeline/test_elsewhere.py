@@ -173,3 +173,13 @@ def test_two_scorers_are_refused(peer, engine):
     handle = ChooseThenGenerate(OpenAIServer(peer.url, "m"), engine)
     with pytest.raises(ConfigurationError, match="two scorers"):
         FinchRAG(WholeSet(DOCUMENTS), handle, scorer=engine)
+
+
+def test_several_questions_are_answered_elsewhere_one_after_another(rag, peer):
+    questions = [QUESTION, "Where is the code given out?"]
+    expected = [rag.answer(question) for question in questions]
+    for found in (rag.batch(questions), asyncio.run(rag.abatch(questions))):
+        assert [one.text for one in found] == [one.text for one in expected]
+        for one, other in zip(found, expected, strict=True):
+            kept, wanted = one.details.excerpts, other.details.excerpts
+            assert [excerpt.text for excerpt in kept] == [excerpt.text for excerpt in wanted]

@@ -10,6 +10,7 @@ from finch_integrations import (
     Document,
     FinchEngine,
     InvalidInputError,
+    PassageStore,
 )
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece
 from finch_integrations.pipeline.rag import FinchRAG, WholeSet, _piece
@@ -67,6 +68,28 @@ def test_at_once_and_async_answers_are_the_streamed_one(rag):
     pieces = asyncio.run(collect(rag.astream(QUESTION)))
     assert "".join(piece.text for piece in pieces) == streamed.text
     assert pieces[-1].answer.documents == streamed.documents
+
+
+def test_several_questions_are_answered_as_one_by_one_and_the_documents_read_once(model, tokenizer):
+    def make():
+        engine = FinchEngine(model, tokenizer, store=PassageStore(memory_bytes=0))
+        return FinchRAG(WholeSet(DOCUMENTS), engine, compression=COMPRESSION, sampling=SAMPLING)
+
+    questions = [QUESTION, "Where is the red boat?", "When is food served?"]
+    expected = [make().answer(question) for question in questions]
+    for found in (make().batch(questions), asyncio.run(make().abatch(questions))):
+        assert [one.text for one in found] == [one.text for one in expected]
+        assert [one.citations for one in found] == [one.citations for one in expected]
+        for one, other in zip(found, expected, strict=True):
+            kept, wanted = one.details.excerpts, other.details.excerpts
+            assert [excerpt.text for excerpt in kept] == [excerpt.text for excerpt in wanted]
+        read = [one.details.compression.read_tokens for one in found]
+        assert read == [expected[0].details.compression.read_tokens, 0, 0]
+    assert make().batch([]) == []
+    with pytest.raises(InvalidInputError, match="must be a list of questions"):
+        make().batch(QUESTION)
+    with pytest.raises(InvalidInputError, match="the question"):
+        make().batch([QUESTION, ""])
 
 
 def test_leaving_a_stream_stops_the_work(retriever, engine, model):
