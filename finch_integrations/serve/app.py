@@ -134,7 +134,7 @@ async def _read(
     if body.retrieve and not call.request.documents:
         request = await service.find(call.request, body.retrieval_top_k)
         if request is not call.request:
-            return replace(call, request=with_ids(request), source="kwarg")
+            return replace(call, request=with_ids(request), source="evidence")
     return call
 
 

@@ -13,7 +13,12 @@ from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom, Turn
 from finch_integrations.pipeline.options import SAMPLING, make_options
 from finch_integrations.pipeline.quotes import Quote, find_quotes
-from finch_integrations.pipeline.request import PromptOptions, describe, make_request
+from finch_integrations.pipeline.request import (
+    PromptOptions,
+    describe,
+    describe_shares,
+    make_request,
+)
 from finch_integrations.serve.documents import read_documents, url_of
 from finch_integrations.serve.errors import ApiError
 from finch_integrations.serve.schemas import AnswerOptions, ChatMessage
@@ -78,7 +83,7 @@ def read_call(
         chat_template_kwargs={},
     )
     turns = [_turn(message, f"messages[{n}]") for n, message in enumerate(messages)]
-    request, source = make_request(turns, given, "kwarg", prompt, options)
+    request, source = make_request(turns, given, prompt, options)
     if len(request.documents) > server.max_documents:
         raise ApiError(
             400,
@@ -170,7 +175,7 @@ class Answer:
             "object": "chat.completion" if self._kind == "chat" else "text_completion",
             "choices": [choice],
             "usage": usage_of(details),
-            "finch": describe(details, self._call.source),
+            "finch": self._statistics(details),
         }
 
     def piece(self, text: str, *, first: bool = False) -> dict[str, Any]:
@@ -184,7 +189,7 @@ class Answer:
         if found := self._annotations(self._quotes(details, citations)):
             delta["annotations"] = found
         chunk = self._chunk(delta, details.finish_reason)
-        return {**chunk, "finch": describe(details, self._call.source)}
+        return {**chunk, "finch": self._statistics(details)}
 
     def usage(self, details: AnswerDetails) -> dict[str, Any]:
         """The chunk after it, if the client asked for it."""
@@ -198,6 +203,10 @@ class Answer:
             choice["delta"] = delta
         kind = "chat.completion.chunk" if self._kind == "chat" else "text_completion"
         return {**self._head, "object": kind, "choices": [choice]}
+
+    def _statistics(self, details: AnswerDetails) -> dict[str, Any]:
+        statistics = describe(details, self._call.request.documents, self._call.source)
+        return {**statistics, "document_scores": describe_shares(details.document_shares)}
 
     def _quotes(self, details: AnswerDetails, citations: str) -> Sequence[Quote]:
         if citations == "off" or self._kind == "text":

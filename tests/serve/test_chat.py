@@ -92,7 +92,7 @@ def test_documents_in_the_prompt_are_found(server):
     messages = [{"role": "user", "content": f"<documents>\n{prompt}</documents>\n\nWhat is it?"}]
     body = server.post(chat(messages=messages, target_size=60)).json()
     assert body["finch"]["documents"] == 3
-    assert body["finch"]["documents_from"] == "marked"
+    assert body["finch"]["documents_from"] == "mark"
     off = server.post(chat(messages=messages, context_detection="off")).json()
     assert off["finch"]["documents"] == 0
 
