@@ -7,7 +7,7 @@ QUESTION ?= What is the door code of the chemical store?
 VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
 	nbconvert_exporter pygments_lexer version)
 
-.PHONY: install demo test test-lowest check fix docs bench bench-quality dist clean
+.PHONY: install demo test test-lowest fuzz check fix docs bench bench-quality dist clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -23,6 +23,9 @@ test-lowest:  ## the same on the lowest declared framework versions, in .venv-lo
 	.venv-lowest/bin/python -m pip install --quiet --no-compile --constraint constraints-lowest.txt --editable '.[all,dev,docs]'
 	.venv-lowest/bin/finch fetch all
 	.venv-lowest/bin/python -m pytest --ignore tests/test_walk.py
+
+fuzz: $(INSTALLED)  ## hostile inputs, damaged files, kills and a full disk, all of them: some minutes
+	FINCH_FUZZ=long $(BIN)/python -m pytest tests/hostile
 
 check: $(INSTALLED)  ## style, types, architecture
 	$(BIN)/ruff check .

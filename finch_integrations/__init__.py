@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from finch_integrations.engine.passage_store import PassageStore
     from finch_integrations.engine.selection import Selection
     from finch_integrations.pipeline.elsewhere import ChooseThenGenerate
+    from finch_integrations.pipeline.evidence import configure_evidence
     from finch_integrations.pipeline.indexing import index_files
     from finch_integrations.pipeline.openai_server import OpenAIServer
     from finch_integrations.pipeline.rag import FinchRAG
@@ -80,6 +81,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "UnsupportedModelError",
+    "configure_evidence",
     "index_files",
     "read_documents",
 ]
@@ -88,6 +90,7 @@ _LAZY = {
     "CompressedContext": "finch_integrations.engine.context",
     "FinchEngine": "finch_integrations.engine.engine",
     "ChooseThenGenerate": "finch_integrations.pipeline.elsewhere",
+    "configure_evidence": "finch_integrations.pipeline.evidence",
     "OpenAIServer": "finch_integrations.pipeline.openai_server",
     "FinchRAG": "finch_integrations.pipeline.rag",
     "PassageStore": "finch_integrations.engine.passage_store",

@@ -122,6 +122,9 @@ class CompressionConfig:
                 )
 
 
+_LEAST_TEMPERATURE = 1e-5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How an answer is decoded.
@@ -145,13 +148,21 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         _require_int("max_tokens", self.max_tokens, minimum=1)
-        if not (_is_real(self.temperature) and 0 <= self.temperature < math.inf):
-            raise ConfigurationError(f"temperature must be 0 or more, got {self.temperature!r}")
+        # Divided by less, logits leave the range of float32.
+        if not (
+            _is_real(self.temperature)
+            and (self.temperature == 0 or _LEAST_TEMPERATURE <= self.temperature < math.inf)
+        ):
+            raise ConfigurationError(
+                f"temperature must be 0, or at least {_LEAST_TEMPERATURE}, got {self.temperature!r}"
+            )
         if not (_is_real(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigurationError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
         _require_int("top_k", self.top_k, minimum=0)
         if self.seed is not None:
             _require_int("seed", self.seed, minimum=0)
+            if self.seed >= 2**64:
+                raise ConfigurationError(f"seed must be below 2**64, got {self.seed}")
         object.__setattr__(self, "stop", _stop_strings(self.stop))
 
 

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from finch_integrations.errors import ModelLoadError
 from finch_integrations.storage import models_folder
 
 _MANIFEST = "finch.json"
+_WORK = ".fetch-"
+_LONGEST_DOWNLOAD = 24 * 60 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,8 @@ def install(folder: Path, make: Callable[[Path, Path], None]) -> None:
     if folder.is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as work:
+    _remove_litter(folder.parent)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_WORK) as work:
         draft = Path(work) / "model"
         make(Path(work), draft)
         sizes = {
@@ -163,6 +168,14 @@ def install(folder: Path, make: Callable[[Path, Path], None]) -> None:
         except OSError:
             if not folder.is_dir():  # not because another process was faster: a real failure
                 raise
+
+
+def _remove_litter(models: Path) -> None:
+    """Remove what downloads left that were killed, and not what others are downloading."""
+    for left in models.glob(f"{_WORK}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LONGEST_DOWNLOAD:
+                shutil.rmtree(left)
 
 
 def check_installed(folder: Path, *, description: str, command: str, size: str) -> None:

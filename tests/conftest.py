@@ -13,6 +13,14 @@ from finch_integrations import FinchEngine, ModelLoadError
 from tests.tiny import make_model, make_tokenizer
 
 
+@pytest.fixture(autouse=True)
+def nothing_retrieved():
+    """What other tests retrieved is no evidence."""
+    from finch_integrations.pipeline.evidence import RETRIEVED
+
+    RETRIEVED.forget()
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return make_tokenizer()

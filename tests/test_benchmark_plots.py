@@ -194,7 +194,10 @@ def test_the_front_figure_compares_the_same_questions(tmp_path):
     assert len(drawn) == 3
     assert drawn["hybrid retrieval (reads what is kept)"].get_ydata() == pytest.approx([2.5])
     (level,) = [line for line in axes.lines if "all documents" in str(line.get_label())]
-    assert level.get_ydata() == pytest.approx([1, 1])
+    assert level.get_ydata() == pytest.approx([1])
+    (axes,) = plots.front_length_figure({"4k": read, "8k": {}}).axes
+    assert axes.get_title() == "12.5 % kept, 40 questions"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4k tokens"]
     assert plots.front_figure({}, "4k").axes  # copes with results that are not there yet
 
 

@@ -122,6 +122,7 @@ def test_notebooks_show_it_in_a_frame(engine):
     report = make_report(engine, DOCUMENTS, context)
     shown = Page(report._repr_html_())
     assert [(tag, a["srcdoc"]) for tag, a in shown.tags] == [("iframe", report.html)]
+    assert shown.tags[0][1]["sandbox"] in (None, "")  # without any permission
 
 
 def test_other_documents_are_refused(engine):

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.plots.cost import prefill_figure, time_figure
-from benchmarks.plots.front import front_figure
+from benchmarks.plots.front import front_figure, front_length_figure
 from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
 from benchmarks.plots.results import load_json, load_quality
 from benchmarks.plots.rivals import rag_figure
@@ -23,6 +23,7 @@ __all__ = [
     "ablation_figure",
     "figures",
     "front_figure",
+    "front_length_figure",
     "length_figure",
     "load_json",
     "load_quality",
@@ -45,6 +46,7 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
         if any(method in ABLATIONS for _, method, _ in rows):
             yield f"ablation-{bucket}", ablation_figure(rows, bucket)
     if len(buckets) > 1:
+        yield "front-length", front_length_figure(buckets)
         yield "quality-length", length_figure(buckets)
     for name, draw in (
         ("prefill", prefill_figure),

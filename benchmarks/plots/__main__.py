@@ -12,7 +12,7 @@ from benchmarks.quality import RESULTS
 
 DOCS = Path(__file__).parents[2] / "docs" / "plots"
 # The figures that README and docs/ show.
-SHOWN = ("front-4k", "quality-length", "length")
+SHOWN = ("front-4k", "front-length", "length")
 
 
 def digest() -> str:

@@ -11,6 +11,11 @@ def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def folded(title: str, content: str) -> str:
+    """Fold what is long under its title."""
+    return f'<details markdown="1">\n<summary>{title}</summary>\n\n{content}\n\n</details>'
+
+
 def format_bytes(number: float) -> str:
     """Write a number of bytes in the unit that fits."""
     for unit in ("B", "KiB", "MiB", "GiB"):

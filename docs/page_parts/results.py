@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from page_parts.markdown import format_bytes, make_table
+from page_parts.markdown import folded, format_bytes, make_table
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -53,11 +53,39 @@ def quality() -> str:
             for measured in rows.values()
             for row in measured.values()
         }
-        parts += [
-            f"Model `{model}`, documents of about {bucket} tokens; {'; '.join(sorted(where))}.",
-            re.sub("^## ", f"### {model}, ", tables(rows, bucket), flags=re.M),
-        ]
+        about = f"Model `{model}`, documents of about {bucket} tokens; {'; '.join(sorted(where))}."
+        found = re.sub("^## ", f"### {model}, ", tables(rows, bucket), flags=re.M)
+        parts.append(folded(f"{model}, {bucket}", f"{about}\n\n{found}"))
     return "\n\n".join(parts)
+
+
+def same_items() -> str:
+    """The default against its strongest rivals on the very same questions."""
+    from benchmarks.quality_results import read_all
+    from benchmarks.shared_items import OWN, difference, read_shared
+
+    rivals = {"best-bm25": "BM25, best segmentation", "rag-hybrid": "BM25 + embeddings"}
+    table = []
+    for (model, bucket), rows in read_all().items():
+        for budget in sorted({budget for _, _, budget in rows if budget}):
+            # At 8k tokens there are 19 questions of a task.
+            shared = read_shared(rows, [OWN, "rag-hybrid"], budget, fewest=15)
+            if shared is None:
+                continue
+            for method, label in rivals.items():
+                mean, (low, high), middle = difference(shared, method)
+                left_out = [difference(shared, method, task)[0] for task in shared.nll[OWN]]
+                table.append(
+                    [
+                        f"{model}, {bucket}, 1/{budget} ({len(shared.all(OWN))})",
+                        f"{label} ({shared.bm25})" if method == "best-bm25" else label,
+                        f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]",
+                        f"{middle:+.2f}",
+                        f"{min(left_out):+.2f} to {max(left_out):+.2f}",
+                    ]
+                )
+    head = ["documents, kept (questions)", "", "mean", "median", "without one task"]
+    return make_table(head, table)
 
 
 def length() -> str:

@@ -61,7 +61,7 @@ def _main(
         bool, typer.Option("--offline", help="Use only models that are on this machine.")
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that compute (default: idle processors).")
+        int | None, typer.Option(min=1, help="Threads that compute (default: torch's).")
     ] = None,
 ) -> None:
     console.set_quiet(quiet)

@@ -22,6 +22,28 @@ _ROLES = ("system", "user", "assistant", "tool")
 # Their turns may write marks that are no special tokens: a system text describes the format of tool
 # calls, and an assistant's turns have thoughts and calls, which some templates parse.
 _TRUSTED = ("system", "assistant")
+# Parameters of `apply_chat_template` that are no variables of the template, or that are set here.
+_RESERVED_NAMES = """
+    add_generation_prompt chat_template continue_final_message conversation documents max_length
+    messages padding return_assistant_tokens_mask return_dict return_tensors tokenize
+    tokenizer_kwargs tools truncation
+"""
+_RESERVED = frozenset(_RESERVED_NAMES.split())
+
+
+def template_variables(kwargs: object) -> dict[str, Any]:
+    """Copy further variables for the chat template.
+
+    Raises:
+        InvalidInputError: They are no mapping from names.
+    """
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise InvalidInputError(
+            f"chat_template_kwargs must be a mapping from names to values, got {kwargs!r:.80}"
+        )
+    return dict(kwargs)
 
 
 def build_chat(
@@ -72,7 +94,7 @@ def render_messages(
         if message["role"] != "assistant":
             message["content"] = message["content"].strip()
     guard = SpecialTokenGuard(tokenizer)
-    kwargs = dict(chat_template_kwargs or {})
+    kwargs = template_variables(chat_template_kwargs)
     return render_chat(tokenizer, checked, guard, kwargs, tools), guard
 
 
@@ -139,6 +161,7 @@ def render_chat(
         InvalidInputError: A tool is unusable, or the template refuses the messages.
     """
     tool_prompt.check_tools(tools)
+    _check_kwargs(kwargs)
     marked: list[Message] = [
         guard.mark_all(message, trusted=message["role"] in _TRUSTED) for message in messages
     ]
@@ -160,8 +183,8 @@ def render_chat(
                 add_generation_prompt=True,
                 **kwargs,
             )
-        except TemplateError as error:
-            refusal = str(error)
+        except Exception as error:  # whatever the template's author did not think of
+            refusal = str(error) if isinstance(error, TemplateError) else f"it fails with {error!r}"
             continue
         if all(shows_text(rendered, m) for m in attempt):
             return str(rendered)
@@ -171,6 +194,14 @@ def render_chat(
         f"the model's chat template refuses these messages ({roles}): {refusal}. "
         "Turns should alternate between user and assistant, starting with user"
     )
+
+
+def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
+    if reserved := _RESERVED.intersection(kwargs):
+        raise InvalidInputError(
+            f"chat_template_kwargs must not have {', '.join(sorted(reserved))}: this package sets "
+            "that. They are variables of the model's chat template, such as enable_thinking"
+        )
 
 
 def _attempts(messages: list[Message], *, native: bool) -> Iterator[list[Message]]:

@@ -48,6 +48,13 @@ class CompressedContext:
     stats: CompressionStats
     fingerprint: str
 
+    def __repr__(self) -> str:
+        return (
+            f"CompressedContext({self.question!r:.60}, {len(self.document_shares)} documents, "
+            f"{self.stats.kept_tokens:,} of {self.stats.document_tokens:,} tokens, "
+            f"{self.nbytes / 1e6:,.1f} MB)"
+        )
+
     @property
     def question(self) -> str:
         """The question the documents were compressed under."""

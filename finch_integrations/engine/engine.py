@@ -37,7 +37,7 @@ from finch_integrations.engine.methods import (
 from finch_integrations.engine.model_input import ModelInput, make_input, make_inputs
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
-from finch_integrations.engine.prompt import INSTRUCTION, Prompt, build_frame
+from finch_integrations.engine.prompt import INSTRUCTION, build_frame, make_prompt
 from finch_integrations.engine.reasoning import find_thoughts
 from finch_integrations.engine.selecting import Reader
 from finch_integrations.engine.selection import Selection
@@ -203,6 +203,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -221,6 +222,7 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            closing: As for `compress`.
             tools: As for `compress`.
             result: As for `compress`.
             chat_template_kwargs: As for `compress`.
@@ -240,6 +242,7 @@ class FinchEngine:
             system=system,
             history=history,
             instruction=instruction,
+            closing=closing,
             tools=tools,
             result=result,
             chat_template_kwargs=chat_template_kwargs,
@@ -256,6 +259,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -272,6 +276,7 @@ class FinchEngine:
             system: As for `compress`.
             history: As for `compress`.
             instruction: As for `compress`.
+            closing: As for `compress`.
             tools: As for `compress`.
             result: As for `compress`.
             chat_template_kwargs: As for `compress`.
@@ -298,14 +303,15 @@ class FinchEngine:
                 f"questions must be a list of at least one question, got {questions!r}"
             )
         prompts = [
-            Prompt(
+            make_prompt(
                 question=question,
                 system=system,
-                history=tuple(history),
+                history=history,
                 instruction=instruction,
-                tools=tuple(tools),
+                closing=closing,
+                tools=tools,
                 result=result,
-                chat_template_kwargs=dict(chat_template_kwargs or {}),
+                chat_template_kwargs=chat_template_kwargs,
             )
             for question in questions
         ]
@@ -352,6 +358,7 @@ class FinchEngine:
         system: str | None = None,
         history: Sequence[Message] = (),
         instruction: str = INSTRUCTION,
+        closing: str = "",
         tools: Sequence[Tool] = (),
         result: Message | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -367,10 +374,11 @@ class FinchEngine:
 
         Args:
             documents: `Document`s, strings, or mappings with the fields of `Document`.
-            question: The question; it also ends the prompt.
+            question: The question.
             system: System text, always kept.
             history: Earlier turns of the user, the assistant and tools, always kept.
             instruction: Text between the documents and the question.
+            closing: Text after the question, such as rules for the answer.
             tools: What the model may call.
             result: The tool's result that the documents are in, with what it says before them as
                 its content. Default: they are in the last user turn.
@@ -390,14 +398,15 @@ class FinchEngine:
         """
         backbone = self.backbone
         config, method = self._configure(overrides)
-        prompt = Prompt(
+        prompt = make_prompt(
             question=question,
             system=system,
-            history=tuple(history),
+            history=history,
             instruction=instruction,
-            tools=tuple(tools),
+            closing=closing,
+            tools=tools,
             result=result,
-            chat_template_kwargs=dict(chat_template_kwargs or {}),
+            chat_template_kwargs=chat_template_kwargs,
         )
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
         total = len(inputs.tokens)
@@ -490,6 +499,11 @@ class FinchEngine:
         """
         backbone = self.backbone
         params = with_overrides(self.sampling, overrides)
+        if not isinstance(context, CompressedContext):
+            raise InvalidInputError(
+                f"the context must be what compress, encode or load_context returned, got "
+                f"{type(context).__name__}"
+            )
         if context.fingerprint != backbone.fingerprint:
             raise InvalidInputError(
                 f"this context was compressed with another model ({context.fingerprint}) than "

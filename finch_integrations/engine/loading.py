@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import get_session, hf_hub_url
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finch_integrations.engine import embedded, registry
@@ -15,6 +16,7 @@ from finch_integrations.engine.registry import Lease as Lease
 from finch_integrations.engine.registry import release as release
 from finch_integrations.errors import ConfigurationError, FinchError, ModelLoadError
 
+_HUB_SECONDS = 5.0
 # Where and how files are found, the tokenizer's as well as the model's.
 _HUB_OPTIONS = ("token", "cache_dir", "subfolder", "proxies", "force_download")
 
@@ -66,6 +68,8 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"device {str(device)!r} cannot be used: {reason}") from error
+    if chosen.type == "meta":
+        raise ConfigurationError("device 'meta' cannot be used: it holds no numbers")
     return chosen
 
 
@@ -115,6 +119,21 @@ def _canonical_name(model: str | Path) -> str:
     return str(model)
 
 
+def _offline_hint(path: Path, options: Mapping[str, Any]) -> str:
+    if path.is_absolute() or not options["local_files_only"]:
+        return ""
+    return " (The hub was not asked: it cannot be reached, or HF_HUB_OFFLINE or --offline is set)"
+
+
+def _hub_answers(name: str) -> bool:
+    """Whether the hub can be asked for a model; transformers would try for most of a minute."""
+    try:
+        get_session().head(hf_hub_url(name, "config.json"), timeout=_HUB_SECONDS)
+    except Exception:  # no connection, no permission to make one (offline mode), or no such name
+        return False
+    return True
+
+
 def _load(
     name: str,
     revision: str | None,
@@ -132,7 +151,9 @@ def _load(
         common = {name: model_kwargs[name] for name in _HUB_OPTIONS if name in model_kwargs}
         common |= {
             "revision": revision or "main",
-            "local_files_only": path.is_absolute() or model_kwargs.get("local_files_only", False),
+            "local_files_only": path.is_absolute()
+            or model_kwargs.get("local_files_only", False)
+            or not _hub_answers(name),
             "trust_remote_code": model_kwargs.get("trust_remote_code", False),
         }
         rest = {name: value for name, value in model_kwargs.items() if name not in common}
@@ -145,7 +166,7 @@ def _load(
             raise
         except Exception as error:  # transformers raises OSError, ValueError and more
             raise ModelLoadError(
-                f"cannot load the model {name!r}: {error}\n"
+                f"cannot load the model {name!r}: {error}{_offline_hint(path, common)}\n"
                 "Give 'embedded', a .gguf file, a folder with a model, or a hub id"
             ) from error
     if device is not None and "quantization_config" not in model_kwargs:

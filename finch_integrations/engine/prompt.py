@@ -2,21 +2,21 @@
 
     prefix     everything before the documents: special tokens, system text, history
     documents  the part that is compressed (`document_tokens`)
-    suffix     everything after them: instruction and question, then the generation prompt
+    suffix     everything after them: instruction, question, closing, then the generation prompt
 
 The chat template is rendered once with a placeholder where the documents go.
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from finch_integrations.documents import check_text
-from finch_integrations.engine.chat import check_messages, render_chat
+from finch_integrations.engine.chat import check_messages, render_chat, template_variables
 from finch_integrations.engine.document_tokens import SEPARATOR
 from finch_integrations.engine.tokenization import SpecialTokenGuard, check_offsets, encode
-from finch_integrations.errors import UnsupportedModelError
+from finch_integrations.errors import InvalidInputError, UnsupportedModelError
 from finch_integrations.types import Message, Tool
 
 # After the documents, next to the question: on the embedded model the gold answers of four
@@ -32,11 +32,13 @@ class Prompt:
     """What is asked about the documents, and what else the model reads; plain data.
 
     Attributes:
-        question: The user's question; the end of the last user turn.
+        question: The user's question, in the last user turn.
         system: System text. A template without a system role gets it at the start of the first
             user turn.
         history: Earlier turns, oldest first, with the roles `user`, `assistant` and `tool`.
         instruction: Text between the documents and the question.
+        closing: Text after the question, such as rules for the answer. It does not influence what
+            is kept.
         tools: What the model may call.
         result: The tool's result that the documents are in, with what it says before them as its
             content; the question is repeated after them. None: they are in the last user turn.
@@ -47,9 +49,35 @@ class Prompt:
     system: str | None = None
     history: tuple[Message, ...] = ()
     instruction: str = INSTRUCTION
+    closing: str = ""
     tools: tuple[Tool, ...] = ()
     result: Message | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_prompt(
+    *,
+    history: Iterable[Message] = (),
+    tools: Iterable[Tool] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    **texts: Any,
+) -> Prompt:
+    """Make a prompt of what a caller gave; its texts and turns are checked when it is tokenized.
+
+    Raises:
+        InvalidInputError: The history or the tools are no list, or the variables no mapping.
+    """
+    for name, given in (("history", history), ("tools", tools)):
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise InvalidInputError(
+                f"{name} must be a list, got {type(given).__name__}. Leave it out if there is none"
+            )
+    return Prompt(
+        history=tuple(history),
+        tools=tuple(tools),
+        chat_template_kwargs=template_variables(chat_template_kwargs),
+        **texts,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +99,8 @@ class Frame:
 
     Attributes:
         prefix: Token ids before the documents.
-        suffix: Token ids after the documents: instruction and question, generation prompt.
+        suffix: Token ids after the documents: instruction, question and closing, generation
+            prompt.
         window: The suffix up to the question's end.
         null_window: The same with a question without content.
         question: The question's text.
@@ -99,12 +128,16 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
     """
     check_offsets(tokenizer)
     question = check_text("the question", prompt.question).strip()
+    if prompt.instruction != "":
+        check_text("the instruction", prompt.instruction)
     nonce = secrets.token_hex(8)
     documents_slot, question_slot = f"DOCUMENTS{nonce}", f"QUESTION{nonce}"
     turn = f"{documents_slot}{SEPARATOR}{prompt.instruction.strip()} {question_slot}"
+    if closing := prompt.closing.strip():
+        turn += f"\n{closing}"
     guard = SpecialTokenGuard(tokenizer)
     for messages in _layouts(prompt, turn):
-        kwargs = dict(prompt.chat_template_kwargs)
+        kwargs = template_variables(prompt.chat_template_kwargs)
         rendered = render_chat(tokenizer, messages, guard, kwargs, prompt.tools)
         # Not if the template writes a tool's result as a JSON string.
         if turn in rendered or messages[-1]["role"] == "user":

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -12,6 +11,7 @@ from finch_integrations.adapters.llm import CallArguments
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.documents import as_documents
+from finch_integrations.langchain.evidence import current_run
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
@@ -61,7 +61,7 @@ class Call:
                 "model_name": self.handle.name,
                 "finish_reason": details.finish_reason,
                 "citations": make_citations(quotes, documents, details.document_shares),
-                "finch": describe(details, self.source),
+                "finch": describe(details, documents, self.source),
             },
         )
         return ChatGenerationChunk(message=message)
@@ -75,16 +75,15 @@ def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call
     """
     request, source = make_request(
         to_turns(messages),
-        *given_documents(messages, arguments.documents),
+        given_documents(messages, arguments.documents),
         arguments.prompt,
         arguments.options,
+        run=current_run(),
     )
     return Call(arguments.handle, request, source)
 
 
-def given_documents(
-    messages: Sequence[BaseMessage], documents: object
-) -> tuple[tuple[Document, ...], Literal["kwarg", "message"]]:
+def given_documents(messages: Sequence[BaseMessage], documents: object) -> tuple[Document, ...]:
     """Take the documents of the call, or of the last human message's `additional_kwargs`.
 
     Args:
@@ -102,7 +101,7 @@ def given_documents(
             "additional_kwargs. Give them in one way"
         )
     if in_message is not None:
-        return as_documents(in_message, "additional_kwargs['documents']"), "message"
+        return as_documents(in_message, "additional_kwargs['documents']")
     if documents is not None:
-        return as_documents(documents, "documents"), "kwarg"
-    return (), "kwarg"
+        return as_documents(documents, "documents")
+    return ()

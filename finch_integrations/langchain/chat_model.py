@@ -1,5 +1,6 @@
 """ChatFinch: LangChain's chat model over the shared pipeline."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
@@ -136,7 +137,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
             raise NotImplementedError(NO_TOOLS)
         turns = to_turns(messages)
         documents = [
-            *given_documents(messages, None)[0],
+            *given_documents(messages, None),
             *(d for turn in turns for d in turn.blocks),
         ]
         texts = "\n\n".join(document.text for document in documents)
@@ -217,7 +218,8 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        call = self._prepare(messages, stop, kwargs)
+        # Finding documents in long messages takes time that belongs to the loop.
+        call = await asyncio.to_thread(self._prepare, messages, stop, kwargs)
         async with aclosing(call.handle.astream(call.request)) as pieces:
             async for piece in pieces:
                 if chunk := await convert(call.make_chunk, piece):

@@ -32,6 +32,7 @@ from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.call import given_documents
 from finch_integrations.langchain.chat_model import ChatFinch
 from finch_integrations.langchain.citations import PROVIDER, make_citations
+from finch_integrations.langchain.evidence import current_run
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.langchain.rewriting import rewrite
 from finch_integrations.pipeline.ask import split_question
@@ -331,8 +332,8 @@ def _find(
 ) -> tuple[list[str], Detected]:
     """The messages' texts, and the documents in them."""
     turns = to_turns(messages, only_text=False)
-    given, given_by = given_documents(messages, arguments.documents)
-    found = find_documents(turns, given, given_by, arguments.prompt)
+    given = given_documents(messages, arguments.documents)
+    found = find_documents(turns, given, arguments.prompt, run=current_run())
     return [turn.text[turn.offset :] for turn in turns], found
 
 

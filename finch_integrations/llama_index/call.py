@@ -1,6 +1,6 @@
 """One call: from LlamaIndex's messages to a request, from the answer's pieces to responses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +63,7 @@ class Call:
             "citations": make_citations(
                 details.text, self.request.documents, details.document_shares
             ),
-            "finch": describe(details, self.source),
+            "finch": describe(details, self.request.documents, self.source),
         }
 
 
@@ -90,8 +90,15 @@ def _cite(quote: Quote, text: str, document: Document, share: DocumentShare) -> 
     }
 
 
-def make_call(messages: Sequence[ChatMessage], arguments: CallArguments) -> Call:
+def make_call(
+    messages: Sequence[ChatMessage], arguments: CallArguments, run: Hashable = None
+) -> Call:
     """Take the documents out of a call's messages.
+
+    Args:
+        messages: The chat.
+        arguments: What to answer it with.
+        run: The task or thread that it belongs to.
 
     Raises:
         InvalidInputError: Messages or documents are unusable.
@@ -99,7 +106,7 @@ def make_call(messages: Sequence[ChatMessage], arguments: CallArguments) -> Call
     documents, prompt = arguments.documents, arguments.prompt
     given = () if documents is None else as_documents(documents, "documents")
     turns = to_turns(messages, read_templates=prompt.context_detection != "off")
-    request, source = make_request(turns, given, "kwarg", prompt, arguments.options)
+    request, source = make_request(turns, given, prompt, arguments.options, run=run)
     return Call(arguments.handle, request, source)
 
 

@@ -20,7 +20,8 @@ def place_in_node(document: Document, start: int, end: int) -> tuple[int, int] |
     return place if place[0] >= 0 and place[1] <= length else None
 
 
-def _from_node(node: BaseNode, score: float | None) -> Document:
+def from_node(node: BaseNode, score: float | None) -> Document:
+    """Convert one node; its text is what LlamaIndex shows to models."""
     shown = node.get_content(metadata_mode=MetadataMode.LLM)
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     # Templates write metadata and text together, by default the text last, and strip the result.
@@ -39,8 +40,8 @@ def _from_node(node: BaseNode, score: float | None) -> Document:
 
 def _own(item: object) -> Document | None:
     if isinstance(item, NodeWithScore):
-        return _from_node(item.node, item.score)
-    return _from_node(item, None) if isinstance(item, BaseNode) else None
+        return from_node(item.node, item.score)
+    return from_node(item, None) if isinstance(item, BaseNode) else None
 
 
 _READER = DocumentReader(convert=_own, one="a node, a Document", many="nodes or documents")

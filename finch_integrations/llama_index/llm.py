@@ -1,5 +1,6 @@
 """FinchLLM: LlamaIndex's LLM over the shared pipeline."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
@@ -23,6 +24,7 @@ from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.config import SamplingParams
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.llama_index.call import Call, as_completion, make_call, never_a_value_error
+from finch_integrations.llama_index.evidence import current_run
 from finch_integrations.llama_index.structured import FinchStructuredLLM
 from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
 from finch_integrations.pipeline.ask import convert
@@ -168,7 +170,7 @@ class FinchLLM(LLMAdapter, LLM):
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> AsyncGenerator[ChatResponse, None]:
         """Like `stream_chat`, without blocking the event loop."""
-        return self._astream(self._prepare(messages, kwargs))
+        return self._astream(await self._aprepare(messages, kwargs))
 
     @llm_completion_callback()
     async def acomplete(
@@ -182,7 +184,7 @@ class FinchLLM(LLMAdapter, LLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
         """Like `stream_complete`, without blocking the event loop."""
-        call = self._prepare(_as_messages(prompt), kwargs)
+        call = await self._aprepare(_as_messages(prompt), kwargs)
         return (as_completion(response) async for response in self._astream(call))
 
     def _chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponse:
@@ -193,7 +195,8 @@ class FinchLLM(LLMAdapter, LLM):
     async def _achat(
         self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]
     ) -> ChatResponse:
-        async with aclosing(self._astream(self._prepare(messages, kwargs))) as responses:
+        call = await self._aprepare(messages, kwargs)
+        async with aclosing(self._astream(call)) as responses:
             async for response in responses:
                 last = response
         return last.model_copy(update={"delta": None})
@@ -216,7 +219,12 @@ class FinchLLM(LLMAdapter, LLM):
                         yield await convert(partial(call.respond, said), piece)
 
     def _prepare(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Call:
-        return make_call(messages, self._read_call(kwargs))
+        return make_call(messages, self._read_call(kwargs), current_run())
+
+    async def _aprepare(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Call:
+        """Finding documents in long messages takes time that belongs to the loop."""
+        arguments = self._read_call(kwargs)
+        return await asyncio.to_thread(make_call, messages, arguments, current_run())
 
     # Prompt templates: through these hooks LlamaIndex formats all prompts of its synthesizers,
     # chat engines and evaluators.

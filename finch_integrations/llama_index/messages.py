@@ -1,7 +1,6 @@
 """LlamaIndex messages to turns."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,6 @@ from llama_index.core.base.llms.types import (
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.llama_index.templates import Span, read_spans
 from finch_integrations.pipeline.detection import Role, Turn
-from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.places import Place, strip_place
 from finch_integrations.types import Document, ToolCall
 
@@ -34,11 +32,6 @@ _ROLES: dict[MessageRole, Role] = {
     MessageRole.FUNCTION: "tool",
     MessageRole.TOOL: "tool",
 }
-# Lines that only separate the context: -----, ```, """.
-_RULE_BEFORE = re.compile(r"(?:^|\n)[ \t]*[^\w\s]{3,}[ \t]*\n?[ \t]*\Z")
-_RULE_BEHIND = re.compile(r"\A[ \t]*\n?[ \t]*[^\w\s]{3,}[ \t]*(?:\n|\Z)")
-# The assistant's turn takes the place of this label.
-_ANSWER_LABEL = re.compile(r"^[ \t]*(?:\w+[ \t]+){0,2}answer[ \t]*:\s*\Z", re.I | re.M)
 
 
 def to_turns(
@@ -59,15 +52,13 @@ def to_turns(
     places = [
         _places(m.content or "", found, documents) for m, found in zip(messages, spans, strict=True)
     ]
-    if not documents:
-        spans = [()] * len(messages)  # an empty context: the prompt stays as it is
-    asking = max((n for n, m in enumerate(messages) if _ROLES[m.role] == "user"), default=None)
     turns = []
-    for number, (message, found) in enumerate(zip(messages, spans, strict=True)):
+    for number, message in enumerate(messages):
         turn = _to_turn(message, f"message {number + 1}", only_text)
-        if found:
-            turn = replace(turn, template=places[number])
-            turn = _without_context(turn, found, asks=number == asking)
+        if documents:  # else an empty context: the prompt stays as it is
+            queries = [(start, stop) for kind, start, stop in spans[number] if kind == "query"]
+            query = queries[-1] if queries else None
+            turn = replace(turn, template=places[number], query=query)
         turns.append(turn)
     return turns
 
@@ -134,46 +125,6 @@ def _read_citable(block: CitableBlock, name: str) -> Document:
     )
 
 
-def _without_context(turn: Turn, spans: Sequence[Span], *, asks: bool) -> Turn:
-    """Take the context out of a turn and, if it is a question, find the question in what is left.
-
-    What is before the context stays before it, in the system text.
-    """
-    text, end = turn.text, len(turn.text)
-    contexts = [(start, stop) for kind, start, stop in spans if kind == "context"]
-    queries = [(start, stop) for kind, start, stop in spans if kind == "query"]
-    lead, instruction, question = _cut(text, contexts, 0, end), "", None
-    if asks and queries:
-        start, stop = queries[-1]
-        query = text[start:stop]
-        if not contexts:
-            lead, instruction = "", text[:start]
-            question = query + _without_label(text[stop:])
-        elif contexts[0][0] < start:
-            lead = _cut(text, contexts, 0, contexts[0][1])
-            instruction = _cut(text, contexts, contexts[0][0], start)
-            rest = _without_label(_cut(text, contexts, stop, end))
-            again = contexts[-1][0] >= stop
-            question = join_texts(query, rest) if again else query + rest
-        else:
-            head, _, instruction = text[:start].rpartition("\n")
-            lead = join_texts(head, _cut(text, contexts, stop, contexts[-1][1]))
-            rest = _cut(text, contexts, contexts[-1][0], end)
-            question = join_texts(query, _without_label(rest))
-    elif asks and contexts:
-        lead = _cut(text, contexts, 0, contexts[0][1])
-        question = _without_label(_cut(text, contexts, contexts[0][0], end))
-        if not question.strip():
-            lead, question = "", lead
-    return replace(
-        turn,
-        text=lead.strip(),
-        instruction=instruction.strip(),
-        question=None if question is None else question.strip(),
-        documents_removed=bool(contexts),
-    )
-
-
 def _places(text: str, spans: Sequence[Span], documents: dict[str, Document]) -> tuple[Place, ...]:
     """Where the context's texts are; new ones are added to the documents."""
     places = []
@@ -184,26 +135,3 @@ def _places(text: str, spans: Sequence[Span], documents: dict[str, Document]) ->
             document = documents.setdefault(shown, Document(shown))
             places.append(Place(start, stop, document))
     return tuple(places)
-
-
-def _cut(text: str, contexts: Sequence[tuple[int, int]], start: int, end: int) -> str:
-    """The text from start to end without contexts and the rules around them."""
-    pieces, position = [], start
-    for begin, stop in contexts:
-        if start <= begin and stop <= end:
-            pieces.append(text[position:begin])
-            position = stop
-    pieces.append(text[position:end])
-    if len(pieces) == 1:
-        return pieces[0]
-    for number, piece in enumerate(pieces):
-        if number > 0:
-            piece = _RULE_BEHIND.sub("", piece)
-        if number < len(pieces) - 1:
-            piece = _RULE_BEFORE.sub("", piece)
-        pieces[number] = piece
-    return join_texts(*pieces)
-
-
-def _without_label(text: str) -> str:
-    return _ANSWER_LABEL.sub("", text)

@@ -1,7 +1,7 @@
 """FinchLLM(llm=…): another LLM answers, from what a model here chooses for it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Hashable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from finch_integrations.adapters.wrapping import WrappedArguments, WrappingAdapt
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.llama_index.call import make_citations, never_a_value_error
 from finch_integrations.llama_index.documents import as_documents
+from finch_integrations.llama_index.evidence import current_run
 from finch_integrations.llama_index.llm import NO_OUTPUT, FinchLLM
 from finch_integrations.llama_index.messages import to_turns
 from finch_integrations.llama_index.rewriting import rewrite
@@ -235,7 +236,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
     ) -> "WrappedCall":
         with never_a_value_error(_CHOOSING):
             arguments = self._read_wrapped(kwargs)
-            texts, found = _find(messages, arguments)
+            texts, found = _find(messages, arguments, current_run())
             placement = Placement()
             if found.documents:
                 question = split_question(found.messages)
@@ -249,7 +250,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         with never_a_value_error(_CHOOSING):
             # The wrapped model may ask its server for its window.
             arguments = await asyncio.to_thread(self._read_wrapped, kwargs)
-            texts, found = await asyncio.to_thread(_find, messages, arguments)
+            texts, found = await asyncio.to_thread(_find, messages, arguments, current_run())
             placement = Placement()
             if found.documents:
                 question = split_question(found.messages)
@@ -325,14 +326,14 @@ class WrappedCall:
 
 
 def _find(
-    messages: Sequence[ChatMessage], arguments: WrappedArguments
+    messages: Sequence[ChatMessage], arguments: WrappedArguments, run: Hashable
 ) -> tuple[list[str], Detected]:
     """The messages' texts, and the documents in them."""
     documents, prompt = arguments.documents, arguments.prompt
     given = () if documents is None else as_documents(documents, "documents")
     read_templates = prompt.context_detection != "off"
     turns = to_turns(messages, read_templates=read_templates, only_text=False)
-    found = find_documents(turns, given, "kwarg", prompt)
+    found = find_documents(turns, given, prompt, run=run)
     return [message.content or "" for message in messages], found
 
 

@@ -51,6 +51,7 @@ class AskRequest:
     messages: tuple[Message, ...]
     documents: tuple[Document, ...] = ()
     instruction: str | None = None
+    closing: str = ""
     result: Message | None = None
     tools: tuple[Tool, ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -130,6 +131,7 @@ def ask(
                 question,
                 system=system,
                 history=history,
+                closing=request.closing,
                 tools=request.tools,
                 result=request.result,
                 chat_template_kwargs=request.chat_template_kwargs,

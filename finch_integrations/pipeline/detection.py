@@ -1,25 +1,32 @@
 """Find the documents in a chat, and put the rest into the order that compression needs.
 
 Pure functions over turns; what is not certain to be documents stays where it is, verbatim.
-The first source that has documents wins: given by the caller, content blocks, templates
-that say where they put documents, a tool's artifact, tagged text, known prompts.
+The first source that has documents wins: given by the caller or in content blocks, templates that
+say where they put documents, a tool's artifact, tagged text, the user's own patterns, what was
+retrieved, known prompts.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.pipeline import patterns as known
-from finch_integrations.pipeline.document_tags import join_texts, split_tagged
-from finch_integrations.pipeline.places import Place, documents_of
+from finch_integrations.pipeline.document_tags import find_tagged, has_marks, join_texts
+from finch_integrations.pipeline.evidence import NO_EVIDENCE, Evidence, Retrieved
+from finch_integrations.pipeline.known_texts import KnownText, Match, find_known
+from finch_integrations.pipeline.patterns import Split, split_by_patterns, split_known
+from finch_integrations.pipeline.places import Cut, Place, documents_of
+from finch_integrations.pipeline.questions import find_alone, find_question
+from finch_integrations.pipeline.regions import cut_out, with_wrapper
 from finch_integrations.types import Document, Message, ToolCall
 
-ContextDetection = Literal["auto", "marked", "off"]
+ContextDetection = Literal["auto", "marked", "longest", "off"]
 DocumentsFrom = Literal[
-    "kwarg", "message", "blocks", "template", "artifact", "marked", "pattern", "none"
+    "argument", "mark", "artifact", "evidence", "template", "pattern", "longest", "none"
 ]
+Span = tuple[int, int]
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -34,11 +41,12 @@ class Turn:
         name: The tool whose result it is.
         call_id: The call whose result it is.
         blocks: Documents from the message's content blocks.
-        template: Documents that a template had inserted into the text, and where; they have been
-            removed from it.
+        template: Documents that a template has inserted into the text, and where.
+        query: Where a template has inserted the question.
         artifact: Documents that a tool returned in addition to its text.
         instruction: The part of the text that leads up to the question.
         question: The part of the text that is the question, once documents were found around it.
+        closing: The part of the text after the question.
         documents_removed: Whether documents were taken out of the text.
         offset: Characters before the message's own text, such as the speaker's name.
     """
@@ -50,9 +58,11 @@ class Turn:
     call_id: str = ""
     blocks: tuple[Document, ...] = ()
     template: tuple[Place, ...] = ()
+    query: Span | None = None
     artifact: tuple[Document, ...] = ()
     instruction: str = ""
     question: str | None = None
+    closing: str = ""
     documents_removed: bool = False
     offset: int = 0
 
@@ -85,28 +95,32 @@ class Detected:
         documents: In the order they were found.
         source: Where they were found.
         instruction: What the prompt says between its documents and its question.
+        closing: What it says after the question.
         result: The tool's result that the documents are in, if it is the last thing said; it comes
             before the question, which is repeated after them.
         regions: Where the documents are in the messages' texts, in order; empty if they are not
             in texts.
+        in_blocks: Whether they are content blocks of the messages.
     """
 
     messages: tuple[Message, ...]
     documents: tuple[Document, ...]
     source: DocumentsFrom
     instruction: str = ""
+    closing: str = ""
     result: Message | None = None
     regions: tuple[DocumentRegion, ...] = ()
+    in_blocks: bool = False
 
 
 def detect(
     turns: Sequence[Turn],
     given: Sequence[Document] = (),
-    given_by: Literal["kwarg", "message"] = "kwarg",
     *,
     mode: ContextDetection = "auto",
     patterns: Sequence[re.Pattern[str]] = (),
     strict: bool = False,
+    evidence: Evidence = NO_EVIDENCE,
     keep_calls: bool = False,
 ) -> Detected:
     """Find the documents of a chat.
@@ -114,12 +128,13 @@ def detect(
     Args:
         turns: The chat.
         given: Documents that the caller gave in addition to it.
-        given_by: How.
-        mode: `auto` uses every source, `marked` no prompts without marks, `off` only documents that
-            are given as such (by the caller, as blocks or by a template).
+        mode: `auto` uses every source, `marked` only what is marked as documents, `off` only
+            documents that are given as such (by the caller, as blocks or by a template),
+            `longest` takes the longest text if no other source has documents.
         patterns: The user's own; the group `context` is documents, the group `question`, if
             there is one, the question.
         strict: Do not use known prompts, and raise if no documents are found.
+        evidence: What was retrieved.
         keep_calls: Keep the calls of tools whose results are documents, so that the model does not
             make them again; else the documents replace them.
 
@@ -128,34 +143,27 @@ def detect(
             or `strict` and no documents were found.
     """
     blocks = tuple(document for turn in turns for document in turn.blocks)
-    template = documents_of(place for turn in turns for place in turn.template)
-    named: list[tuple[tuple[Document, ...], DocumentsFrom, str]] = [
-        (tuple(given), given_by, "with the call"),
-        (blocks, "blocks", "as content blocks of messages"),
-        (template, "template", "by the prompt's template"),
-    ]
+    named = [(tuple(given), "with the call"), (blocks, "as content blocks of messages")]
     named = [one for one in named if one[0]]
-    if len(named) > 1:
-        ways = " and ".join(f"{len(documents)} {way}" for documents, _, way in named)
+    template = _by_templates(turns)
+    if len(named) + bool(template) > 1:
+        inserted = documents_of(place for turn in turns for place in turn.template)
+        named += [(inserted, "by the prompt's template")] if template else []
+        ways = " and ".join(f"{len(documents)} {way}" for documents, way in named)
         raise InvalidInputError(f"documents are given twice: {ways}. Give them in one way")
     if named:
-        documents, source, _ = named[0]
-        places = [turn.template if source == "template" else () for turn in turns]
-        return _compose(turns, documents, source, places, keep_calls)
-    sources: list[tuple[DocumentsFrom, Callable[[Turn], _Taken | None]]] = []
-    if mode != "off":
-        sources += [("artifact", _take_artifact), ("marked", _take_tagged)]
-    if mode == "auto":
-        sources.append(("pattern", lambda turn: _take_by_patterns(turn, patterns)))
-        if not strict:
-            sources.append(("pattern", _take_known))
+        found = _compose(turns, named[0][0], "argument", (), keep_calls)
+        return replace(found, in_blocks=not given)
     unasked = 0
-    for source, take in sources:
-        taken = [take(turn) for turn in turns]
-        places = [one.places if one else () for one in taken]
-        documents = tuple(place.document for found in places for place in found)
-        rest = [one.turn if one else turn for one, turn in zip(taken, turns, strict=True)]
-        if documents and _question(rest):
+    for source, splits in _sources(turns, template, mode, patterns, strict, evidence):
+        places = [tuple(p for cut in split.cuts for p in cut.places) for split in splits]
+        documents = documents_of(place for found in places for place in found)
+        asking = _asking(turns)
+        rest = [
+            _without(turn, split, asks=number == asking, queries=evidence.queries)
+            for number, (turn, split) in enumerate(zip(turns, splits, strict=True))
+        ]
+        if documents and (_question(rest) or source == "template"):
             return _compose(rest, documents, source, places, keep_calls)
         unasked = unasked or len(documents)
     if strict and unasked:
@@ -168,80 +176,193 @@ def detect(
     return _compose(turns, (), "none")
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A turn without the documents that were found in it, and these documents."""
-
-    turn: Turn
-    places: tuple[Place, ...]
+NO_SPLIT = Split(())
 
 
-def _take_artifact(turn: Turn) -> _Taken | None:
-    """Take a tool's documents if all their texts are in its result, in order.
+def _sources(
+    turns: Sequence[Turn],
+    template: Sequence[Split],
+    mode: ContextDetection,
+    patterns: Sequence[re.Pattern[str]],
+    strict: bool,
+    evidence: Evidence,
+) -> Iterable[tuple[DocumentsFrom, list[Split]]]:
+    """What every source finds in the turns, in the order of the sources."""
+    if template:
+        yield "template", [*template]
+    if mode == "off":
+        return
+    own = [_own_documents(turn) for turn in turns]
+    if any(own):
+        yield "artifact", _find_retrieved(turns, own, Evidence(queries=evidence.queries))
+    tagged = [
+        Split(tuple(find_tagged(turn.text))) if turn.role != "assistant" else NO_SPLIT
+        for turn in turns
+    ]
+    certain = mode == "marked" or any(has_marks(turn.text) for turn in turns)
+    if certain:
+        yield "mark", tagged
+    if mode == "marked":
+        return
+    yield "pattern", _each(turns, lambda turn: split_by_patterns(turn.text, patterns))
+    if evidence.texts:
+        yield "evidence", _find_retrieved(turns, own, evidence)
+    if not certain:
+        yield "mark", tagged
+    if not strict:
+        known = _each(turns, lambda turn: split_known(turn.text, asks=turn.role == "user"))
+        if sum(map(bool, (split.cuts for split in known))) == 1:
+            yield "pattern", known
+    if mode == "longest":
+        yield "longest", _longest(turns)
 
-    A line above a document ("Source: …") stays as its heading, so that no text is lost.
-    """
-    if not turn.artifact:
-        return None
-    places: list[Place] = []
-    rest: list[str] = []
-    position = 0
+
+def _each(turns: Sequence[Turn], split: Callable[[Turn], Split | None]) -> list[Split]:
+    return [
+        (split(turn) if turn.role in ("system", "user") else None) or NO_SPLIT for turn in turns
+    ]
+
+
+def _by_templates(turns: Sequence[Turn]) -> list[Split]:
+    """The documents that templates have inserted; nothing if there are none."""
+    if not any(turn.template for turn in turns):
+        return []
+    return [
+        Split(
+            tuple(
+                with_wrapper(turn.text, Cut(place.start, place.end, (place,)))
+                for place in turn.template
+            ),
+            turn.query,
+        )
+        for turn in turns
+    ]
+
+
+def _own_documents(turn: Turn) -> list[Retrieved]:
+    """A tool's artifact as what was retrieved."""
+    texts: dict[str, list[Document]] = {}
     for document in turn.artifact:
-        body = document.text.strip()
-        at = turn.text.find(body, position)
-        if not body or at < 0:
-            return None
-        heading = turn.text[position:at]
-        if not places:  # an introduction is not the first document's heading
-            introduction, gap, heading = heading.rpartition("\n\n")
-            rest.append(introduction + gap)
-        heading = heading.lstrip()
-        position = at + len(body)
-        places.append(Place(at - len(heading), position, replace(document, text=heading + body)))
-    rest.append(turn.text[position:])
-    return _take(turn, tuple(places), join_texts(*rest))
+        if document.text.strip():
+            texts.setdefault(document.text.strip(), []).append(document)
+    return [Retrieved(KnownText(text), tuple(found), own=True) for text, found in texts.items()]
 
 
-def _take_tagged(turn: Turn) -> _Taken | None:
-    found = split_tagged(turn.text) if turn.role != "assistant" else None
-    if found is None:
-        return None
-    if turn.role == "user":
-        return _take(turn, found.places, *known.split_question(found.lead, found.tail))
-    return _take(turn, found.places, join_texts(found.lead, found.tail))
+# Longer texts are searched with other white space only for what the run itself retrieved.
+_SHORT_TEXT = 2**18
 
 
-def _take_by_patterns(turn: Turn, patterns: Sequence[re.Pattern[str]]) -> _Taken | None:
-    if turn.role not in ("system", "user"):
-        return None
-    return _taken(turn, known.split_by_patterns(turn.text, patterns))
+def _find_retrieved(
+    turns: Sequence[Turn], own: Sequence[Sequence[Retrieved]], evidence: Evidence
+) -> list[Split]:
+    """Find what was retrieved; each occurrence of a text is another document that has it."""
+    used: Counter[str] = Counter()
+    splits = []
+    for turn, artifact in zip(turns, own, strict=True):
+        known = [*artifact, *evidence.texts]
+        if turn.role == "assistant":
+            known = [one for one in known if one.own]
+        matches = find_known(
+            turn.text,
+            [one.known for one in known],
+            expected=[one.own for one in known],
+            squeezed=len(turn.text) <= _SHORT_TEXT,
+        )
+        found: list[tuple[Match, Document]] = []
+        for match in matches:
+            documents = known[match.number].documents
+            text = known[match.number].known.text
+            found.append((match, documents[min(used[text], len(documents) - 1)]))
+            used[text] += 1
+        protected = [
+            span
+            for query in (evidence.queries if turn.role == "user" else ())
+            for span in find_alone(turn.text, query, (0, len(turn.text)))
+            if not any(m.start <= span[0] and span[1] < m.end for m in matches)
+        ]
+        splits.append(Split(tuple(cut_out(turn.text, found, protected))))
+    return splits
 
 
-def _take_known(turn: Turn) -> _Taken | None:
-    if turn.role == "system":
-        return _taken(turn, known.split_known_system(turn.text))
-    if turn.role == "user":
-        return _taken(turn, known.split_known_user(turn.text))
-    return None
+def _longest(turns: Sequence[Turn]) -> list[Split]:
+    """The longest text; of the last user turn all but its last paragraph."""
+    asking = _asking(turns)
+    texts = [turn.text if turn.role != "assistant" else "" for turn in turns]
+    if asking is not None:
+        gap = texts[asking].rstrip().rfind("\n\n")
+        texts[asking] = texts[asking][: max(gap, 0)]
+    longest = max(range(len(texts)), key=lambda number: len(texts[number]), default=0)
+    splits = [NO_SPLIT] * len(turns)
+    if texts and texts[longest].strip():
+        place = Place(0, len(texts[longest]), Document(texts[longest].strip()))
+        splits[longest] = Split((Cut(place.start, place.end, (place,)),))
+    return splits
 
 
-def _taken(turn: Turn, found: known.SplitPrompt | None) -> _Taken | None:
-    if found is None:
-        return None
-    lead, question = found.lead, found.question
-    if turn.role == "user" and question is None:
-        lead, question = known.split_question(lead, "")
-    place = Place(found.start, found.end, Document(turn.text[found.start : found.end]))
-    return _take(turn, (place,), lead, question)
+def _without(turn: Turn, split: Split, *, asks: bool, queries: Sequence[str]) -> Turn:
+    """Take documents out of a turn and, if it asks, find the question in what is left."""
+    text = turn.text
+    taken = [(cut.start, cut.end) for cut in split.cuts]
+    question = split.question
+    if asks and taken and question is None:
+        question = find_question(text, taken, queries)
+    left = _left(text, taken, 0, len(text))
+    # An agent's step: "Observation: " and documents.
+    step = len(turn.template) == 0 and left.endswith((":", "：")) and _LABEL_ONLY.fullmatch(left)
+    if not asks or question is None or step:
+        if not taken:
+            return turn
+        return replace(turn, text=left, documents_removed=True)
+    start, end = question
+    last = taken[-1][1] if taken else 0
+    if start >= last:
+        lead, instruction = _left(text, taken, 0, last), _left(text, taken, last, start)
+        closing = text[end:]
+        if not taken:
+            lead, instruction = "", text[:start]
+    else:
+        line = text.rfind("\n", 0, start) + 1
+        line = max(line, *(edge for _, edge in taken if edge <= start), 0)
+        instruction = text[line:start]
+        lead = join_texts(_left(text, taken, 0, line), _left(text, taken, end, last))
+        closing = text[last:]
+    return replace(
+        turn,
+        text=lead,
+        instruction=instruction.strip(),
+        question=text[start:end].strip(),
+        closing=closing.strip(),
+        documents_removed=bool(taken),
+    )
 
 
-def _take(turn: Turn, places: tuple[Place, ...], rest: str, question: str | None = None) -> _Taken:
-    return _Taken(replace(turn, text=rest, question=question, documents_removed=True), places)
+def _left(text: str, taken: Sequence[Span], start: int, end: int) -> str:
+    """What is left of a stretch of a text, as paragraphs."""
+    pieces, position = [], start
+    for first, stop in taken:
+        if start <= first and stop <= end:
+            pieces.append(text[position:first])
+            position = stop
+    return join_texts(*pieces, text[position:end])
+
+
+def _asking(turns: Sequence[Turn]) -> int | None:
+    """The last user turn."""
+    return max((n for n, turn in enumerate(turns) if turn.role == "user"), default=None)
+
+
+_LABEL_ONLY = re.compile(r"[^\n.?!]{0,40}[:：]?")
+
+
+def _asks(turn: Turn) -> bool:
+    """Whether it is a user turn that says more than "Observation: " and documents."""
+    carries = turn.documents_removed and turn.question is None
+    return turn.role == "user" and not (carries and _LABEL_ONLY.fullmatch(turn.text))
 
 
 def _question(turns: Sequence[Turn]) -> str:
     """The last user turn's question."""
-    asking = [turn for turn in turns if turn.role == "user"]
+    asking = [turn for turn in turns if _asks(turn)]
     if not asking:
         return ""
     last = asking[-1]
@@ -266,14 +387,14 @@ def _compose(
     system = [turn.text for turn in turns if turn.role == "system"]
     chat = [turn for turn in turns if turn.role != "system"]
     messages: list[Message] = []
-    instruction, result = "", None
+    instruction, closing, result = "", "", None
     answering: list[Turn] = []
     if keep_calls:
         chat, answering = _split_result(chat)
     else:
         chat = _without_spent_calls(chat)
     if documents:
-        last = max((n for n, turn in enumerate(chat) if turn.role == "user"), default=None)
+        last = max((n for n, turn in enumerate(chat) if _asks(turn)), default=None)
         question = _question(turns)
         if last is None or not question:
             raise _no_question(len(documents))
@@ -281,7 +402,7 @@ def _compose(
         if asking.question is not None:
             # The instruction of a prompt that contained documents and question.
             system.append(asking.text)
-            instruction = asking.instruction
+            instruction, closing = asking.instruction, asking.closing
         messages += [m for turn in before for m in _as_messages(turn)]
         if later:
             # An agent's steps since the question: the question is repeated after them.
@@ -304,6 +425,7 @@ def _compose(
         documents=documents,
         source=source,
         instruction=instruction,
+        closing=closing,
         result=result,
         regions=tuple(regions),
     )
@@ -348,7 +470,7 @@ def _without_spent_calls(turns: Sequence[Turn]) -> list[Turn]:
 
 def _as_messages(turn: Turn) -> list[Message]:
     """What the model reads of a turn; nothing if it consisted of documents or says nothing."""
-    text = join_texts(turn.text, turn.instruction, turn.question or "")
+    text = join_texts(turn.text, turn.instruction, turn.question or "", turn.closing)
     message = Message(role=turn.role, content=text)
     moved = turn.documents_removed or bool(turn.blocks)
     if turn.role == "tool":

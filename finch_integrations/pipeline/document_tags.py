@@ -7,10 +7,9 @@
 import html
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from finch_integrations.pipeline.places import Place, strip_place
+from finch_integrations.pipeline.places import Cut, Place, strip_place
 from finch_integrations.types import Document
 
 _NAMES = "documents?|context"
@@ -22,26 +21,6 @@ _ATTRIBUTE = re.compile(r"([\w.:-]+)=\"([^\"]*)\"")
 # unescaping gives every text back as it was.
 _TO_ESCAPE = re.compile(rf"<(\\*)(/?(?:{_NAMES})\b)", re.IGNORECASE)
 _TO_UNESCAPE = re.compile(rf"<(\\*)\\(/?(?:{_NAMES})\b)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class TaggedText:
-    """A text with its tagged documents taken out.
-
-    Attributes:
-        lead: Everything before the last document that is not a document.
-        places: The documents and where they are, in the order of the text.
-        tail: Everything after the last document.
-    """
-
-    lead: str
-    places: tuple[Place, ...]
-    tail: str
-
-    @property
-    def documents(self) -> tuple[Document, ...]:
-        """In the order of the text."""
-        return tuple(place.document for place in self.places)
 
 
 def escape_tags(text: str) -> str:
@@ -64,24 +43,23 @@ def tag_document(text: str, attributes: Mapping[str, Any]) -> str:
     return f"<document{''.join(shown)}>\n{escape_tags(text)}\n</document>"
 
 
-def split_tagged(text: str) -> TaggedText | None:
-    """Take the tagged documents out of a text; None if there are none."""
-    parts: list[str | Place] = []
+def find_tagged(text: str) -> list[Cut]:
+    """Find the tagged documents of a text, with their tags; blank ones have no document."""
+    cuts: list[Cut] = []
     position = 0
     for start, inner_start, inner_end, end in _wrappers(text):
         inside = _elements(text, inner_start, inner_end, untagged_are_documents=True)
-        if any(isinstance(part, Place) for part in inside):
-            parts += [*_elements(text, position, start), *inside]
+        places = tuple(place for cut in inside for place in cut.places)
+        if places:
+            cuts += [*_elements(text, position, start), Cut(start, end, places)]
             position = end
-    parts += _elements(text, position, len(text))
-    last = max((n for n, part in enumerate(parts) if isinstance(part, Place)), default=None)
-    if last is None:
-        return None
-    return TaggedText(
-        lead=join_texts(*(part for part in parts[:last] if isinstance(part, str))),
-        places=tuple(part for part in parts if isinstance(part, Place)),
-        tail=join_texts(*(part for part in parts[last:] if isinstance(part, str))),
-    )
+    cuts += _elements(text, position, len(text))
+    return cuts if any(cut.places for cut in cuts) else []
+
+
+def has_marks(text: str) -> bool:
+    """Whether single documents are marked: `<context>` alone may be around anything."""
+    return _OPENING.search(text) is not None
 
 
 def join_texts(*texts: str) -> str:
@@ -114,16 +92,16 @@ def _wrappers(text: str) -> list[tuple[int, int, int, int]]:
 
 def _elements(
     text: str, start: int, end: int, *, untagged_are_documents: bool = False
-) -> list[str | Place]:
-    parts: list[str | Place] = []
+) -> list[Cut]:
+    cuts: list[Cut] = []
     position = start
 
     def add_untagged(first: int, last: int) -> None:
         piece = text[first:last]
-        if not untagged_are_documents:
-            parts.append(piece)
-        elif _WRAPPER_TAG.sub("", piece).strip():  # <context><documents>… is one wrapper
-            parts.append(Place(*strip_place(text, first, last), Document(piece.strip())))
+        # <context><documents>… is one wrapper
+        if untagged_are_documents and _WRAPPER_TAG.sub("", piece).strip():
+            place = Place(*strip_place(text, first, last), Document(piece.strip()))
+            cuts.append(Cut(first, last, (place,)))
 
     while opening := _OPENING.search(text, position, end):
         closing = _CLOSING.search(text, opening.end(), end)
@@ -132,11 +110,13 @@ def _elements(
         add_untagged(position, opening.start())
         position = closing.end()
         first, last = strip_place(text, opening.end(), closing.start())
-        if first == last:  # a scanned page, say
-            continue
-        values = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(opening[1])}
-        id, title = values.pop("id", None) or None, values.pop("title", None) or None
-        body = unescape_tags(text[first:last])
-        parts.append(Place(first, last, Document(body, id=id, title=title, metadata=values)))
+        places: tuple[Place, ...] = ()
+        if first < last:  # else a scanned page, say
+            values = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(opening[1])}
+            id, title = values.pop("id", None) or None, values.pop("title", None) or None
+            body = unescape_tags(text[first:last])
+            document = Document(body, id=id, title=title, metadata=values)
+            places = (Place(first, last, document),)
+        cuts.append(Cut(opening.start(), closing.end(), places))
     add_untagged(position, end)
-    return parts
+    return cuts

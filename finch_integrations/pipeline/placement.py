@@ -32,13 +32,18 @@ class Placement:
 
     def describe(self) -> dict[str, Any]:
         """Describe what was chosen and what it cost in plain data."""
-        statistics: dict[str, Any] = {"documents_from": self.source, "documents": 0}
+        statistics: dict[str, Any] = {
+            "documents_from": self.source,
+            "documents": 0,
+            "document_characters": 0,
+        }
         if self.choice is None:
             return statistics
         before, after = self.choice.tokens_before, self.choice.tokens_after
         stats = self.choice.stats
         return statistics | {
             "documents": len(self.choice.documents),
+            "document_characters": sum(len(one.text) for one in self.choice.documents),
             "document_tokens": before,
             "kept_tokens": after,
             "rated_tokens": stats.rated_tokens,
@@ -63,7 +68,7 @@ def place(
     if found.regions:
         edits = edit_regions(texts, found.regions, found.documents, choice)
         return Placement(edits=edits, choice=choice, source=found.source)
-    if found.source == "blocks":
+    if found.in_blocks:
         kept = {part.index: part.text for part in choice.shortened}
         blocks = tuple(
             tag_document(kept[number], {"id": document.id, "title": document.title})

@@ -21,6 +21,21 @@ class Place:
     document: Document
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What leaves a text because of its documents, `text[start:end]`.
+
+    Attributes:
+        start: Its first character.
+        end: After its last character.
+        places: The documents; the rest are their labels, separators and wrappers.
+    """
+
+    start: int
+    end: int
+    places: tuple[Place, ...]
+
+
 def strip_place(text: str, start: int, end: int) -> tuple[int, int]:
     """Leave white space at both ends out of a stretch of a text."""
     inside = text[start:end]

@@ -257,9 +257,13 @@ class FinchRAG:
     def _request(
         self,
         question: str,
-        history: Sequence[Message],
+        history: object,
         documents: tuple[Document, ...],
     ) -> AskRequest:
+        if isinstance(history, str) or not isinstance(history, Sequence):
+            raise InvalidInputError(
+                f"history must be a list of messages, got {type(history).__name__}. Leave it out"
+            )
         if not documents:
             raise InvalidInputError(
                 f"the collection has nothing on {question!r}. Ask in other words; where there is a "

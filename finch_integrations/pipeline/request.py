@@ -1,9 +1,9 @@
 """From a chat as an adapter reads it to a request for the engine."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
@@ -16,12 +16,13 @@ from finch_integrations.pipeline.detection import (
     detect,
 )
 from finch_integrations.pipeline.document_tags import join_texts
+from finch_integrations.pipeline.evidence import RETRIEVED
 from finch_integrations.pipeline.options import CallOptions
 from finch_integrations.types import CompressionStats, Document, DocumentShare, Tool
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
-_WRITTEN_IN = ("marked", "pattern", "template")
+_WRITTEN_IN = ("mark", "evidence", "longest", "pattern", "template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +61,10 @@ class PromptOptions:
 def make_request(
     turns: Sequence[Turn],
     given: Sequence[Document],
-    given_by: Literal["kwarg", "message"],
     prompt: PromptOptions,
     options: CallOptions,
+    *,
+    run: Hashable = None,
     tools: Sequence[Tool] = (),
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
@@ -70,9 +72,9 @@ def make_request(
     Args:
         turns: The chat.
         given: Documents that the caller gave in addition to it.
-        given_by: How.
         prompt: How documents are found and presented.
         options: For the engine.
+        run: What it is a part of; retrieved documents are known by it.
         tools: What the model may call.
 
     Returns:
@@ -81,7 +83,7 @@ def make_request(
     Raises:
         InvalidInputError: Messages or documents are unusable.
     """
-    found = find_documents(turns, given, given_by, prompt, keep_calls=bool(tools))
+    found = find_documents(turns, given, prompt, run=run, keep_calls=bool(tools))
     instruction = join_texts(found.instruction, prompt.instruction or "") or None
     # With tools the text above need not be all that there is to answer from.
     if instruction is None and (found.source in _WRITTEN_IN or tools):
@@ -90,6 +92,7 @@ def make_request(
         messages=found.messages,
         documents=with_unique_ids(found.documents),
         instruction=instruction,
+        closing=found.closing,
         result=found.result,
         tools=tuple(tools),
         chat_template_kwargs=prompt.chat_template_kwargs,
@@ -102,24 +105,26 @@ def make_request(
 def find_documents(
     turns: Sequence[Turn],
     given: Sequence[Document],
-    given_by: Literal["kwarg", "message"],
     prompt: PromptOptions,
     *,
+    run: Hashable = None,
     keep_calls: bool = False,
 ) -> Detected:
     """Find the documents of a chat; arguments and errors as for `make_request` and `detect`."""
     return detect(
         turns,
         given,
-        given_by,
         mode=prompt.context_detection,
         patterns=prompt.context_patterns,
         strict=prompt.strict,
+        evidence=RETRIEVED.recall(run),
         keep_calls=keep_calls,
     )
 
 
-def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
+def describe(
+    details: AnswerDetails, documents: Sequence[Document], source: DocumentsFrom
+) -> dict[str, Any]:
     """Describe an answer's documents and costs in plain data.
 
     What was kept of a document need not be what the answer says, so it is not a citation and is
@@ -127,7 +132,8 @@ def describe(details: AnswerDetails, source: DocumentsFrom) -> dict[str, Any]:
     """
     statistics: dict[str, Any] = {
         "documents_from": source,
-        "documents": len(details.document_shares),
+        "documents": len(documents),
+        "document_characters": sum(len(document.text) for document in documents),
         "decode_s": details.generation_seconds,
     }
     if stats := details.compression:

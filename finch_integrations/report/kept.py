@@ -13,7 +13,7 @@ from finch_integrations.types import Document, Excerpt
 
 # Columns of a picture with a row per layer.
 _BINS = 160
-# Kept passages are at least this dark, so that the weakest is visible.
+# Kept passages are at least this strong, so that the weakest is visible.
 _FAINTEST = 0.25
 
 
@@ -36,7 +36,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle of a strip: where it is, as shares of the strip's width, and how dark."""
+    """A rectangle of a strip: where it is, as shares of the strip's width, and how strong."""
 
     start: float
     width: float
@@ -124,12 +124,10 @@ def kept_of(
 
 
 def _strengths(excerpts: Sequence[Excerpt]) -> list[float]:
-    """The best passage is the darkest."""
-    scores = [excerpt.score for excerpt in excerpts]
-    low, high = min(scores, default=0.0), max(scores, default=0.0)
-    spread = high - low
-    relative = [(score - low) / spread if spread else 1.0 for score in scores]
-    return [_FAINTEST + (1 - _FAINTEST) * share for share in relative]
+    """The better a passage's rank, the stronger: one high score would make all others faint."""
+    ranked = sorted({excerpt.score for excerpt in excerpts})
+    step = (1 - _FAINTEST) / max(1, len(ranked) - 1)
+    return [1 - step * (len(ranked) - 1 - ranked.index(excerpt.score)) for excerpt in excerpts]
 
 
 def _split(documents: Sequence[Document], excerpts: Sequence[Excerpt]) -> Iterator[tuple[Run, ...]]:

@@ -15,7 +15,7 @@ from finch_integrations.retrieval import folder, store
 from finch_integrations.retrieval.chunking import split_text
 from finch_integrations.retrieval.collection import Collection
 from finch_integrations.retrieval.dense import DTYPE, encode, probe, same_encoder
-from finch_integrations.retrieval.encoders import Encoder, as_encoder
+from finch_integrations.retrieval.encoders import Encoder, as_encoder, is_embedded
 from finch_integrations.retrieval.hybrid import CHUNK_SIZE, check_chunk_size
 from finch_integrations.types import Document
 
@@ -115,13 +115,15 @@ def build_index(
     digests = {source.id: source.digest for source in sources}
     if len(digests) < len(sources):
         raise InvalidInputError("two sources have the same id. Ids must differ")
-    mark = None if model is None else probe(model)
     old, rebuilt = _previous(path, settings)
-    vectors = _usable_vectors(old, mark)
     before = {} if old is None else dict(old.sources.digests)
     same = {id for id, digest in digests.items() if before.get(id) == digest}
-    encoded_before = model is None or vectors is not None
-    if old is not None and encoded_before and list(before.items()) == list(digests.items()):
+    unchanged = old is not None and list(before.items()) == list(digests.items())
+    # Loading a model takes seconds; of the embedded one it is known that it is the same.
+    mark = None if model is None or (unchanged and is_embedded(model)) else probe(model)
+    vectors = _usable_vectors(old, mark)
+    encoded_before = model is None or mark is None or vectors is not None
+    if old is not None and unchanged and encoded_before:
         collection, skipped, encoded = old.collection, dict(old.sources.skipped), 0
         folder.tidy(path)
     else:
@@ -153,8 +155,8 @@ def _previous(
     path: Path, settings: store.IndexSettings
 ) -> tuple[store.StoredIndex | None, str | None]:
     """The existing index, if it can be reused; else why not."""
-    if not path.is_dir() or not any(path.iterdir()):
-        return None, None
+    if not (path / folder.MANIFEST).exists():
+        return None, None  # a build that was killed may have left data
     try:
         old = store.read_index(path)
     except InvalidInputError as error:

@@ -55,11 +55,10 @@ def split_text(text: str, chunk_size: int) -> list[tuple[int, int]]:
         The chunks' first characters and ends, [start, end), without outer white space.
     """
     sentences, lines = sentence_ends(text), line_ends(text)
-    spaces = [match.end() for match in _SPACE.finditer(text)]
     chunks: list[tuple[int, int]] = []
     for start, end in _blocks(text, chunk_size):
         while end - start > chunk_size:
-            cut = _cut(start, end, chunk_size, (sentences, lines, spaces))
+            cut = _cut(text, start, end, chunk_size, (sentences, lines))
             chunks += _trimmed(text, start, cut)
             start = cut
         chunks += _trimmed(text, start, end)
@@ -76,16 +75,17 @@ def _blocks(text: str, chunk_size: int) -> Iterator[tuple[int, int]]:
     yield start, len(text)
 
 
-def _cut(start: int, end: int, chunk_size: int, borders: Sequence[Sequence[int]]) -> int:
+def _cut(text: str, start: int, end: int, chunk_size: int, borders: Sequence[Sequence[int]]) -> int:
     """The best end of the chunk that begins at `start`: a border near an even share of the rest."""
     share = (end - start) / -(-(end - start) // chunk_size)
     goal = start + round(share)
+    first, last = start + max(1, round(share / 2)), start + chunk_size
     for kind in borders:
-        first = bisect_left(kind, start + max(1, round(share / 2)))
-        last = bisect_right(kind, start + chunk_size)
-        if first < last:
-            return min(kind[first:last], key=lambda border: abs(border - goal))
-    return goal
+        if near := kind[bisect_left(kind, first) : bisect_right(kind, last)]:
+            return min(near, key=lambda border: abs(border - goal))
+    # Found only where they are needed: a long text has more spaces than fit the memory.
+    spaces = [match.end() for match in _SPACE.finditer(text, first - 1, last)]
+    return min(spaces, key=lambda border: abs(border - goal), default=goal)
 
 
 def _trimmed(text: str, start: int, end: int) -> list[tuple[int, int]]:

@@ -36,14 +36,18 @@ class Encoder(Protocol):
 class SentenceTransformerEncoder:
     """A sentence-transformers model, loaded when it is first used."""
 
-    def __init__(self, model: str = embedder.NAME, *, device: str | None = None) -> None:
+    def __init__(
+        self, model: str = embedder.NAME, *, device: str | None = None, download: bool = True
+    ) -> None:
         """Name a model.
 
         Args:
             model: `embedded` (all-MiniLM-L6-v2, see `finch fetch`), a hub id or a folder.
             device: Default: the accelerator if there is one.
+            download: Whether a hub model may be fetched if it is not on this machine.
         """
         self.name = model
+        self._download = download
         self._device = device
         self._model: Any = None
 
@@ -62,8 +66,13 @@ class SentenceTransformerEncoder:
 
     def _loaded(self) -> Any:
         if self._model is None:
-            self._model = _load(self.name, self._device)
+            self._model = _load(self.name, self._device, self._download)
         return self._model
+
+
+def is_embedded(encoder: Encoder) -> bool:
+    """Whether it is the embedded model, which is pinned: two of them give the same vectors."""
+    return isinstance(encoder, SentenceTransformerEncoder) and encoder.name == embedder.NAME
 
 
 class _Adapter:
@@ -123,7 +132,13 @@ def unit_vectors(vectors: Any, count: int, encoder: str) -> NDArray[np.float32]:
     Raises:
         ModelLoadError: They are not `count` vectors of finite numbers.
     """
-    array = np.asarray(vectors, dtype=np.float32)
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ModelLoadError(
+            f"the encoder {encoder!r} returned {type(vectors).__name__} for {count} texts, not "
+            f"numbers ({error}); it must return one vector per text"
+        ) from error
     if array.ndim != 2 or len(array) != count or not array.shape[1]:
         raise ModelLoadError(
             f"the encoder {encoder!r} returned an array of shape {array.shape} for {count} "
@@ -138,7 +153,7 @@ def unit_vectors(vectors: Any, count: int, encoder: str) -> NDArray[np.float32]:
     return unit
 
 
-def _load(name: str, device: str | None) -> Any:
+def _load(name: str, device: str | None, download: bool) -> Any:
     source = str(embedder.MODEL.path()) if name == embedder.NAME else name
     try:
         from sentence_transformers import SentenceTransformer
@@ -148,8 +163,15 @@ def _load(name: str, device: str | None) -> Any:
             "Or search by words alone, with encoder=None"
         ) from error
     try:
-        return SentenceTransformer(source, device=device, local_files_only=name == embedder.NAME)
+        local = not download or name == embedder.NAME
+        return SentenceTransformer(source, device=device, local_files_only=local)
     except Exception as error:  # fails in many ways: no such model, no connection, damaged files
+        if not download:
+            raise ModelLoadError(
+                f"the index needs the embedding model {name!r}, which cannot be loaded from this "
+                f"machine, and nothing is fetched that an index names. Run `hf download {name}` if "
+                f"you trust it, or give the encoder yourself ({error})"
+            ) from error
         raise ModelLoadError(
             f"the embedding model {name!r} cannot be loaded ({error}). "
             "Give a hub id or a folder of a sentence-transformers model, or 'embedded'"

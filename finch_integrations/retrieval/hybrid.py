@@ -11,7 +11,7 @@ from finch_integrations.documents import check_text, prepare_documents
 from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.retrieval.collection import Collection, MetadataFilter
 from finch_integrations.retrieval.dense import DenseIndex
-from finch_integrations.retrieval.encoders import as_encoder
+from finch_integrations.retrieval.encoders import SentenceTransformerEncoder, as_encoder
 from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
 from finch_integrations.retrieval.reranking import as_reranker
 from finch_integrations.retrieval.searchers import (
@@ -207,7 +207,8 @@ class HybridRetriever:
                     f"the index {path} was built with the encoder {settings.encoder!r}, which "
                     "cannot be loaded by its name. Give it: encoder=…"
                 )
-            model = model or as_encoder(settings.encoder)
+            # Whoever wrote the index may have named any model: nothing is fetched for it.
+            model = model or SentenceTransformerEncoder(str(settings.encoder), download=False)
             index = DenseIndex(stored.vectors, model, stored.probe)
             searchers.append(DenseSearcher(stored.collection, index))
         return cls(

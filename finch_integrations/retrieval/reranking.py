@@ -42,7 +42,14 @@ def as_reranker(model: Any) -> Reranker:
 
 def _checked(score: Callable[[list[tuple[str, str]]], Any]) -> Reranker:
     def rerank(pairs: Sequence[tuple[str, str]]) -> list[float]:
-        scores = np.asarray(score(list(pairs)), dtype=np.float64)
+        returned = score(list(pairs))
+        try:
+            scores = np.asarray(returned, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelLoadError(
+                f"the reranker must return one score per pair, got {type(returned).__name__} "
+                f"({error})"
+            ) from error
         if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
             raise ModelLoadError(
                 f"the reranker must return one finite score per pair, got an array of shape "

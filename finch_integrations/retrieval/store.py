@@ -156,6 +156,11 @@ class DocumentWriter:
         """
         content = {name: getattr(document, name) for name in ("text", "id", "title")}
         content["metadata"] = dict(document.metadata)
+        if not all(isinstance(key, str) for key in content["metadata"]):
+            raise InvalidInputError(
+                f"the metadata of document {document.id!r} has keys that are no strings, which "
+                "an index cannot hold. Turn them into strings"
+            )
         try:
             line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError) as error:
@@ -210,8 +215,10 @@ def make_settings(encoder: Encoder | None, chunk_size: int | None) -> IndexSetti
 
 def digest_of(document: Document) -> str:
     """Hash a document's content."""
-    content = [document.text, document.title, dict(document.metadata)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    # Keys inside of the metadata may be of several kinds, which have no order.
+    metadata = sorted(document.metadata.items(), key=lambda item: str(item[0]))
+    content = json.dumps([document.text, document.title, metadata], default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def write_sources(folder: Path, sources: Sources) -> None:

@@ -264,7 +264,7 @@ class AnswerContract(AdapterContract):
         context = engine.compress(documents, Q, target_size=60)
         assert answer.text == engine.generate(context, max_tokens=8).text
         assert answer.prompt_tokens == context.prompt_tokens
-        assert answer.finch["documents_from"] == "kwarg"
+        assert answer.finch["documents_from"] == "argument"
         assert answer.finch["documents"] == 2
         assert answer.finch["document_tokens"] == context.stats.document_tokens
         assert answer.finch["kept_tokens"] == 60
@@ -345,7 +345,7 @@ class AnswerContract(AdapterContract):
             ({"temperature": -1}, "temperature must be 0 or more"),
             ({"stop": [""]}, "stop must hold non-empty strings"),
             ({"target_size": 5, "compression_ratio": 0.5}, "give one budget"),
-            ({"context_detection": "maybe"}, "one of auto, marked, off, got 'maybe'"),
+            ({"context_detection": "maybe"}, "one of auto, marked, longest, off, got 'maybe'"),
             ({"model": 5}, "must name a model, got int"),
         ],
     )
@@ -405,7 +405,7 @@ class AnswerContract(AdapterContract):
         assert called.prompt_tokens == len("x Hi")
 
     def test_strict_and_detection_can_be_set_per_call(self, llm):
-        prompt = f"Context: {TEXTS[0]}\nQuestion: {Q}"
+        prompt = f"Context: {TEXTS[0]}\n\n\nQuestion: {Q}"
         assert self.ask(llm, prompt).finch["documents_from"] == "pattern"
         for mode in ("marked", "off"):
             answer = self.ask(llm, prompt, context_detection=mode)
@@ -421,7 +421,7 @@ class AnswerContract(AdapterContract):
             context_patterns=[r"(?s)DOCS(?P<context>.*)ASK(?P<question>.*)"],
             instruction="Say:",
         )
-        prompt = {"system": "DOCS\n\nASK", "instruction": "Say:"}
+        prompt = {"system": "DOCS", "instruction": "ASK\n\nSay:"}
         context = engine.compress([TEXTS[0]], Q, target_size=60, **prompt)
         expected = engine.generate(context, max_tokens=8).text
         assert self.ask(llm, f"DOCS {TEXTS[0]} ASK {Q}").text == expected

@@ -178,3 +178,11 @@ def test_a_file_with_wrong_facts_is_refused(tmp_path, engine, facts):
     save_file({"x": torch.zeros(1)}, path, metadata=metadata)
     with pytest.raises(InvalidInputError, match="Compress again|compress again"):
         engine.load_context(path)
+
+
+def test_a_context_is_shown_on_one_line(engine):
+    context = engine.compress(DOCUMENTS, "What is said?", target_size=50)
+    assert repr(context).startswith("CompressedContext('What is said?', ")
+    assert ", 50 of " in repr(context)
+    assert len(repr(context)) < 200
+    assert "\n" not in repr(context)

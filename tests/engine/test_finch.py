@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from finch_integrations import FinchEngine
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.document_tokens import DocumentSpan, DocumentTokens
@@ -10,7 +11,7 @@ from finch_integrations.engine.methods.finch import evict_by_attention
 from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.prompt import Frame, Prompt, QuestionWindow
 from tests.reference import reference_finch
-from tests.tiny import FULL_ATTENTION, ROPE, make_model
+from tests.tiny import FULL_ATTENTION, ROPE, make_model, make_tokenizer, text_of
 
 PREFIX, WINDOW, QUESTION, CLOSING = 5, 6, 4, 3  # the question is the window's end
 
@@ -137,3 +138,10 @@ def test_the_cache_never_exceeds_its_bound_over_200_chunks():
             assert kept.shape == (1, target)
             assert (kept.diff() > 0).all()
             assert kept.max() < 3200
+
+
+def test_the_chunk_is_made_shorter_where_the_window_has_no_room_for_it():
+    engine = FinchEngine(make_model(max_position_embeddings=256), make_tokenizer())
+    stats = engine.compress([text_of(500)], "What?", method="finch", target_size=80).stats
+    assert engine.compression.chunk_length > 256
+    assert stats.prefix_tokens + 80 < stats.peak_kv_tokens <= 256

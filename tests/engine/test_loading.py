@@ -3,6 +3,7 @@
 import gc
 import json
 import threading
+import time
 import weakref
 
 import pytest
@@ -252,3 +253,10 @@ def test_a_model_freed_of_its_gguf_record_says_the_same(architecture):
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     ids = torch.arange(1, 90)[None]
     assert torch.equal(model(ids).logits, loaded(ids).logits)
+
+
+def test_a_hub_that_cannot_be_reached_is_noticed_at_once():
+    started = time.monotonic()
+    with pytest.raises(ModelLoadError, match="The hub was not asked: it cannot be reached"):
+        FinchEngine.from_pretrained("nobody/has-this-model")
+    assert time.monotonic() - started < 20

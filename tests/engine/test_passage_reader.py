@@ -75,6 +75,19 @@ def test_every_architecture_rates_as_each_passage_and_question_alone(architectur
     torch.testing.assert_close(again, fresh, atol=1e-5, rtol=1e-5)
 
 
+def test_what_a_store_lists_and_has_no_longer_is_read_again():
+    class Forgetful(PassageStore):
+        def get(self, key):
+            return None  # pushed out, or damaged, since it was listed
+
+    store, model = Forgetful(), make_model()
+    fresh, _ = rate(model, store=store)
+    again, steps = rate(model, store=store)
+    assert {read for _, read, _ in steps} == {True}
+    assert sorted(n for batch, _, _ in steps for n in batch) == list(range(len(PASSAGES)))
+    torch.testing.assert_close(again, fresh)
+
+
 @pytest.mark.parametrize("room", [1, 70, 150, 5000])
 @pytest.mark.parametrize("architecture", ["llama", "granite", *SLIDING])
 def test_every_batch_size_gives_the_same_scores_within_its_memory(architecture, room):

@@ -169,8 +169,10 @@ def test_a_template_that_drops_the_user_turn_is_an_error():
         build(tokenizer)
 
 
-def test_a_template_that_repeats_the_user_turn_is_an_error():
-    tokenizer = make_tokenizer(CHATML + CHATML)
+# The second one repeats only the end of the turn, which is the question.
+@pytest.mark.parametrize("more", [CHATML, "{{ messages[-1]['content'].split(' ')[-1] }}"])
+def test_a_template_that_repeats_the_user_turn_is_an_error(more):
+    tokenizer = make_tokenizer(CHATML + more)
     with pytest.raises(UnsupportedModelError, match="exactly once"):
         build(tokenizer)
 

@@ -253,7 +253,8 @@ def test_a_selection_of_another_scorer_is_another_selection(tokenizer):
 def test_what_is_read_at_once_leaves_room_for_the_longest_of_several_questions(tokenizer):
     engine = FinchEngine(make_model(max_position_embeddings=256), tokenizer)
     questions = ["Who?", "Who is there, and what is said of it? " * 4]
-    chosen = engine.select_many(DOCUMENTS, questions, target_size=200)
+    unbroken = ["It was said again and again and " * 20]  # cut only where it must be
+    chosen = engine.select_many(unbroken, questions, target_size=200)
     frames = [build_frame(tokenizer, selection.prompt) for selection in chosen]
     room = engine.window - max(len(f.prefix) + len(f.window.ids) for f in frames)
     assert 0 < room < 80  # else segments would be shorter in any case

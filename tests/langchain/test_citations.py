@@ -12,7 +12,7 @@ from finch_integrations.langchain.citations import make_citations
 from finch_integrations.langchain.documents import from_langchain, to_langchain
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.citations import cite
-from finch_integrations.pipeline.document_tags import split_tagged
+from finch_integrations.pipeline.document_tags import find_tagged
 from finch_integrations.pipeline.quotes import find_quotes
 from finch_integrations.pipeline.shared_engine import SharedEngine
 
@@ -53,7 +53,7 @@ CITATION = {
 def chunks():
     """The chunks of an answer, as ChatFinch makes them."""
     request = AskRequest(messages=(), documents=DOCUMENTS)
-    call = Call(SharedEngine("model"), request, "kwarg")
+    call = Call(SharedEngine("model"), request, "argument")
     details = AnswerDetails(
         text=ANSWER,
         finish_reason="stop",
@@ -142,7 +142,8 @@ def test_the_place_of_a_chunk_goes_through_a_prompts_text(write):
     whole = Document("# Boats\nNone.\n# Doors\nThe code of the store is 4711.", id="lab.md")
     search = HybridRetriever.from_documents([whole], chunk_size=40)
     chunk = to_langchain(search.retrieve("code")[0])
-    (marked,) = with_unique_ids(split_tagged(write([chunk])).documents)
+    ((place,),) = [cut.places for cut in find_tagged(write([chunk]))]
+    (marked,) = with_unique_ids([place.document])
     share = DocumentShare(id=marked.id or "doc-1", title=None, tokens=9, kept_tokens=3)
     quotes = find_quotes("I think the code of the store is 4711.", [marked])
     (citation,) = make_citations(quotes, [marked], [share])

@@ -43,7 +43,7 @@ def test_documents_of_every_kind_are_taken(chat, answer, documents):
     message = HumanMessage(Q, additional_kwargs={"documents": documents})
     beside = chat.invoke([message])
     assert beside.text == expected
-    assert finch(beside)["documents_from"] == "message"
+    assert finch(beside)["documents_from"] == "argument"
 
 
 BLOCKS = {
@@ -73,7 +73,7 @@ def test_documents_in_content_blocks_are_taken(chat, answer, kind):
     blocks = [BLOCKS[kind](text) for text in TEXTS]
     message = chat.invoke([HumanMessage([*blocks, create_text_block(Q)])])
     assert message.text == answer([{"text": text, "title": "T"} for text in TEXTS], Q)
-    assert finch(message)["documents_from"] == "blocks"
+    assert finch(message)["documents_from"] == "argument"
     named = "x.md" in str(blocks)
     expected = ["x.md", "x.md#2"] if named else ["doc-1", "doc-2"]
     assert [s["document_id"] for s in finch(message)["document_scores"]] == expected

@@ -76,7 +76,7 @@ def test_a_retrieval_chain_answers_over_more_than_the_models_window(
     assert embedded_engine.backbone.spec.window == WINDOW
     assert last.message.usage_metadata["input_tokens"] > WINDOW
     statistics = last.message.response_metadata["finch"]
-    assert statistics["documents_from"] == "marked"
+    assert statistics["documents_from"] == "mark"
     assert statistics["document_tokens"] > WINDOW
     assert statistics["kept_tokens"] == 1024
     assert statistics["peak_kv_tokens"] < 1024 + 1024 + 150

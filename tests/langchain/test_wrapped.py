@@ -150,7 +150,8 @@ def test_in_a_stuffing_chain_only_the_documents_change(chat, inner, engine):
 def test_a_prompt_without_marks_keeps_its_labels(chat, inner, engine):
     body = "\n\n".join(TEXTS)
     text = "Answer based only on the following context:\n{}\n\nQuestion: " + QUESTION
-    chat.invoke(text.format(body))
+    own = re.compile("(?s)context:\n(?P<context>.*)\n\nQuestion: (?P<question>.*)")
+    chat.model_copy(update={"context_patterns": [own]}).invoke(text.format(body))
     (left,) = shortened(engine, [body])
     assert inner.asked[0][0].content == text.format(left)
 
@@ -224,6 +225,7 @@ def test_without_documents_messages_pass_as_the_same_objects(chat, inner):
     assert answer.response_metadata["finch"] == {
         "documents_from": "none",
         "documents": 0,
+        "document_characters": 0,
         "model": "recorder-1",
     }
     assert answer.response_metadata["citations"] == []

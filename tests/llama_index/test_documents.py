@@ -52,7 +52,7 @@ NODES = [TextNode(text=text, id_=f"n{n}") for n, text in enumerate(TEXTS)]
 async def test_documents_of_every_kind_are_taken(llm, answer, method, documents):
     response = (await collect(llm, method, argument(method), documents=documents))[-1]
     assert (response.message.content if "chat" in method else response.text) == answer(TEXTS, Q)
-    assert response.raw["finch"]["documents_from"] == "kwarg"
+    assert response.raw["finch"]["documents_from"] == "argument"
 
 
 def test_nodes_are_shown_as_llama_index_shows_them(llm, answer):
@@ -71,7 +71,7 @@ def test_citable_blocks_are_documents(llm, answer):
     blocks = [CitableBlock(title="T", source=f"s{n}", content=t) for n, t in enumerate(TEXTS)]
     response = llm.chat([ChatMessage(blocks=[*blocks, TextBlock(text=Q)])])
     assert response.message.content == answer([{"text": t, "title": "T"} for t in TEXTS], Q)
-    assert response.raw["finch"]["documents_from"] == "blocks"
+    assert response.raw["finch"]["documents_from"] == "argument"
     ids = [score["document_id"] for score in response.raw["finch"]["document_scores"]]
     assert ids == ["s0", "s1"]
 
@@ -87,7 +87,7 @@ def citations_of(said, document):
         compression=None,
         document_shares=(DocumentShare(id=document.id, title=None, tokens=10, kept_tokens=5.0),),
     )
-    call = Call(SharedEngine("x"), AskRequest(messages=(), documents=(document,)), "kwarg")
+    call = Call(SharedEngine("x"), AskRequest(messages=(), documents=(document,)), "argument")
     return call.respond(said, AnswerPiece(text=said, details=details)).raw["citations"]
 
 

@@ -42,6 +42,7 @@ QA = {
     "system": f"{SYSTEM}\n\nContext information is below.",
     "instruction": "Given the context information and not prior knowledge, answer the query."
     "\nQuery:",
+    "closing": "Answer:",
 }
 ONE_CALL = ["compact", "tree_summarize", "simple_summarize", "compact_accumulate"]
 CALL_PER_NODE = ["refine", "accumulate"]
@@ -101,9 +102,8 @@ def test_refine_keeps_the_existing_answer(llm, retriever, answer, calls):
     existing = calls[0].response.message.content
     node = retriever.retrieve(Q)[1].node.get_content(MetadataMode.LLM)
     intro = CHAT_REFINE_PROMPT.message_templates[0].content.split(" {context_msg}")[0]
-    expected = answer(
-        [node], f"{Q}\nOriginal Answer: {existing}", system=intro, instruction="Query:"
-    )
+    closing = f"Original Answer: {existing}\nNew Answer:"
+    expected = answer([node], Q, system=intro, instruction="Query:", closing=closing)
     assert calls[1].response.message.content == expected
 
 
@@ -152,7 +152,8 @@ TEMPLATES = {
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_of_all_kinds_say_where_the_context_is(llm, retriever, answer, context, name):
     engine = make_engine(retriever, llm, text_qa_template=TEMPLATES[name])
-    expected = answer([context], Q, system=INTRO, instruction="Question:")
+    closing = {"text": "Answer:", "jinja": "Your answer:"}.get(name, "")
+    expected = answer([context], Q, system=INTRO, instruction="Question:", closing=closing)
     assert engine.query(Q).response == expected
 
 
@@ -207,13 +208,7 @@ def test_prompts_without_a_context_are_not_touched(llm, finch):
 
 def test_formatted_prompts_are_recognised_by_their_words(llm, answer, finch):
     text = text_of(150)
-    expected = answer(
-        [text],
-        Q,
-        system=f"{SYSTEM}\n\nContext information is below.\n\n"
-        + QA["instruction"].removesuffix("\nQuery:"),
-        instruction="Question:",
-    )
+    expected = answer([text], Q, **QA)
     messages = CHAT_TEXT_QA_PROMPT.format_messages(context_str=text, query_str=Q)
     assert llm.chat(messages).message.content == expected
     assert finch()[0]["documents_from"] == "pattern"
@@ -296,7 +291,9 @@ async def test_citation_query_engine(llm, retriever, answer, how):
     context = "\n\n".join(n.node.get_content(MetadataMode.LLM).strip() for n in nodes)
     system = CITATION_QA_TEMPLATE.template.split("\n------\n")[0]
     assert "Source 3:" in context
-    assert await ask(engine, how) == answer([context], Q, system=system, instruction="Query:")
+    assert await ask(engine, how) == answer(
+        [context], Q, system=system, instruction="Query:", closing="Answer:"
+    )
 
 
 async def test_sub_questions_over_the_same_documents_read_them_once(model, index, calls):
@@ -342,7 +339,13 @@ async def test_faithfulness_evaluator(llm, answer, finch):
     evaluator = FaithfulnessEvaluator(llm=llm)
     result = await evaluator.aevaluate(query=Q, response=claim, contexts=[text])
     system = DEFAULT_EVAL_TEMPLATE.template.split("\nInformation: {query_str}")[0]
-    expected = answer([text], claim, system=f"{system}\n\nContext:", instruction="Information:")
+    expected = answer(
+        [text],
+        claim,
+        system=f"{system}\n\nContext:",
+        instruction="Information:",
+        closing="Answer:",
+    )
     assert result.feedback == expected
     assert finch()[0]["documents_from"] == "template"
 

@@ -41,7 +41,7 @@ async def test_nodes_are_documents_of_their_own(llm, retriever, answer, how):
     assert text == answer(documents, Q)
     assert response.source_nodes == nodes
     statistics = response.metadata["finch"]
-    assert statistics["documents_from"] == "kwarg"
+    assert statistics["documents_from"] == "argument"
     assert statistics["kept_tokens"] == 60
     scores = statistics["document_scores"]
     assert [score["document_id"] for score in scores] == [node.node.node_id for node in nodes]

@@ -127,7 +127,7 @@ def test_text_behind_the_spans_may_be_added():
     message.content += "\n\nAnswer in JSON."
     found = detect(to_turns([message]))
     assert found.source == "template"
-    assert found.messages[-1]["content"] == f"{Q}\n\nAnswer in JSON."
+    assert (found.messages[-1]["content"], found.closing) == (Q, "Answer in JSON.")
 
 
 def test_marked_prompts_format_like_the_one_inside():
@@ -145,35 +145,36 @@ def test_marked_prompts_format_like_the_one_inside():
 SPLITS = {
     "context, then query": (
         "Read this.\n-----\n{context_str}\n-----\nBe brief.\nQuery: {query_str}\nAnswer: ",
-        ("Read this.", "Be brief.\nQuery:", Q),
+        ("Read this.", "Be brief.\nQuery:", "Answer:"),
     ),
     "query, then context": (
         "Check this.\nClaim: {query_str}\nSource: {context_str}\nVerdict? Answer:",
-        ("Check this.\n\nSource:", "Claim:", f"{Q}\n\nVerdict? Answer:"),
+        ("Check this.\n\nSource:", "Claim:", "Verdict? Answer:"),
     ),
     "query on a line with more": (
         "Check.\nIs {query_str} true in\n{context_str}\nor not?",
-        ("Check.\n\ntrue in", "Is", f"{Q}\n\nor not?"),
+        ("Check.\n\ntrue in", "Is", "or not?"),
     ),
     "text after the query": (
         "{context_str}\n{query_str}\nOriginal Answer: x\nNew Answer: ",
-        ("", "", f"{Q}\nOriginal Answer: x"),
+        ("", "", "Original Answer: x\nNew Answer:"),
     ),
     "query twice": (
         "You get {query_str}\n{context_str}\nQuery: {query_str}",
-        (f"You get {Q}", "Query:", Q),
+        (f"You get {Q}", "Query:", ""),
     ),
-    "fence": ("Read:\n```\n{context_str}\n```\nQuery: {query_str}", ("Read:", "Query:", Q)),
+    "fence": ("Read:\n```\n{context_str}\n```\nQuery: {query_str}", ("Read:", "Query:", "")),
 }
 
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_the_prompt_around_the_context_keeps_its_order(name):
-    template, (system, instruction, question) = SPLITS[name]
+    template, (system, instruction, closing) = SPLITS[name]
     found = found_in(PromptTemplate(template))
     *lead, asked = found.messages
     assert [m["content"] for m in lead] == ([system] if system else [])
-    assert (found.instruction, asked["content"]) == (instruction, question)
+    assert (found.instruction, asked["content"]) == (instruction, Q)
+    assert found.closing == closing
     assert [document.text for document in found.documents] == [CONTEXT]
     assert found.source == "template"
 
@@ -216,7 +217,7 @@ def test_no_word_is_ever_lost(parts):
     except Exception as error:
         raise AssertionError(text) from error
     kept = " ".join([m["content"] for m in found.messages])
-    kept += " " + found.instruction + " " + " ".join(d.text for d in found.documents)
+    kept += f" {found.instruction} {found.closing} " + " ".join(d.text for d in found.documents)
     shown = template.format(context_str="", query_str="")
     for word in {"start", "end", "red", "blue", "so:", "(a)", "why?"}:
         assert kept.split().count(word) == shown.split().count(word)

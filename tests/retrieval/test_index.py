@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from finch_integrations import ConfigurationError, Document, InvalidInputError
+from finch_integrations import ConfigurationError, Document, InvalidInputError, ModelLoadError
 from finch_integrations.bm25 import BM25Index
 from finch_integrations.retrieval import HybridRetriever, IndexProgress, Source, build_index
+from finch_integrations.retrieval import folder as folders
 from finch_integrations.retrieval.store import read_index
 from tests.encoders import HashEncoder, save_bert
 
@@ -458,3 +459,35 @@ def test_two_sources_with_one_id_are_refused(tmp_path):
     sources = Reader().sources({"a": "x"}) * 2
     with pytest.raises(InvalidInputError, match="two sources have the same id"):
         build_index(tmp_path / "index", sources)
+
+
+def test_an_encoder_that_an_index_names_is_never_fetched(tmp_path):
+    """Sockets are off in the tests: whoever asked the hub would get another error."""
+    path = tmp_path / "index"
+    HybridRetriever.from_documents(["one two"], encoder=HashEncoder(name="some/model")).save(path)
+    stored = json.loads((path / "index.json").read_text())
+    stored["settings"]["encoder_by_name"] = True
+    del stored["sha256"]
+    stored["sha256"] = folders._digest_of(stored)
+    (path / "index.json").write_text(json.dumps(stored))
+    with pytest.raises(
+        ModelLoadError, match="nothing is fetched .* Run `hf download some/model-64`"
+    ):
+        HybridRetriever.load(path).retrieve("one")
+
+
+@pytest.mark.model
+def test_an_unchanged_index_does_not_load_the_embedded_encoder(
+    tmp_path, monkeypatch, embedded_encoder
+):
+    def build_embedded():
+        source = Source("a", "1", lambda: Document("one two"))
+        return build_index(tmp_path / "index", [source], encoder="embedded")
+
+    assert build_embedded().encoded == 1
+    monkeypatch.setenv("FINCH_CACHE", str(tmp_path / "no models"))
+    assert build_embedded().unchanged == 1
+    with pytest.raises(ModelLoadError, match="has not been fetched"):
+        build_index(
+            tmp_path / "index", [Source("a", "2", lambda: Document("three"))], encoder="embedded"
+        )

@@ -1,0 +1,180 @@
+"""Listens to LangChain's runs and remembers which documents they retrieve.
+
+The listener is part of every run of the process from the import of the adapter on. It keeps texts
+(`pipeline.evidence`) and which run belongs to which; it never raises into a chain.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document as LangChainDocument
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.tracers.context import register_configure_hook
+
+from finch_integrations.langchain.documents import from_langchain
+from finch_integrations.pipeline.evidence import RETRIEVED
+
+_MAX_RUNS = 10_000
+# In states of graphs and inputs of chains documents are not deeper than this.
+_DEPTH, _ITEMS = 3, 50
+_run: ContextVar[UUID | None] = ContextVar("finch_run", default=None)
+
+
+def current_run() -> UUID | None:
+    """The outermost run that the model's call belongs to."""
+    return _run.get()
+
+
+class _Listener(BaseCallbackHandler):
+    """Follows runs to their outermost one, and what passes through them."""
+
+    # In the caller's thread or task: what it notes is valid for the call that comes next.
+    run_inline = True
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._roots: OrderedDict[UUID, UUID] = OrderedDict()
+
+    def _start(self, run_id: UUID, parent_run_id: UUID | None) -> UUID:
+        with self._lock:
+            root = self._roots.get(parent_run_id, parent_run_id) if parent_run_id else run_id
+            self._roots[run_id] = root
+            while len(self._roots) > _MAX_RUNS:
+                self._roots.popitem(last=False)
+        return root
+
+    def _end(self, run_id: UUID) -> UUID:
+        with self._lock:
+            root = self._roots.pop(run_id, run_id)
+        if root == run_id:
+            RETRIEVED.end_run(run_id)
+        return root
+
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any] | None,
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note what is asked for."""
+        root = self._start(run_id, parent_run_id)
+        if isinstance(query, str):
+            RETRIEVED.remember_query(query, root)
+
+    def on_retriever_end(
+        self, documents: Sequence[LangChainDocument], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        """Remember what was found."""
+        _remember(documents, self._end(run_id))
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember documents that a chain is given."""
+        _remember(inputs, self._start(run_id, parent_run_id))
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Remember documents that a chain passes on, retrieved without a retriever."""
+        _remember(outputs, self._end(run_id))
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any] | None,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Follow the run."""
+        self._start(run_id, parent_run_id)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Remember a tool's documents."""
+        artifact = getattr(output, "artifact", None)
+        _remember(artifact if artifact is not None else output, self._end(run_id))
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any] | None,
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the run for the call that comes next."""
+        _run.set(self._start(run_id, parent_run_id))
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any] | None,
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Follow the run."""
+        self._start(run_id, parent_run_id)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget the run."""
+        self._end(run_id)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget the run."""
+        self._end(run_id)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget the run."""
+        self._end(run_id)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget the run."""
+        self._end(run_id)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget the run."""
+        self._end(run_id)
+
+
+def _remember(value: Any, run: UUID) -> None:
+    RETRIEVED.remember(map(from_langchain, _documents_in(value, _DEPTH)), run)
+
+
+def _documents_in(value: Any, depth: int) -> Iterator[LangChainDocument]:
+    """Documents in lists and mappings; of a list with other items only the first ones count."""
+    if isinstance(value, LangChainDocument):
+        yield value
+    elif depth == 0 or isinstance(value, str | bytes):
+        return
+    elif isinstance(value, Mapping):
+        for item in [*value.values()][:_ITEMS]:
+            yield from _documents_in(item, depth - 1)
+    elif isinstance(value, list | tuple):
+        if value and isinstance(value[0], LangChainDocument):
+            yield from (item for item in value if isinstance(item, LangChainDocument))
+        else:
+            for item in value[:_ITEMS]:
+                yield from _documents_in(item, depth - 1)
+
+
+_LISTENER = _Listener()
+_listener: ContextVar[Any] = ContextVar("finch_listener", default=_LISTENER)
+register_configure_hook(_listener, inheritable=True)
