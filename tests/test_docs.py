@@ -198,11 +198,14 @@ def test_every_public_name_is_in_the_reference_and_described(parts):
         if "__all__" in path.read_text("utf-8")
     }
     assert {*exporting, "finch_integrations"} == set(parts.reference.PACKAGES)
-    reference = parts.reference.public_names()
+    pages = {package: parts.reference.public_names(package) for package in parts.reference.PACKAGES}
+    reference, overview = "\n".join(pages.values()), parts.reference.overview()
     for package in parts.reference.PACKAGES:
+        assert (ROOT / "docs" / parts.reference.page_of(package)).exists()
         module = __import__(package, fromlist=["*"])
         for name in module.__all__:
             assert f".{name}\n" in f"{reference}\n", name
+            assert f"[`{name}`](" in overview
             _check_described(getattr(module, name), f"{package}.{name}")
 
 
@@ -361,7 +364,7 @@ def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(parts, tmp_pa
         html = page.read_text(encoding="utf-8")
         assert "<!-- generated:" not in html
         assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', html)
-    reference = (tmp_path / "api.html").read_text(encoding="utf-8")
+    reference = "".join(page.read_text("utf-8") for page in tmp_path.glob("api-*.html"))
     for package in parts.reference.PACKAGES:
         for name in __import__(package, fromlist=["*"]).__all__:
             assert re.search(rf'id="finch_integrations\.(\w+\.)*{name}"', reference), name

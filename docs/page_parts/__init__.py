@@ -1,18 +1,26 @@
 """Parts of the pages that are made from code and results when the site is built."""
 
 from collections.abc import Callable
+from functools import partial
 
 from page_parts import caches, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": reference.commands,
+    "elsewhere": results.elsewhere,
     "kv_bytes": caches.kv_bytes,
     "length": results.length,
     "memory": caches.memory,
     "prefill": results.prefill,
-    "public_names": reference.public_names,
+    "public_names": reference.overview,
     "quality": results.quality,
     "recall": results.recall,
     "scale": results.scale,
     "same_items": results.same_items,
+}
+PARTS |= {
+    f"names_{reference.page_of(package)[4:-3].replace('-', '_')}": partial(
+        reference.public_names, package
+    )
+    for package in reference.PACKAGES
 }

@@ -38,17 +38,41 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
-def public_names() -> str:
-    """Every name that the packages export, described by its docstring."""
+def overview() -> str:
+    """Every public name with its first line, by page."""
     parts = []
-    described: set[str] = set()
     for package, title in PACKAGES.items():
-        parts.append(f"## {title}\n\n`{package}`")
-        for name in import_module(package).__all__:
-            if name not in described:  # HybridRetriever and RetrievalConfig are in two of them
-                parts.append(f"::: {package}.{name}")
-            described.add(name)
+        rows = [
+            [f"[`{name}`]({page_of(package)}#{package}.{name})", _first_line(package, name)]
+            for name in names_of(package)
+        ]
+        parts.append(
+            f"## [{title}]({page_of(package)})\n\n`{package}`\n\n{make_table(['', ''], rows)}"
+        )
     return "\n\n".join(parts)
+
+
+def public_names(package: str) -> str:
+    """Every name that a package exports, described by its docstring."""
+    return "\n\n".join([f"`{package}`", *(f"::: {package}.{name}" for name in names_of(package))])
+
+
+def names_of(package: str) -> list[str]:
+    """What a package exports, but for what is described with an earlier one."""
+    earlier = list(PACKAGES)[: list(PACKAGES).index(package)]
+    described = {name for other in earlier for name in import_module(other).__all__}
+    return [name for name in import_module(package).__all__ if name not in described]
+
+
+def page_of(package: str) -> str:
+    """The page of a package."""
+    part = package.partition(".")[2].replace("_", "-") or "engine"
+    return f"api-{part}.md"
+
+
+def _first_line(package: str, name: str) -> str:
+    thing = getattr(import_module(package), name)
+    return (thing.__doc__ or "").strip().splitlines()[0]
 
 
 def _argument(parameter: Any) -> str:

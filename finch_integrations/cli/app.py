@@ -116,9 +116,12 @@ def ask(
         int | None, typer.Option(help="Or: upper limit of the compressed cache, in bytes.")
     ] = None,
     read_size: Annotated[
-        int | None,
-        typer.Option(help="Document tokens that the model reads at most (default: all)."),
-    ] = None,
+        str,
+        typer.Option(
+            help="Document tokens that the model reads at most; auto: 3/8 of them, and at least "
+            "three times as many as are kept; or all."
+        ),
+    ] = "auto",
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
@@ -126,6 +129,12 @@ def ask(
     max_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="A file with the JSON schema that the answer follows.")
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="Or: the regular expression that the answer matches.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
     ] = None,
@@ -185,7 +194,7 @@ def ask(
                 "target_size": target_size,
                 "compression_ratio": compression_ratio,
                 "max_kv_bytes": max_kv_bytes,
-                "read_size": read_size,
+                "read_size": int(read_size) if read_size.isdecimal() else read_size,
                 "chunk_length": chunk_length,
                 "method": method,
             },
@@ -194,6 +203,8 @@ def ask(
                 "temperature": temperature,
                 "seed": seed,
             },
+            schema=schema,
+            regex=regex,
             follow_links=follow_links,
             max_file_bytes=max_file_size * 10**6,
             keep_passages=keep_passages,
