@@ -45,6 +45,9 @@ WISHES = {
     "unicode_customer": call_of(
         "unicode_customer", customer_name="你好啊集团", description="Technology"
     ),
+    "こんにちは": call_of(
+        "unicode_customer", customer_name="こんにちは株式会社", description="Retail"
+    ),
     "It's sunny.": "It is sunny in San Francisco.<|im_end|>",
 }
 
