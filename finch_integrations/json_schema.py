@@ -9,6 +9,10 @@ from finch_integrations.errors import ConstraintError
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "additionalItems", "not")
+# Those that llguidance has grammars of.
+FORMATS = frozenset(
+    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"}
+)
 # Where a schema has data, which is not changed.
 _DATA = ("const", "enum", "default", "examples")
 _OPENING = (
@@ -41,25 +45,26 @@ def check_finite(schema: Mapping[str, Any]) -> None:
         )
 
 
-def close_objects(schema: Any) -> Any:
-    """Let objects have only the properties that the schema names, where it does not say.
+def prepare(schema: Mapping[str, Any]) -> Any:
+    """Change a schema so that a grammar can be made of it and ends; data in it stays.
 
-    What is valid then is valid under the schema, too. Parts of an `allOf` add to one another, so
-    schemas that have one are left as they are.
+    Formats without a grammar are left out: they are notes, as the standard says. Objects have only
+    the properties that the schema names, where it does not say: what is valid then is valid under
+    the schema, too. Parts of an `allOf` add to one another, so schemas that have one stay open.
     """
-    return schema if _has_all_of(schema) else _close(schema)
+    known = _without_unknown_formats(schema)
+    return known if _has_all_of(known) else _close(known)
 
 
-def without_format(schema: Any, name: str) -> Any:
-    """A schema without a format; data in it, such as constants, stays."""
+def _without_unknown_formats(schema: Any) -> Any:
     if isinstance(schema, list):
-        return [without_format(item, name) for item in schema]
-    if not isinstance(schema, dict):
+        return [_without_unknown_formats(item) for item in schema]
+    if not isinstance(schema, Mapping):
         return schema
     return {
-        key: value if key in _DATA else without_format(value, name)
+        key: value if key in _DATA else _without_unknown_formats(value)
         for key, value in schema.items()
-        if not (key == "format" and value == name)
+        if not (key == "format" and isinstance(value, str) and value not in FORMATS)
     }
 
 

@@ -26,6 +26,21 @@ class ToolCall(TypedDict):
     arguments: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidToolCall:
+    """What a model wrote that began as a call of a tool and is none.
+
+    Attributes:
+        name: The tool, if that can be read; else empty.
+        text: What was written.
+        error: Why it is no call.
+    """
+
+    name: str
+    text: str
+    error: str
+
+
 class Message(TypedDict):
     """One chat turn, as chat templates expect it.
 

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field, field_serializer
 
 from finch_integrations.adapters.model import Adapter
 from finch_integrations.errors import ConfigurationError
+from finch_integrations.pipeline.answer_options import AnswerOptions, read_answer_options
 from finch_integrations.pipeline.detection import ContextDetection
 from finch_integrations.pipeline.options import (
     SAMPLING,
@@ -29,12 +30,14 @@ class CallArguments:
         documents: The call's `documents=…`, or None.
         prompt: How documents are found and presented.
         options: For the engine.
+        answer: What the answer may consist of.
     """
 
     handle: SharedEngine
     documents: object
     prompt: PromptOptions
     options: CallOptions
+    answer: AnswerOptions
 
 
 class LLMAdapter(Adapter):
@@ -56,6 +59,8 @@ class LLMAdapter(Adapter):
         instruction: Text between the documents and the question. Default: the prompt's own, or
             the engine's.
         chat_template_kwargs: Further variables for the chat template.
+        reasoning: Whether a model that can think does so before it answers; its thoughts are split
+            from the answer. None: as its chat template has it.
         count_tokens: Counts a text's tokens as a wrapped model (`llm`) does, so that the budget is
             in its tokens. Default: as the model that chooses does.
         token_ratio: Or: tokens of the wrapped model per token of the one that chooses.
@@ -72,11 +77,9 @@ class LLMAdapter(Adapter):
     strict: bool = False
     instruction: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    reasoning: bool | None = None
     count_tokens: Callable[[str], int] | None = Field(default=None, exclude=True, repr=False)
     token_ratio: float | None = None
-
-    # Says what to do instead of calling tools.
-    no_tools: ClassVar[str]
 
     def _check_options(self) -> None:
         if self.count_tokens is not None or self.token_ratio is not None:
@@ -90,10 +93,10 @@ class LLMAdapter(Adapter):
         """Apply a call's options over the adapter's.
 
         Raises:
-            NotImplementedError: The call has tools or a schema.
+            InvalidInputError: A tool or the choice of one is unusable.
             ConfigurationError: An option is unknown or wrong.
         """
-        call = check_call(kwargs, no_tools=self.no_tools)
+        call = check_call(kwargs)
         handle = self.handle.named(call.get("model"))
         names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
         prompt = {name: getattr(self, name) for name in names}
@@ -104,11 +107,16 @@ class LLMAdapter(Adapter):
             call.get("documents"),
             PromptOptions(context_patterns=self.context_patterns, **prompt),
             make_options(own, self.compression, call, has_scorer=handle.has_scorer),
+            read_answer_options({"reasoning": self.reasoning, **_without_none(call)}),
         )
 
     @field_serializer("context_patterns")
     def _as_texts(self, patterns: list[re.Pattern[str]]) -> list[str]:
         return [_with_inline_flags(pattern) for pattern in patterns]
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _with_inline_flags(pattern: re.Pattern[str]) -> str:

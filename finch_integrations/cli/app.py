@@ -126,6 +126,12 @@ def ask(
     max_tokens: Annotated[int, typer.Option(help="Upper limit of the answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="A file with the JSON schema that the answer follows.")
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="Or: the regular expression that the answer matches.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
     ] = None,
@@ -194,6 +200,8 @@ def ask(
                 "temperature": temperature,
                 "seed": seed,
             },
+            schema=schema,
+            regex=regex,
             follow_links=follow_links,
             max_file_bytes=max_file_size * 10**6,
             keep_passages=keep_passages,

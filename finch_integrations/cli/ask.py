@@ -11,6 +11,7 @@ from typing import Any
 from finch_integrations.cli import console
 from finch_integrations.cli.ask_report import check_report, make_page
 from finch_integrations.config import RetrievalConfig, SamplingParams
+from finch_integrations.constraints import Constraint
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.ask import AnswerDetails
 from finch_integrations.pipeline.citations import Citation
@@ -41,6 +42,8 @@ class AskOptions:
     dtype: str
     compression: dict[str, Any]
     sampling: dict[str, Any]
+    schema: Path | None
+    regex: str | None
     follow_links: bool
     max_file_bytes: int
     keep_passages: bool
@@ -55,6 +58,7 @@ def run_ask(options: AskOptions) -> None:
     elsewhere = options.base_url is not None
     check_compression(options.compression, has_scorer=options.scorer is not None and not elsewhere)
     SamplingParams(**options.sampling)
+    constraint = _read_constraint(options)
     check_report(options.report, options.compare)
     model = _name_model(options)
     retriever, skipped = _open_retriever(options)
@@ -69,6 +73,7 @@ def run_ask(options: AskOptions) -> None:
         model.answers,
         compression=options.compression,
         sampling=options.sampling,
+        constraint=constraint,
         keep_context=options.report is not None,
     )
     try:
@@ -129,6 +134,21 @@ def _name_model(options: AskOptions) -> _Model:
     answers = ChooseThenGenerate(server, scorer)
     answers.check_options(options.compression)
     return _Model(answers, scorer)
+
+
+def _read_constraint(options: AskOptions) -> Constraint | None:
+    if options.schema is not None and options.regex is not None:
+        raise InvalidInputError("give --schema or --regex, not both")
+    if options.regex is not None:
+        return Constraint.regex(options.regex)
+    if options.schema is None:
+        return None
+    try:
+        return Constraint.json_schema(options.schema.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            f"the schema {options.schema} cannot be read ({error}). Give a file with a JSON schema"
+        ) from error
 
 
 def _open_retriever(options: AskOptions) -> tuple[Retriever, tuple[SkippedFile, ...]]:

@@ -24,7 +24,7 @@ from finch_integrations.errors import (
     UnsupportedModelError,
     install_command,
 )
-from finch_integrations.json_schema import close_objects, parts_of, without_format
+from finch_integrations.json_schema import parts_of, prepare
 
 JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _COMPILED = 32  # grammars kept for every tokenizer
@@ -119,7 +119,7 @@ class TriggeredMatcher:
             self._inner.accept(token)
             return
         self._text += self._stream.push(token)
-        said = self._thoughts.split(self._text)[1]
+        said = self._thoughts.split(self._text, final=False)[1]
         if self._constraint.trigger_at_start:
             said = said.lstrip()
             at = 0 if said.startswith(self._trigger) else -1
@@ -238,11 +238,8 @@ class Compiler:
         return matcher
 
     def _compile_schema(self, schema: Mapping[str, Any]) -> Any:
-        schema = close_objects(schema)
+        schema = prepare(schema)
         matcher = self._try_schema(schema)
-        while (name := _unknown_format(matcher)) is not None:
-            schema = without_format(schema, name)
-            matcher = self._try_schema(schema)
         reason = _problem(matcher)
         if not reason:
             return matcher
@@ -335,9 +332,3 @@ def _problem(matcher: Any) -> str:
 def _first_line(matcher: Any) -> str:
     lines = [line.strip() for line in str(matcher.get_error()).split("<state>")[0].splitlines()]
     return " ".join(line for line in lines if line and set(line) != {"^"})[:300]
-
-
-def _unknown_format(matcher: Any) -> str | None:
-    message = str(matcher.get_error()) if matcher.is_error() else ""
-    _, found, name = message.partition("Unknown format: ")
-    return name.splitlines()[0].strip() if found else None

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,7 +44,12 @@ from finch_integrations.engine.selecting import Reader
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
 from finch_integrations.engine.tool_format import find_tool_format
-from finch_integrations.errors import ConfigurationError, FinchError, InvalidInputError
+from finch_integrations.errors import (
+    ConfigurationError,
+    ConstraintError,
+    FinchError,
+    InvalidInputError,
+)
 from finch_integrations.types import (
     CompressionProgress,
     Document,
@@ -570,9 +576,24 @@ class FinchEngine:
         matcher = None
         if constraint is not None:
             vocabulary = backbone.model.get_output_embeddings().weight.shape[0]
-            matcher = make_matcher(
-                constraint, tokenizer, vocabulary, backbone.stop_tokens, thoughts
+            make = partial(
+                make_matcher,
+                tokenizer=tokenizer,
+                vocabulary=vocabulary,
+                stop=backbone.stop_tokens,
+                thoughts=thoughts,
             )
+            try:
+                matcher = make(constraint)
+            except ConstraintError:
+                for tool in tools:  # which one is it?
+                    try:
+                        make(Constraint.json_schema(tool.get("parameters") or {"type": "object"}))
+                    except ConstraintError as error:
+                        raise ConstraintError(
+                            f"the parameters of the tool {tool['name']!r}: {error}"
+                        ) from error
+                raise
         return Guide(matcher, tuple(filter(None, shown)))
 
     def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:

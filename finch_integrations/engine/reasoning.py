@@ -27,17 +27,20 @@ class Thoughts:
     end: str = ""
     opened: bool = False
 
-    def split(self, text: str) -> tuple[str, str]:
-        """Split what a model wrote into its thoughts and what it said."""
+    def split(self, text: str, *, final: bool = True) -> tuple[str, str]:
+        """Split what a model wrote into its thoughts and what it said.
+
+        Args:
+            text: All of it so far.
+            final: Whether it is complete: else what may become the first mark is not yet said.
+        """
         if not self.begin:
             return "", text
         opened = self.opened
         if not opened:
             said = text.lstrip()
             if not said.startswith(self.begin):
-                # What may still become the mark is nothing that was said.
-                unsure = bool(said) and self.begin.startswith(said)
-                return "", "" if unsure else text
+                return "", "" if not final and self.begin.startswith(said) else text
             text = said[len(self.begin) :]
         thoughts, _, said = text.partition(self.end)
         return thoughts, said

@@ -8,7 +8,8 @@ from typing import Any
 from finch_integrations.constraints import Constraint
 from finch_integrations.engine.constraining import JSON_OPTIONS
 from finch_integrations.engine.tool_format import ANY_ID, ToolFormat
-from finch_integrations.json_schema import check_finite, close_objects
+from finch_integrations.errors import ConstraintError
+from finch_integrations.json_schema import check_finite, prepare
 from finch_integrations.types import Tool
 
 # A model that cannot stop would call for ever.
@@ -22,6 +23,7 @@ def tool_constraint(
     *,
     parallel: bool,
     required: bool,
+    instead: Constraint | None = None,
 ) -> Constraint:
     """Constrain an answer to calls of tools, each with arguments that its schema allows.
 
@@ -31,9 +33,10 @@ def tool_constraint(
         tools: Those that may be called.
         parallel: Whether several calls may be made.
         required: Whether the answer must be calls; else it may be text, and calls after it.
+        instead: The JSON schema that the answer follows if it is no call, where none is required.
 
     Raises:
-        ConstraintError: The schemas are too long together.
+        ConstraintError: A schema cannot be used, or they are too long together.
     """
     specials = {t.content: id for id, t in tokenizer.added_tokens_decoder.items() if t.special}
     begin, end = _literal(form.begin, specials), _literal(form.end, specials)
@@ -41,25 +44,41 @@ def tool_constraint(
     if parallel and form.join is not None:
         more = f"({_literal(form.join, specials)} call){{0,{_MOST_CALLS - 1}}}"
     rules = [f"start: {begin} call {more} {end}"]
+    if instead is not None and not required:
+        if instead.kind != "json_schema":
+            raise ConstraintError(
+                "with tools an answer can follow only a JSON schema, not a "
+                f"{instead.noun}. Leave the tools or the constraint out"
+            )
+        rules = [f"start: calls | answer\ncalls: {begin} call {more} {end}"]
+        rules.append(f"answer: %json {_schema(json.loads(instead.text))}")
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
     for number, tool in enumerate(tools):
-        schema = json.dumps(_arguments(tool.get("parameters") or {}), ensure_ascii=False)
         head = _literal(tool["name"] + form.between, specials)
-        rules.append(f"call_{number}: {head} %json {schema}")
+        rules.append(f"call_{number}: {head} %json {_arguments(tool)}")
     return Constraint(
         "grammar",
         "\n".join(rules),
-        trigger=None if required else form.marker,
+        trigger=None if required or instead is not None else form.marker,
         trigger_at_start=form.only_at_start,
     )
 
 
-def _arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    check_finite(parameters)
-    schema: dict[str, Any] = {"type": "object", "properties": {}, **close_objects(dict(parameters))}
+def _arguments(tool: Tool) -> str:
+    parameters = dict(tool.get("parameters") or {})
+    try:
+        check_finite(parameters)
+    except ConstraintError as error:
+        raise ConstraintError(f"the parameters of the tool {tool['name']!r}: {error}") from error
+    schema: dict[str, Any] = {"type": "object", "properties": {}, **parameters}
     if not schema["properties"]:
         schema.setdefault("additionalProperties", False)
-    return {**schema, "x-guidance": JSON_OPTIONS}
+    return _schema(schema)
+
+
+def _schema(schema: Mapping[str, Any]) -> str:
+    known = {**prepare(schema), "x-guidance": JSON_OPTIONS}
+    return json.dumps(known, ensure_ascii=False)
 
 
 def _literal(text: str, specials: Mapping[str, int]) -> str:

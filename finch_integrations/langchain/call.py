@@ -13,6 +13,7 @@ from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.documents import as_documents
 from finch_integrations.langchain.evidence import current_run
 from finch_integrations.langchain.messages import to_turns
+from finch_integrations.langchain.tools import to_chunk, to_invalid_chunk
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import find_quotes
@@ -39,16 +40,24 @@ class Call:
         """Make a chunk; pieces without text have none, except for the last one."""
         details = piece.details
         if details is None:
-            if not piece.text:
+            if not (piece.text or piece.reasoning or piece.calls):
                 return None
             message = AIMessageChunk(
-                content=piece.text, response_metadata={"model_provider": PROVIDER}
+                content=piece.text,
+                additional_kwargs=_thoughts(piece),
+                tool_call_chunks=[to_chunk(call) for call in piece.calls],
+                response_metadata={"model_provider": PROVIDER},
             )
             return ChatGenerationChunk(message=message)
         documents = self.request.documents
         quotes = find_quotes(details.text, documents)
         message = AIMessageChunk(
             content=piece.text,
+            additional_kwargs=_thoughts(piece),
+            tool_call_chunks=[
+                *(to_chunk(call) for call in piece.calls),
+                *(to_invalid_chunk(call) for call in details.invalid_calls),
+            ],
             chunk_position="last",
             usage_metadata=UsageMetadata(
                 input_tokens=details.prompt_tokens,
@@ -67,6 +76,10 @@ class Call:
         return ChatGenerationChunk(message=message)
 
 
+def _thoughts(piece: AnswerPiece) -> dict[str, str]:
+    return {"reasoning_content": piece.reasoning} if piece.reasoning else {}
+
+
 def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call:
     """Take the documents out of a call's messages.
 
@@ -78,6 +91,7 @@ def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call
         given_documents(messages, arguments.documents),
         arguments.prompt,
         arguments.options,
+        arguments.answer,
         run=current_run(),
     )
     return Call(arguments.handle, request, source)

@@ -1,21 +1,21 @@
 """ChatFinch: LangChain's chat model over the shared pipeline."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
-from typing import Any, NoReturn, Self, cast
+from typing import Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import LangSmithParams, ModelProfile
+from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import (
     BaseChatModel,
     agenerate_from_stream,
     generate_from_stream,
 )
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.tools import BaseTool
+from langchain_core.runnables import Runnable
 from pydantic import Field
 
 from finch_integrations import __version__
@@ -23,15 +23,11 @@ from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.langchain.call import Call, given_documents, make_call
 from finch_integrations.langchain.citations import PROVIDER
 from finch_integrations.langchain.messages import to_turns
+from finch_integrations.langchain.structured import Method, structured
+from finch_integrations.langchain.tools import AnyTool, check_choice, convert_tools
+from finch_integrations.pipeline.answer_options import read_tools
 from finch_integrations.pipeline.ask import convert
 from finch_integrations.pipeline.detection import detect
-
-NO_TOOLS = (
-    "ChatFinch cannot call tools or follow a schema: its decoding is not constrained, and many "
-    "local models are not trained for it. Let a tool-calling model choose the tools and "
-    "ChatFinch answer from their results, retrieve first with FinchDocumentsMiddleware, or parse "
-    "the answer's text with an output parser"
-)
 
 
 class ChatFinch(LLMAdapter, BaseChatModel):
@@ -59,8 +55,6 @@ class ChatFinch(LLMAdapter, BaseChatModel):
 
     llm: BaseChatModel | None = Field(default=None, exclude=True, repr=False)
     streaming: bool = False
-
-    no_tools = NO_TOOLS
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         """Make a `WrappedChat` of `ChatFinch(llm=…)`."""
@@ -111,10 +105,10 @@ class ChatFinch(LLMAdapter, BaseChatModel):
             image_inputs=False,
             audio_inputs=False,
             video_inputs=False,
-            reasoning_output=False,
-            tool_calling=False,
-            tool_choice=False,
-            structured_output=False,
+            reasoning_output=True,
+            tool_calling=True,
+            tool_choice=True,
+            structured_output=True,
             temperature=True,
         )
         if self.engine is not None and (engine := self.engine.loaded):
@@ -133,8 +127,6 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
         """Count the tokens of the model's prompt, documents uncompressed; loads the model."""
-        if tools:
-            raise NotImplementedError(NO_TOOLS)
         turns = to_turns(messages)
         documents = [
             *given_documents(messages, None),
@@ -143,37 +135,77 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         texts = "\n\n".join(document.text for document in documents)
         # There may be no question, because a part of a chat is counted, too.
         without = [replace(turn, blocks=(), documents_removed=bool(turn.blocks)) for turn in turns]
-        said = [m for m in detect(without, mode="off").messages if m["content"].strip()]
+        said = [
+            m
+            for m in detect(without, mode="off").messages
+            if m["content"].strip() or m.get("tool_calls")
+        ]
         count = len(self.get_token_ids(texts)) if texts else 0
         if said:
             count += self.handle.engine.count_chat_tokens(
-                said, chat_template_kwargs=self.chat_template_kwargs
+                said,
+                tools=read_tools(convert_tools(tools or ())),
+                chat_template_kwargs=self.chat_template_kwargs,
             )
         return count
 
     def bind_tools(
         self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        tools: Sequence[AnyTool],
         *,
-        tool_choice: str | None = None,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
         **kwargs: Any,
-    ) -> NoReturn:
-        """Not possible.
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the model call tools. Arguments always follow the tools' schemas.
+
+        Args:
+            tools: LangChain's tools, functions, pydantic classes, TypedDicts or JSON schemas.
+            tool_choice: `auto`: the model chooses between text and calls; `any`: it must call; a
+                name: it must call that tool; `none`: it must not call.
+            parallel_tool_calls: Whether it may make several calls at once. Default: if it chooses
+                whether to call.
+            strict: Refuse schemas that allow what they do not name.
+            kwargs: Further options of every call.
 
         Raises:
-            NotImplementedError: Always; it says what to do instead.
+            InvalidInputError: A tool or the choice is unusable.
         """
-        raise NotImplementedError(NO_TOOLS)
+        converted = convert_tools(tools, strict=strict)
+        choice = check_choice(tool_choice, converted)
+        if parallel_tool_calls is not None:
+            kwargs["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(tools=converted, tool_choice=choice, **kwargs)
 
     def with_structured_output(
-        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
-    ) -> NoReturn:
-        """Not possible.
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Make the model answer with an object that follows a schema, which it always does.
+
+        Args:
+            schema: A pydantic class, a TypedDict or a JSON schema. With a class the result is one
+                of its objects, else a dictionary.
+            method: `json_schema`: the answer is constrained to the schema, which is added to the
+                system text. `function_calling`: it is the call of a tool. `json_mode`: the prompt
+                says which object; without a schema it is any.
+            include_raw: Return a dictionary with `raw`, the message, `parsed` and `parsing_error`.
+            strict: As for `bind_tools`.
+            kwargs: Further options of every call.
 
         Raises:
-            NotImplementedError: Always; it says what to do instead.
+            ConfigurationError: The method is unknown.
+            InvalidInputError: The schema cannot be used.
         """
-        raise NotImplementedError(NO_TOOLS)
+        return structured(
+            self, schema, method=method, include_raw=include_raw, strict=strict, options=kwargs
+        )
 
     # Answering
 

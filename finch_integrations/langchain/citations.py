@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.block_translators import register_translator
-from langchain_core.messages.content import Citation, ContentBlock, TextContentBlock
+from langchain_core.messages.content import (
+    Citation,
+    ContentBlock,
+    ReasoningContentBlock,
+    TextContentBlock,
+)
 
 from finch_integrations.pipeline import citations as pipeline
 from finch_integrations.pipeline.citations import cite
@@ -62,16 +68,24 @@ def _make_citation(quote: Quote, document: Document, found: pipeline.Citation) -
 
 
 def _translate(message: AIMessage) -> list[ContentBlock]:
-    """One text block with the citations as annotations."""
+    """Thoughts, one text block with the citations as annotations, and calls."""
     if not isinstance(message.content, str):
         raise NotImplementedError  # already blocks: LangChain reads them itself
     citations = message.response_metadata.get("citations") or []
-    if not message.content and not citations:
-        return []
-    block = TextContentBlock(type="text", text=message.content)
-    if citations:
-        block["annotations"] = list(citations)
-    return [block]
+    blocks: list[Any] = []
+    if thoughts := message.additional_kwargs.get("reasoning_content"):
+        blocks.append(ReasoningContentBlock(type="reasoning", reasoning=thoughts))
+    if message.content or citations:
+        block = TextContentBlock(type="text", text=message.content)
+        if citations:
+            block["annotations"] = list(citations)
+        blocks.append(block)
+    if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
+        blocks += message.tool_call_chunks
+    else:
+        blocks += message.tool_calls
+        blocks += message.invalid_tool_calls
+    return blocks
 
 
 register_translator(PROVIDER, _translate, _translate)

@@ -111,13 +111,11 @@ class WrappedChat(WrappingAdapter, ChatFinch):
 
     # Tools and schemas are the wrapped model's
 
-    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:  # type: ignore[override]
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:
         """Bind tools as the wrapped model does; errors are its own."""
         return self._around(self.llm.bind_tools(tools, **kwargs))
 
-    def with_structured_output(  # type: ignore[override]
-        self, schema: Any = None, **kwargs: Any
-    ) -> Runnable[Any, Any]:
+    def with_structured_output(self, schema: Any = None, **kwargs: Any) -> Runnable[Any, Any]:
         """Follow a schema as the wrapped model does; errors are its own."""
         return self._around(self.llm.with_structured_output(schema, **kwargs))
 

@@ -2,26 +2,37 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from llama_index.core.base.llms.types import (
-    ChatMessage,
-    ChatResponse,
-    CompletionResponse,
-    MessageRole,
-)
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
 from finch_integrations.adapters.llm import CallArguments
 from finch_integrations.errors import FinchError
 from finch_integrations.llama_index.documents import as_documents, place_in_node
 from finch_integrations.llama_index.messages import to_turns
+from finch_integrations.llama_index.tools import make_message
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.pipeline.request import describe, make_request
 from finch_integrations.pipeline.shared_engine import SharedEngine
-from finch_integrations.types import Document, DocumentShare
+from finch_integrations.types import Document, DocumentShare, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSoFar:
+    """What has been answered so far."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+    def and_then(self, piece: AnswerPiece) -> "AnswerSoFar":
+        """Add a piece."""
+        return AnswerSoFar(
+            self.text + piece.text, self.reasoning + piece.reasoning, self.calls + piece.calls
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +49,25 @@ class Call:
     request: AskRequest
     source: DocumentsFrom
 
-    def respond(self, said: str, piece: AnswerPiece) -> ChatResponse:
+    def respond(self, answer: AnswerSoFar, piece: AnswerPiece) -> ChatResponse:
         """Make a response from a piece of the answer; the last one has plain data in `raw`.
 
         Args:
-            said: The answer so far, including the piece.
+            answer: The answer so far, including the piece.
             piece: The newest piece.
         """
         return ChatResponse(
-            message=ChatMessage(role=MessageRole.ASSISTANT, content=said),
+            message=make_message(answer.text, answer.reasoning, answer.calls),
             delta=piece.text,
             raw=None if piece.details is None else self._describe(piece.details),
+            additional_kwargs={"thinking_delta": piece.reasoning} if piece.reasoning else {},
         )
 
     def _describe(self, details: AnswerDetails) -> dict[str, Any]:
         return {
             "model": self.handle.name,
             "finish_reason": details.finish_reason,
+            "invalid_tool_calls": [asdict(call) for call in details.invalid_calls],
             "usage": {
                 "prompt_tokens": details.prompt_tokens,
                 "completion_tokens": details.generation_tokens,
@@ -106,7 +119,9 @@ def make_call(
     documents, prompt = arguments.documents, arguments.prompt
     given = () if documents is None else as_documents(documents, "documents")
     turns = to_turns(messages, read_templates=prompt.context_detection != "off")
-    request, source = make_request(turns, given, prompt, arguments.options, run=run)
+    request, source = make_request(
+        turns, given, prompt, arguments.options, arguments.answer, run=run
+    )
     return Call(arguments.handle, request, source)
 
 

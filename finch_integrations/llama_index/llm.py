@@ -16,29 +16,39 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.bridge.pydantic import BaseModel, Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.llm import LLM, default_completion_to_prompt
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import LLM, ToolSelection, default_completion_to_prompt
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.tools.types import BaseTool
+from llama_index.core.types import PydanticProgramMode
 
 from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.config import SamplingParams
+from finch_integrations.constraints import Constraint
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.llama_index.call import Call, as_completion, make_call, never_a_value_error
+from finch_integrations.llama_index.call import (
+    AnswerSoFar,
+    Call,
+    as_completion,
+    make_call,
+    never_a_value_error,
+)
 from finch_integrations.llama_index.evidence import current_run
-from finch_integrations.llama_index.structured import FinchStructuredLLM
+from finch_integrations.llama_index.structured import (
+    FinchStructuredLLM,
+    auntil_complete,
+    until_complete,
+)
 from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
+from finch_integrations.llama_index.tools import convert_tools, read_calls
 from finch_integrations.pipeline.ask import convert
 
-NO_TOOLS = (
-    "FinchLLM cannot call tools or constrain its decoding to a schema. Use ReActAgent, which "
-    "works with plain chat, let a function-calling model choose the tools, or ask for an output "
-    "class with structured_predict, which puts the schema into the prompt"
-)
 _FAILED = "the model failed"
 NO_OUTPUT = "the answer does not follow the output class's schema"
 
 
-class FinchLLM(LLMAdapter, LLM):
+class FinchLLM(LLMAdapter, FunctionCallingLLM):
     """A local LLM that compresses the documents of its prompt under the question.
 
     Use it instead of another LLM: query engines, chat engines and evaluators tell it exactly where
@@ -71,8 +81,8 @@ class FinchLLM(LLMAdapter, LLM):
 
     context_window: int = 1_000_000
     llm: LLM | None = Field(default=None, exclude=True, repr=False)
-
-    no_tools = NO_TOOLS
+    # An answer that is constrained to a schema needs no tool.
+    pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.LLM
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         """Make a `WrappedLLM` of `FinchLLM(llm=…)`."""
@@ -113,7 +123,7 @@ class FinchLLM(LLMAdapter, LLM):
             context_window=self.context_window,
             num_output=self._num_output,
             is_chat_model=True,
-            is_function_calling_model=False,
+            is_function_calling_model=True,
             model_name=self.handle.name,
         )
 
@@ -202,21 +212,21 @@ class FinchLLM(LLMAdapter, LLM):
         return last.model_copy(update={"delta": None})
 
     def _stream(self, call: Call) -> Generator[ChatResponse, None, None]:
-        said = ""
+        answer = AnswerSoFar()
         with never_a_value_error(_FAILED), closing(call.handle.stream(call.request)) as pieces:
             for piece in pieces:
-                said += piece.text
-                if piece.text or piece.details:
-                    yield call.respond(said, piece)
+                answer = answer.and_then(piece)
+                if piece.text or piece.reasoning or piece.calls or piece.details:
+                    yield call.respond(answer, piece)
 
     async def _astream(self, call: Call) -> AsyncGenerator[ChatResponse, None]:
-        said = ""
+        answer = AnswerSoFar()
         with never_a_value_error(_FAILED):
             async with aclosing(call.handle.astream(call.request)) as pieces:
                 async for piece in pieces:
-                    said += piece.text
-                    if piece.text or piece.details:
-                        yield await convert(partial(call.respond, said), piece)
+                    answer = answer.and_then(piece)
+                    if piece.text or piece.reasoning or piece.calls or piece.details:
+                        yield await convert(partial(call.respond, answer), piece)
 
     def _prepare(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Call:
         return make_call(messages, self._read_call(kwargs), current_run())
@@ -225,6 +235,40 @@ class FinchLLM(LLMAdapter, LLM):
         """Finding documents in long messages takes time that belongs to the loop."""
         arguments = self._read_call(kwargs)
         return await asyncio.to_thread(make_call, messages, arguments, current_run())
+
+    # Tools: LlamaIndex's methods chat_with_tools, predict_and_call and their like use these.
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        messages = list(chat_history or [])
+        if user_msg is not None:
+            messages += _as_messages(user_msg) if isinstance(user_msg, str) else [user_msg]
+        choice = {"tool_choice": "any"} if tool_required and tools else {}
+        return {
+            "messages": messages,
+            "tools": convert_tools(tools),
+            "parallel_tool_calls": allow_parallel_tool_calls,
+            **choice,
+            **kwargs,
+        }
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Read the calls of a response.
+
+        Raises:
+            FinchError: There is none, and `error_on_no_tool_call` is set.
+        """
+        return read_calls(response, required=error_on_no_tool_call)
 
     # Prompt templates: through these hooks LlamaIndex formats all prompts of its synthesizers,
     # chat engines and evaluators.
@@ -239,14 +283,17 @@ class FinchLLM(LLMAdapter, LLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Any:
-        """Answer with an object of the output class, whose schema is written into the prompt.
+        """Answer with an object of the output class, whose schema the answer always follows.
 
         Raises:
-            FinchError: As `chat` raises it, or the answer does not follow the schema.
+            FinchError: As `chat` raises it, or the answer was cut or fails the class's own checks.
         """
         with never_a_value_error(NO_OUTPUT):
             return super().structured_predict(
-                output_cls, _marked(prompt), llm_kwargs, **prompt_args
+                output_cls,
+                _marked(prompt),
+                self._constrained(output_cls, llm_kwargs),
+                **prompt_args,
             )
 
     async def astructured_predict(
@@ -259,7 +306,10 @@ class FinchLLM(LLMAdapter, LLM):
         """Like `structured_predict`, without blocking the event loop."""
         with never_a_value_error(NO_OUTPUT):
             return await super().astructured_predict(
-                output_cls, _marked(prompt), llm_kwargs, **prompt_args
+                output_cls,
+                _marked(prompt),
+                self._constrained(output_cls, llm_kwargs),
+                **prompt_args,
             )
 
     def _structured_stream_call(
@@ -269,9 +319,11 @@ class FinchLLM(LLMAdapter, LLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Any:
-        return super()._structured_stream_call(
-            output_cls, _marked(prompt), llm_kwargs, **prompt_args
+        options = self._constrained(output_cls, llm_kwargs)
+        outputs = super()._structured_stream_call(
+            output_cls, _marked(prompt), options, **prompt_args
         )
+        return until_complete(outputs, output_cls)
 
     async def _structured_astream_call(
         self,
@@ -280,9 +332,20 @@ class FinchLLM(LLMAdapter, LLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Any:
-        return await super()._structured_astream_call(
-            output_cls, _marked(prompt), llm_kwargs, **prompt_args
+        options = self._constrained(output_cls, llm_kwargs)
+        outputs = await super()._structured_astream_call(
+            output_cls, _marked(prompt), options, **prompt_args
         )
+        return auntil_complete(outputs, output_cls)
+
+    def _constrained(
+        self, output_cls: type[BaseModel], llm_kwargs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Options that let an answer follow a class's schema, which the prompt has already."""
+        if self.pydantic_program_mode != PydanticProgramMode.LLM:
+            return dict(llm_kwargs or {})  # the program uses tools
+        constraint = Constraint.json_schema(output_cls.model_json_schema())
+        return {"constraint": constraint, **(llm_kwargs or {})}
 
     def as_structured_llm(self, output_cls: type[BaseModel], **kwargs: Any) -> StructuredLLM:
         """Make an LLM whose answers are objects of the output class."""

@@ -52,9 +52,18 @@ def to_turns(
     places = [
         _places(m.content or "", found, documents) for m, found in zip(messages, spans, strict=True)
     ]
+    # Agents name only the call, not the tool, of a result.
+    names = {
+        block.tool_call_id: block.tool_name
+        for message in messages
+        for block in message.blocks
+        if isinstance(block, ToolCallBlock)
+    }
     turns = []
     for number, message in enumerate(messages):
         turn = _to_turn(message, f"message {number + 1}", only_text)
+        if turn.call_id and not turn.name:
+            turn = replace(turn, name=names.get(turn.call_id, ""))
         if documents:  # else an empty context: the prompt stays as it is
             queries = [(start, stop) for kind, start, stop in spans[number] if kind == "query"]
             query = queries[-1] if queries else None

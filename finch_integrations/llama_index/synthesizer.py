@@ -16,9 +16,10 @@ from llama_index.core.schema import NodeWithScore, QueryType
 from llama_index.core.settings import Settings
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 
+from finch_integrations.constraints import Constraint
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.llama_index.call import never_a_value_error
-from finch_integrations.llama_index.llm import NO_OUTPUT, NO_TOOLS, FinchLLM
+from finch_integrations.llama_index.llm import NO_OUTPUT, FinchLLM
 from finch_integrations.pipeline.options import check_call
 
 # The engine's instruction is between documents and question.
@@ -74,7 +75,7 @@ class FinchSynthesizer(BaseSynthesizer):
             )
         if "documents" in options:
             raise ConfigurationError("documents are the nodes to synthesize from; leave them out")
-        check_call(options, no_tools=NO_TOOLS)
+        check_call(options)
         super().__init__(
             llm=llm,
             callback_manager=callback_manager,
@@ -158,7 +159,7 @@ class FinchSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TEXT_TYPE:
         """Answer from texts, or from the nodes that they are from; errors as for `synthesize`."""
-        options = {**self._options, "documents": finch_nodes or text_chunks}
+        options = {**self._constraint(), **self._options, "documents": finch_nodes or text_chunks}
         statistics = {} if finch_statistics is None else finch_statistics
         messages = self._messages(query_str, response_kwargs)
         if self._streaming:
@@ -174,12 +175,17 @@ class FinchSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TEXT_TYPE:
         """Like `get_response`, without blocking the event loop."""
-        options = {**self._options, "documents": finch_nodes or text_chunks}
+        options = {**self._constraint(), **self._options, "documents": finch_nodes or text_chunks}
         statistics = {} if finch_statistics is None else finch_statistics
         messages = self._messages(query_str, response_kwargs)
         if self._streaming:
             return _adeltas(await self._finch.astream_chat(messages, **options), statistics)
         return self._read(await self._finch.achat(messages, **options), statistics)
+
+    def _constraint(self) -> dict[str, Any]:
+        if self._output_cls is None or self._finch.llm is not None:
+            return {}  # a wrapped model cannot be constrained from here
+        return {"constraint": Constraint.json_schema(self._output_cls.model_json_schema())}
 
     def _messages(self, query: str, variables: Mapping[str, Any]) -> list[ChatMessage]:
         prompt = self._text_qa_template

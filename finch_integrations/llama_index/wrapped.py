@@ -17,6 +17,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate
+from llama_index.core.types import PydanticProgramMode
 
 from finch_integrations.adapters.wrapping import WrappedArguments, WrappingAdapter
 from finch_integrations.errors import ConfigurationError
@@ -58,6 +59,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
     """
 
     llm: LLM = Field(exclude=True, repr=False)
+    pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.DEFAULT
 
     # What LlamaIndex asks about the model
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finch_integrations.documents import check_text
+from finch_integrations.engine.answer_parts import Parts
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.answer_options import AnswerOptions
+from finch_integrations.pipeline.answering import plan_answer
 from finch_integrations.types import (
     CompressionProgress,
     CompressionStats,
@@ -17,9 +20,10 @@ from finch_integrations.types import (
     Excerpt,
     FinishReason,
     GenerationResponse,
+    InvalidToolCall,
     Message,
     SelectionStats,
-    Tool,
+    ToolCall,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +46,7 @@ class AskRequest:
         documents: Compressed under the question; none: a plain chat, uncompressed.
         instruction: Goes between documents and question; None: the engine's own.
         result: The tool's result that the documents are in; see `Prompt`.
-        tools: What the model may call.
+        answer: What the answer may consist of: tools, a schema.
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
@@ -53,7 +57,7 @@ class AskRequest:
     instruction: str | None = None
     closing: str = ""
     result: Message | None = None
-    tools: tuple[Tool, ...] = ()
+    answer: AnswerOptions = field(default_factory=AnswerOptions)
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +68,7 @@ class AnswerDetails:
     """What an answer cost, and what it is based on.
 
     Attributes:
-        text: The whole answer.
+        text: The whole answer, without thoughts and calls.
         finish_reason: `stop` or `length`.
         prompt_tokens: Length of the prompt before compression.
         generation_tokens: Tokens generated.
@@ -74,6 +78,9 @@ class AnswerDetails:
         document_shares: Per document, how much of it was kept.
         excerpts: The passages that were kept of them, where the method keeps passages.
         context: The compressed documents, if they were asked for.
+        reasoning: The thoughts before the answer.
+        calls: The calls that were made.
+        invalid_calls: What began as a call and is none, for example because it was cut.
     """
 
     text: str
@@ -85,13 +92,25 @@ class AnswerDetails:
     document_shares: tuple[DocumentShare, ...]
     excerpts: tuple[Excerpt, ...] = ()
     context: "CompressedContext | None" = None
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    invalid_calls: tuple[InvalidToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerPiece:
-    """A piece of an answer; the last one, and only the last, has the details."""
+    """A piece of an answer; the last one, and only the last, has the details.
+
+    Attributes:
+        text: New text.
+        reasoning: New thoughts.
+        calls: Calls that are complete now.
+        details: Of the whole answer.
+    """
 
     text: str
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
     details: AnswerDetails | None = None
 
 
@@ -120,6 +139,7 @@ def ask(
     """
     context: CompressedContext | None = None
     pieces: Iterator[GenerationResponse]
+    answering = plan_answer(engine, request.answer, request.chat_template_kwargs)
     if request.documents:
         system, history, question = _split(request.messages)
         options = dict(request.compression)
@@ -132,29 +152,39 @@ def ask(
                 system=system,
                 history=history,
                 closing=request.closing,
-                tools=request.tools,
+                tools=request.answer.tools,
                 result=request.result,
-                chat_template_kwargs=request.chat_template_kwargs,
+                chat_template_kwargs=answering.chat_template_kwargs,
                 progress=lambda state: _proceed(state, progress, check),
                 further_questions=further_questions,
                 **options,
             )
-        pieces = engine.stream(context, **request.sampling)
+        pieces = engine.stream(context, constraint=answering.constraint, **request.sampling)
     else:
         pieces = engine.chat(
             request.messages,
-            tools=request.tools,
-            chat_template_kwargs=request.chat_template_kwargs,
+            tools=request.answer.tools,
+            constraint=answering.constraint,
+            chat_template_kwargs=answering.chat_template_kwargs,
             **request.sampling,
         )
     started = time.perf_counter()
-    answer = ""
+    text = reasoning = ""
+    calls: tuple[ToolCall, ...] = ()
     for piece in pieces:
+        parts = answering.reader.push(piece.text)
         details = None
-        answer += piece.text
+        if piece.finish_reason is not None:
+            last = answering.reader.finish()
+            parts = Parts(
+                parts.text + last.text, parts.reasoning + last.reasoning, parts.calls + last.calls
+            )
+        text += parts.text
+        reasoning += parts.reasoning
+        calls += parts.calls
         if piece.finish_reason is not None:
             details = AnswerDetails(
-                text=answer,
+                text=text,
                 finish_reason=piece.finish_reason,
                 prompt_tokens=piece.prompt_tokens,
                 generation_tokens=piece.generation_tokens,
@@ -163,8 +193,13 @@ def ask(
                 document_shares=context.document_shares if context else (),
                 excerpts=context.excerpts if context else (),
                 context=context if keep_context else None,
+                reasoning=reasoning,
+                calls=calls,
+                invalid_calls=answering.reader.invalid,
             )
-        yield AnswerPiece(text=piece.text, details=details)
+        yield AnswerPiece(
+            text=parts.text, reasoning=parts.reasoning, calls=parts.calls, details=details
+        )
 
 
 async def convert(make: Callable[[AnswerPiece], Result], piece: AnswerPiece) -> Result:

@@ -15,6 +15,7 @@ import httpx
 from httpx_sse import EventSource
 
 from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest
 from finch_integrations.pipeline.server_replies import Attempts, ServerAnswer, ServerErrors
 from finch_integrations.types import Message
@@ -172,7 +173,7 @@ class OpenAIServer:
                 f"{self!r} reads texts, not documents. Choose passages of them first: "
                 "ChooseThenGenerate(…), or FinchRAG with a scorer"
             )
-        if request.tools:
+        if request.answer != AnswerOptions():
             raise ConfigurationError(
                 f"{self!r} is not asked to call tools. Wrap the framework's own model of the "
                 "server instead, which passes them: ChatFinch(llm=…) or FinchLLM(llm=…)"

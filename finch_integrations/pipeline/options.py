@@ -6,6 +6,7 @@ from typing import Any
 
 from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
 from finch_integrations.errors import ConfigurationError
+from finch_integrations.pipeline.answer_options import ANSWER_OPTIONS
 
 _COMPRESSION = frozenset(field.name for field in fields(CompressionConfig))
 BUDGETS = frozenset({"target_size", "compression_ratio", "max_kv_bytes"})
@@ -13,7 +14,6 @@ SAMPLING = frozenset(field.name for field in fields(SamplingParams))
 _OTHERS = frozenset(
     {"chat_template_kwargs", "context_detection", "documents", "instruction", "model", "strict"}
 )
-_TOOLS = frozenset({"functions", "response_format", "tool_choice", "tools"})
 # What hosted models take and a local one does not need; accepted so that ours can replace them.
 _HOSTED = frozenset({"api_key", "max_retries", "timeout"})
 _ALIASES = {"max_new_tokens": "max_tokens", "model_name": "model"}
@@ -68,22 +68,15 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], *, owner: str) ->
         )
 
 
-def check_call(kwargs: Mapping[str, Any], *, no_tools: str) -> dict[str, Any]:
+def check_call(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve the other names of a call's options and refuse those that have no effect.
 
-    Args:
-        kwargs: The call's options.
-        no_tools: Says what to do instead of calling tools.
-
     Raises:
-        NotImplementedError: The call has tools or a schema.
         ConfigurationError: An option is unknown or given under both of its names.
     """
-    if any(kwargs.get(name) for name in _TOOLS):
-        raise NotImplementedError(no_tools)
     resolved = _resolve_aliases(kwargs)
-    known = _COMPRESSION | SAMPLING | _OTHERS
-    if unknown := sorted(resolved.keys() - known - _TOOLS):
+    known = _COMPRESSION | SAMPLING | _OTHERS | ANSWER_OPTIONS
+    if unknown := sorted(resolved.keys() - known):
         raise ConfigurationError(
             f"a call takes no option {', '.join(map(repr, unknown))}; "
             f"known: {', '.join(sorted(known))}"
@@ -140,7 +133,7 @@ def make_options(
     sampling = {name: chosen[name] for name in sorted(SAMPLING & chosen.keys())}
     with_overrides(SamplingParams(), sampling)
     # A misspelt name inside compression=… must be reported, too, so only known others are left out.
-    further = chosen.keys() - SAMPLING - _OTHERS - _TOOLS
+    further = chosen.keys() - SAMPLING - _OTHERS - ANSWER_OPTIONS
     compression = {name: chosen[name] for name in sorted(further)}
     return CallOptions(sampling, check_compression(compression, has_scorer=has_scorer))
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from finch_integrations.config import CompressionConfig
+from finch_integrations.constraints import Constraint
 from finch_integrations.documents import check_text, prepare_documents, with_unique_ids
 from finch_integrations.errors import ConfigurationError, InvalidInputError
+from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import (
     AnswerDetails,
     AnswerPiece,
@@ -108,6 +110,7 @@ class FinchRAG:
         instruction: str | None = None,
         compression: CompressionConfig | Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
+        constraint: Constraint | None = None,
         keep_context: bool = False,
     ) -> None:
         """Combine retriever and model; the model is loaded when it is first used.
@@ -123,6 +126,7 @@ class FinchRAG:
             instruction: Goes between documents and question; None: the engine's own.
             compression: A `CompressionConfig`, or fields of one to change.
             sampling: Fields of `SamplingParams` to change.
+            constraint: What the answers must look like.
             keep_context: Return the compressed documents with the answer, to be saved, shown or
                 asked again; they are as large as the cache.
 
@@ -139,6 +143,7 @@ class FinchRAG:
         if isinstance(self.handle, ChooseThenGenerate):
             self.handle.check_options(self._compression, keep_context=keep_context)
         self._sampling = dict(sampling or {})
+        self._answer = AnswerOptions(constraint=constraint)
         self._keep_context = keep_context
 
     def retrieve(self, question: str, **retrieval: Any) -> tuple[Document, ...]:
@@ -277,6 +282,7 @@ class FinchRAG:
             # With the ids that the report will use.
             documents=tuple(prepare_documents(with_unique_ids(documents))),
             instruction=self._instruction,
+            answer=self._answer,
             compression=self._compression,
             sampling=self._sampling,
         )

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
+from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import (
     ContextDetection,
@@ -18,10 +19,11 @@ from finch_integrations.pipeline.detection import (
 from finch_integrations.pipeline.document_tags import join_texts
 from finch_integrations.pipeline.evidence import RETRIEVED
 from finch_integrations.pipeline.options import CallOptions
-from finch_integrations.types import CompressionStats, Document, DocumentShare, Tool
+from finch_integrations.types import CompressionStats, Document, DocumentShare, Message
 
 # A prompt that contains the documents has its own instruction.
 _PROMPTS_OWN = "Question:"
+_ANY_ANSWER = AnswerOptions()
 _WRITTEN_IN = ("mark", "evidence", "longest", "pattern", "template")
 
 
@@ -63,9 +65,9 @@ def make_request(
     given: Sequence[Document],
     prompt: PromptOptions,
     options: CallOptions,
+    answer: AnswerOptions = _ANY_ANSWER,
     *,
     run: Hashable = None,
-    tools: Sequence[Tool] = (),
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
@@ -74,8 +76,8 @@ def make_request(
         given: Documents that the caller gave in addition to it.
         prompt: How documents are found and presented.
         options: For the engine.
+        answer: What it may consist of.
         run: What it is a part of; retrieved documents are known by it.
-        tools: What the model may call.
 
     Returns:
         The request, and where its documents were found.
@@ -83,23 +85,32 @@ def make_request(
     Raises:
         InvalidInputError: Messages or documents are unusable.
     """
-    found = find_documents(turns, given, prompt, run=run, keep_calls=bool(tools))
+    found = find_documents(turns, given, prompt, run=run, keep_calls=bool(answer.tools))
     instruction = join_texts(found.instruction, prompt.instruction or "") or None
     # With tools the text above need not be all that there is to answer from.
-    if instruction is None and (found.source in _WRITTEN_IN or tools):
+    if instruction is None and (found.source in _WRITTEN_IN or answer.tools):
         instruction = _PROMPTS_OWN
     request = AskRequest(
-        messages=found.messages,
+        messages=_with_note(found.messages, answer.note),
         documents=with_unique_ids(found.documents),
         instruction=instruction,
         closing=found.closing,
         result=found.result,
-        tools=tuple(tools),
+        answer=answer,
         chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
     )
     return request, found.source
+
+
+def _with_note(messages: tuple[Message, ...], note: str) -> tuple[Message, ...]:
+    """Add a note to the end of the system text."""
+    if not note:
+        return messages
+    system = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
+    rest = messages[1:] if system else messages
+    return (Message(role="system", content=join_texts(system, note)), *rest)
 
 
 def find_documents(

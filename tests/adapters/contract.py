@@ -17,6 +17,7 @@ import pytest
 from finch_integrations import (
     CompressionConfig,
     ConfigurationError,
+    Constraint,
     ContextTooLongError,
     Document,
     FinchEngine,
@@ -426,9 +427,13 @@ class AnswerContract(AdapterContract):
         expected = engine.generate(context, max_tokens=8).text
         assert self.ask(llm, f"DOCS {TEXTS[0]} ASK {Q}").text == expected
 
-    def test_tools_say_what_to_do_instead(self, llm):
-        with pytest.raises(NotImplementedError, match=f"{self.adapter.__name__} cannot call tools"):
-            self.ask(llm, Q, tools=[{"name": "x"}])
+    def test_a_constraint_of_a_call_is_obeyed(self, llm):
+        constraint = Constraint.choice(["yes", "no"])
+        assert self.ask(llm, Q, constraint=constraint).text in ("yes", "no")
+
+    def test_unusable_tools_are_named(self, llm):
+        with pytest.raises(InvalidInputError, match="tool 1 must be a function"):
+            self.ask(llm, Q, tools=[{"title": "x"}])
 
     # Streams, cancelling, several calls at once
 

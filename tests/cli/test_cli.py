@@ -75,6 +75,32 @@ def test_ask_streams_the_answer_and_names_sources_on_standard_error(model_folder
     assert all(len(line) < 80 for line in statistics), statistics
 
 
+def test_the_answer_follows_a_schema_or_an_expression(tmp_path, model_folder, files):
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"type": "object", "properties": {"a": {"enum": [1, 2]}}}))
+    for more, valid in (
+        (("--schema", str(schema)), lambda text: json.loads(text) in ({}, {"a": 1}, {"a": 2})),
+        (("--regex", "yes|no"), lambda text: text in ("yes", "no")),
+    ):
+        result = run(app, ["ask", "What?", str(files), *options(model_folder, "--json", *more)])
+        assert result.exit_code == 0, result.output
+        assert valid(json.loads(result.stdout)["answer"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--regex", "a", "--schema", "x.json"), "--schema or --regex"),
+        (("--schema", "missing.json"), "the schema missing.json cannot be read"),
+        (("--regex", "[a-"), "the regular expression cannot be compiled"),
+    ],
+)
+def test_an_unusable_constraint_is_named(model_folder, files, arguments, message):
+    result = run(app, ["ask", "What?", str(files), *options(model_folder, *arguments)])
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+
+
 def test_ask_says_when_nothing_had_to_be_removed(model_folder, files):
     more = ("--target-size", "402", "--max-tokens", "1")
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])

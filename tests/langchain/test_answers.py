@@ -61,20 +61,6 @@ def test_callbacks_see_every_token(chat):
     assert tokens.texts == [chunk.content for chunk in chunks]
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda chat: chat.bind_tools([]),
-        lambda chat: chat.with_structured_output(dict),
-        lambda chat: chat.invoke(Q, tools=[{"name": "x"}]),
-        lambda chat: chat.invoke(Q, response_format={"type": "json_schema"}),
-    ],
-)
-def test_tools_and_schemas_say_what_to_do_instead(chat, use):
-    with pytest.raises(NotImplementedError, match="FinchDocumentsMiddleware"):
-        use(chat)
-
-
 def test_the_metadata_is_where_langchain_looks_for_it(chat, engine):
     message = chat.invoke([SystemMessage("Be brief."), HumanMessage(Q)])
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": Q}]

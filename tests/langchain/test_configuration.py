@@ -117,8 +117,8 @@ def test_an_engine_handle_by_name_is_taken_and_not_loaded(folder):
 
 def test_the_profile_is_truthful(chat, folder):
     assert chat.profile["max_input_tokens"] == 2048
-    assert not chat.profile["tool_calling"]
-    assert not chat.profile["structured_output"]
+    assert chat.profile["tool_calling"]
+    assert chat.profile["structured_output"]
     named = ChatFinch(model=folder)
     assert "max_input_tokens" not in named.profile  # not known without loading
     assert not named.handle.loaded

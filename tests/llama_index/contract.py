@@ -50,7 +50,7 @@ class LLMContract:
         assert llm.class_name() == type(llm).__name__
         assert isinstance(llm.metadata, LLMMetadata)
         assert llm.metadata.is_chat_model
-        assert not llm.metadata.is_function_calling_model
+        assert llm.metadata.is_function_calling_model
         assert llm.metadata.context_window > llm.metadata.num_output > 0
         assert resolve_llm(llm) is llm
 

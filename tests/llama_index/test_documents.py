@@ -15,7 +15,7 @@ from finch_integrations import (
     DocumentShare,
     InvalidInputError,
 )
-from finch_integrations.llama_index.call import Call
+from finch_integrations.llama_index.call import AnswerSoFar, Call
 from finch_integrations.llama_index.documents import as_documents
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.shared_engine import SharedEngine
@@ -88,7 +88,7 @@ def citations_of(said, document):
         document_shares=(DocumentShare(id=document.id, title=None, tokens=10, kept_tokens=5.0),),
     )
     call = Call(SharedEngine("x"), AskRequest(messages=(), documents=(document,)), "argument")
-    return call.respond(said, AnswerPiece(text=said, details=details)).raw["citations"]
+    return call.respond(AnswerSoFar(said), AnswerPiece(text=said, details=details)).raw["citations"]
 
 
 def test_what_an_answer_quotes_is_reported():

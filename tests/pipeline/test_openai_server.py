@@ -17,6 +17,7 @@ from finch_integrations import (
     ServerRefusedError,
     ServerUnavailableError,
 )
+from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import AskRequest
 from tests.peer import USAGE, Reply, serving
 
@@ -236,7 +237,11 @@ def test_a_request_with_documents_or_unknown_options_is_refused_before_the_serve
     with pytest.raises(InvalidInputError, match="Choose passages"):
         next(server.stream(AskRequest(messages=(), documents=(Document("a"),))))
     with pytest.raises(ConfigurationError, match="ChatFinch"):
-        next(server.stream(AskRequest(messages=(), tools=({"name": "search"},))))
+        next(
+            server.stream(
+                AskRequest(messages=(), answer=AnswerOptions(tools=({"name": "search"},)))
+            )
+        )
     with pytest.raises(ConfigurationError, match="cannot be asked for beams"):
         next(server.stream(AskRequest(messages=(), sampling={"beams": 2})))
 
