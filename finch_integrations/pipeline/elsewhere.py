@@ -179,12 +179,13 @@ def _with_choice(piece: AnswerPiece, choice: Choice | None) -> AnswerPiece:
     details = piece.details
     if details is None or choice is None:
         return piece
-    left_out = choice.tokens_before - choice.tokens_after
+    # Of a server that does not count its prompts only what was chosen is known.
+    sent = details.prompt_tokens or choice.tokens_after
     return replace(
         piece,
         details=replace(
             details,
-            prompt_tokens=details.prompt_tokens + left_out,
+            prompt_tokens=sent + choice.tokens_before - choice.tokens_after,
             compression=choice.stats,
             document_shares=choice.shares,
             excerpts=tuple(excerpt for part in choice.shortened for excerpt in part.excerpts),
