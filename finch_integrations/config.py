@@ -27,8 +27,8 @@ class CompressionConfig:
         max_kv_bytes: Size in bytes of the cache the answer starts from: prefix, kept document
             tokens, question and generation prompt.
         read_size: Document tokens that the model reads at most to choose; the passages whose words
-            match the question best. `auto`: three times as many as are kept. None: everything.
-            Only of the method `likelihood`.
+            match the question best. `auto`: 3/8 of all tokens, and at least three times as many as
+            are kept. `all`: everything. Only of the method `likelihood`.
         method: `likelihood`: keep the passages that make the question likely, and encode them
             again. `contrast`: those that the question attends to more than any question would.
             `finch`: the paper's method; only it has the options from `selection` to
@@ -50,7 +50,7 @@ class CompressionConfig:
     target_size: int | None = None
     compression_ratio: float | None = None
     max_kv_bytes: int | None = None
-    read_size: int | Literal["auto"] | None = None
+    read_size: int | Literal["auto", "all"] = "auto"
     method: str = "likelihood"
     chunk_length: int = 1024
     batch_tokens: int | None = None
@@ -80,8 +80,8 @@ class CompressionConfig:
                 "compression_ratio is the fraction of tokens to remove and must be "
                 f"at least 0 and below 1, got {ratio!r}"
             )
-        if self.read_size not in (None, "auto"):
-            _require_int("read_size", self.read_size, minimum=1)
+        if self.read_size not in ("auto", "all"):
+            _require_int("read_size, if it is not 'auto' or 'all',", self.read_size, minimum=1)
         if not isinstance(self.method, str) or not self.method:
             raise ConfigurationError(f"method must be a method's name, got {self.method!r}")
         _require_int("chunk_length", self.chunk_length, minimum=1)

@@ -94,7 +94,8 @@ def test_missing_cells_new_methods_tasks_and_buckets_are_drawn(tmp_path):
     write(tmp_path, rows)
     assert list(plots.load_quality(tmp_path / "quality.json")) == ["2k", "16k"]
     drawn = dict(plots.figures(tmp_path))
-    assert list(drawn) == ["quality-2k", "rag-2k", "quality-16k", "rag-16k", "quality-length"]
+    by_bucket = [f"{kind}-{b}" for b in ("2k", "16k") for kind in ("front", "quality", "rag")]
+    assert list(drawn) == [*by_bucket, "front-length", "quality-length"]
     assert legend(drawn["quality-2k"]) == ["likelihood (default)", "new", "all documents"]
     titles = [axes.get_title() for axes in drawn["quality-2k"].axes if axes.axison]
     assert titles == ["one article (n = 3)", "poems ", "all of them "]

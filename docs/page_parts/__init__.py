@@ -8,6 +8,7 @@ from page_parts import caches, reference, results
 PARTS: dict[str, Callable[[], str]] = {
     "commands": reference.commands,
     "elsewhere": results.elsewhere,
+    "first_token": results.first_token,
     "kv_bytes": caches.kv_bytes,
     "length": results.length,
     "memory": caches.memory,

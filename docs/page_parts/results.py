@@ -154,6 +154,18 @@ def elsewhere() -> str:
     return f"{head}\n\n" + make_table(names, rows)
 
 
+def first_token() -> str:
+    """The table of `benchmarks.first_token`."""
+    report = _read("first_token.json")
+    rows = [[str(n), f"{run['ratio']:.2f}"] for n, run in enumerate(report["runs"], start=1)]
+    head = (
+        f"{report['model']} after {report['scorer']}; {report['tokens']:,} document tokens, target "
+        f"{report['target_size']:,}; {report['machine']}, threads: {report['threads']}; "
+        f"{_versions(report)}; {report['date']}."
+    )
+    return f"{head}\n\n" + make_table(["question", "with / without"], rows)
+
+
 def scale() -> str:
     """The table of `benchmarks.scale`."""
     report = _read("scale.json")

@@ -116,9 +116,12 @@ def ask(
         int | None, typer.Option(help="Or: upper limit of the compressed cache, in bytes.")
     ] = None,
     read_size: Annotated[
-        int | None,
-        typer.Option(help="Document tokens that the model reads at most (default: all)."),
-    ] = None,
+        str,
+        typer.Option(
+            help="Document tokens that the model reads at most; auto: 3/8 of them, and at least "
+            "three times as many as are kept; or all."
+        ),
+    ] = "auto",
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
@@ -191,7 +194,7 @@ def ask(
                 "target_size": target_size,
                 "compression_ratio": compression_ratio,
                 "max_kv_bytes": max_kv_bytes,
-                "read_size": read_size,
+                "read_size": int(read_size) if read_size.isdecimal() else read_size,
                 "chunk_length": chunk_length,
                 "method": method,
             },

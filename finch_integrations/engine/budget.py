@@ -6,8 +6,9 @@ from finch_integrations.engine.support import ModelSpec, window_error
 from finch_integrations.errors import ContextTooLongError
 
 DEFAULT_TARGET_SIZE = 2048
-# How many times what is kept is read. See docs/methods.md for what it costs and what it loses.
-AUTO_READ = 3
+# What is read where nothing else is asked for: this share of all tokens, and at least so many times
+# what is kept. See docs/methods.md for what it loses.
+_SHARE_READ, _TIMES_READ = 3 / 8, 3
 
 
 def target_tokens(config: CompressionConfig, spec: ModelSpec, frame: Frame, total: int) -> int:
@@ -21,9 +22,12 @@ def target_tokens(config: CompressionConfig, spec: ModelSpec, frame: Frame, tota
 
 def tokens_to_read(config: CompressionConfig, target: int, total: int) -> int:
     """Document tokens to read of `total` in order to choose `target`; never fewer than those."""
-    if config.read_size is None:
+    if config.read_size == "all":
         return total
-    wanted = AUTO_READ * target if config.read_size == "auto" else config.read_size
+    if config.read_size == "auto":
+        wanted = max(_TIMES_READ * target, int(_SHARE_READ * total))
+    else:
+        wanted = config.read_size
     return min(total, max(target, wanted))
 
 

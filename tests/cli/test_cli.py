@@ -69,7 +69,7 @@ def test_ask_streams_the_answer_and_names_sources_on_standard_error(model_folder
     assert f"skipped {files}/empty.txt: holds no text" in result.stderr
     for share in context.document_shares:
         assert (share.id in result.stderr) == (share.kept_tokens > 0)
-    assert "402 document tokens, 402 rated, 50 kept (8.0x smaller)" in result.stderr
+    assert "402 document tokens, 120 rated, 50 kept (8.0x smaller)" in result.stderr
     assert f"peak KV {context.stats.peak_kv_tokens} tokens\n" in result.stderr
     statistics = result.stderr.splitlines()[-2:]
     assert all(len(line) < 80 for line in statistics), statistics
@@ -304,7 +304,7 @@ def test_ask_lets_a_server_answer_from_what_is_chosen_here(model_folder, files):
         as_json = run(app, ["ask", "What?", str(files), "--base-url", peer.url, *more, "--json"])
     assert result.exit_code == 0, result.output
     assert result.stdout == "The code is 7316.\n"
-    assert "402 document tokens, 402 rated, 50 kept (8.0x smaller)" in result.stderr
+    assert "402 document tokens, 75 rated, 50 kept (8.0x smaller)" in result.stderr
     body = peer.requests[0]["body"]
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 256, 0.0)
     with FinchEngine.from_pretrained(model_folder, device="cpu", dtype="float32") as engine:

@@ -261,12 +261,13 @@ def test_questions_asked_together_or_later_choose_as_each_one_alone(architecture
     tokenizer = make_tokenizer()
     none = PassageStore(memory_bytes=0)
     one_by_one = FinchEngine(make_model(architecture), tokenizer, store=none)
-    expected = [one_by_one.select(DOCUMENTS, q, target_size=120) for q in QUESTIONS]
+    whole = {"target_size": 120, "read_size": "all"}
+    expected = [one_by_one.select(DOCUMENTS, q, **whole) for q in QUESTIONS]
     together = FinchEngine(make_model(architecture), tokenizer, store=none)
     later = FinchEngine(make_model(architecture), tokenizer)
-    many = together.select_many(DOCUMENTS, QUESTIONS, target_size=120)
+    many = together.select_many(DOCUMENTS, QUESTIONS, **whole)
     for question, first, found in zip(QUESTIONS, expected, many, strict=True):
-        stored = later.select(DOCUMENTS, question, target_size=120)
+        stored = later.select(DOCUMENTS, question, **whole)
         for other in (found, stored):
             assert (other.token_ids, other.positions) == (first.token_ids, first.positions)
             assert [e.score for e in other.excerpts] == pytest.approx(
@@ -283,11 +284,12 @@ def test_further_questions_are_chosen_for_with_the_first_and_then_read_nothing()
         return FinchEngine(make_model(), make_tokenizer(), store=PassageStore(memory_bytes=0))
 
     alone, together = make(), make()
+    whole = {"target_size": 120, "read_size": "all"}
     unusable = ["", "long " * 5000]  # they fail when it is their turn, and disturb no other
     for number, question in enumerate(QUESTIONS):
-        expected = alone.compress(DOCUMENTS, question, target_size=120)
+        expected = alone.compress(DOCUMENTS, question, **whole)
         found = together.compress(
-            DOCUMENTS, question, target_size=120, further_questions=[*QUESTIONS, *unusable]
+            DOCUMENTS, question, **whole, further_questions=[*QUESTIONS, *unusable]
         )
         assert [e.text for e in found.excerpts] == [e.text for e in expected.excerpts]
         assert [e.score for e in found.excerpts] == pytest.approx(
@@ -297,7 +299,7 @@ def test_further_questions_are_chosen_for_with_the_first_and_then_read_nothing()
         assert found.stats.read_tokens == (0 if number else total)
         assert found.stats.rated_tokens == total
     with pytest.raises(ContextTooLongError):
-        together.compress(DOCUMENTS, unusable[1], target_size=120)
+        together.compress(DOCUMENTS, unusable[1], **whole)
 
 
 def test_further_questions_do_nothing_where_single_tokens_are_kept(engine):
@@ -309,9 +311,9 @@ def test_further_questions_do_nothing_where_single_tokens_are_kept(engine):
 
 def test_document_sets_profit_by_their_overlap():
     engine = FinchEngine(make_model(), make_tokenizer())
-    engine.select(DOCUMENTS[:1], QUESTIONS[0], target_size=50)
+    engine.select(DOCUMENTS[:1], QUESTIONS[0], target_size=50, read_size="all")
     new = [Document(text_of(200), title="New"), *DOCUMENTS]
-    stats = engine.select(new, QUESTIONS[1], target_size=50).stats
+    stats = engine.select(new, QUESTIONS[1], target_size=50, read_size="all").stats
     old = len(DOCUMENTS[0].text.strip())
     assert stats.rated_tokens == stats.document_tokens
     # The last passage of the old document now has a separator after it.

@@ -42,13 +42,17 @@ def test_the_scorers_passages_are_kept_in_the_other_models_tokens(target_size):
         lambda _, __, kwargs: forwards.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
     seen = []
-    context = large.compress(DOCUMENTS, QUESTION, target_size=target_size, progress=seen.append)
+    context = large.compress(
+        DOCUMENTS, QUESTION, target_size=target_size, read_size="all", progress=seen.append
+    )
     stats = context.stats
     assert sum(forwards) == stats.prefix_tokens + target_size  # it never read the rest
     assert stats.kept_tokens == target_size
     assert stats.peak_kv_tokens == stats.prefix_tokens + target_size
     assert seen[-1].tokens == seen[-1].total_tokens > stats.document_tokens
-    best = max(small.extract(DOCUMENTS, QUESTION, target_size=400), key=lambda e: e.score)
+    best = max(
+        small.extract(DOCUMENTS, QUESTION, target_size=400, read_size="all"), key=lambda e: e.score
+    )
     mine = max(context.excerpts, key=lambda excerpt: excerpt.score, default=None)
     if target_size > 1:
         assert mine is not None
@@ -62,10 +66,11 @@ def test_the_scorers_passages_are_kept_in_the_other_models_tokens(target_size):
 def test_an_extract_is_what_compress_keeps(target_size):
     small = FinchEngine(make_model(), BYTES)
     large = FinchEngine(make_model("qwen3", heads=6, vocab_size=280), MERGING, scorer=small)
-    context = large.compress(DOCUMENTS, QUESTION, target_size=target_size)
+    options = {"target_size": target_size, "read_size": "all"}
+    context = large.compress(DOCUMENTS, QUESTION, **options)
     forwards, seen = [], []
     large.backbone.model.register_forward_pre_hook(lambda *_: forwards.append(1))
-    excerpts = large.extract(DOCUMENTS, QUESTION, target_size=target_size, progress=seen.append)
+    excerpts = large.extract(DOCUMENTS, QUESTION, progress=seen.append, **options)
     assert excerpts == context.excerpts
     assert not forwards  # the scorer alone reads
     assert seen[-1].tokens == seen[-1].total_tokens > context.stats.document_tokens

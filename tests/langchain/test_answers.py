@@ -86,7 +86,9 @@ def test_a_batch_over_the_same_documents_reads_them_once(model, tokenizer, how):
 
     def make():
         engine = FinchEngine(model, tokenizer, store=PassageStore(memory_bytes=0))
-        return ChatFinch(engine=engine, max_tokens=8, target_size=60)
+        return ChatFinch(
+            engine=engine, max_tokens=8, target_size=60, compression={"read_size": "all"}
+        )
 
     alone = [make().invoke(question, documents=TEXTS) for question in questions]
     chat = make().bind(documents=TEXTS)

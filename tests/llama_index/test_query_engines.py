@@ -313,7 +313,7 @@ async def test_sub_questions_over_the_same_documents_read_them_once(model, index
             pass
 
     engine = FinchEngine(model, make_tokenizer(), store=PassageStore(memory_bytes=0))
-    llm = FinchLLM(engine=engine, max_tokens=8, target_size=60)
+    llm = FinchLLM(engine=engine, max_tokens=8, target_size=60, compression={"read_size": "all"})
     tool = QueryEngineTool.from_defaults(
         index.as_query_engine(llm=llm, similarity_top_k=3), name="all", description="All."
     )

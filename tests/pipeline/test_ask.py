@@ -31,7 +31,7 @@ CHAT = (
 )
 
 
-SMALL = {"target_size": 60, "chunk_length": 50}
+SMALL = {"target_size": 60, "chunk_length": 50, "read_size": "all"}
 
 
 @pytest.fixture

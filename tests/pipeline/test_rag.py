@@ -29,7 +29,7 @@ DOCUMENTS = [
     Document("Food is served at seven.", id="c", metadata={"kind": "food"}),
 ]
 QUESTION = "What is the code of the store?"
-COMPRESSION = {"target_size": 40}
+COMPRESSION = {"target_size": 40, "read_size": "all"}
 SAMPLING = {"max_tokens": 8}
 
 

@@ -101,13 +101,20 @@ def test_a_langchain_model_of_the_server_is_wrapped_tools_included(server, embed
     marked = format_docs([LangChainDocument(text)])
     with recording(server) as proxy:
         inner = ChatOpenAI(
-            base_url=proxy.url, model="smol", api_key=KEY, max_tokens=48, max_retries=0
+            base_url=proxy.url,
+            model="smol",
+            api_key=KEY,
+            max_tokens=48,
+            max_retries=0,
+            temperature=0,
         )
         chat = ChatFinch(llm=inner, scorer=embedded_engine, **BUDGET)
         answer = chat.invoke(f"{marked}\n\n{QUESTION}")
         streamed = "".join(chunk.text for chunk in chat.stream(f"{marked}\n\n{QUESTION}"))
         bound = chat.bind_tools([open_door], tool_choice="open_door")
         called = bound.invoke(f"{marked}\n\nOpen the chemical store with its door code.")
+        plain = inner.bind_tools([open_door], tool_choice="open_door")
+        expected = plain.invoke(proxy.received[-1]["messages"][0]["content"])
     assert answer.text
     assert streamed
     facts = answer.response_metadata["finch"]
@@ -116,9 +123,15 @@ def test_a_langchain_model_of_the_server_is_wrapped_tools_included(server, embed
     for body in proxy.received:
         assert len(body["messages"][0]["content"]) < len(marked) / 2
     assert proxy.received[-1]["tools"][0]["function"]["name"] == "open_door"
-    # A model as small as this need not end its arguments.
-    calls = [*called.tool_calls, *called.invalid_tool_calls]
-    assert [call["name"] for call in calls] == ["open_door"]
+    # As the server's own model answers what was sent; one as small as this may not end its call.
+    for part in ("content", "tool_calls", "invalid_tool_calls"):
+        assert _without_ids(getattr(called, part)) == _without_ids(getattr(expected, part))
+
+
+def _without_ids(part):
+    if isinstance(part, str):
+        return part
+    return [{name: value for name, value in call.items() if name != "id"} for call in part]
 
 
 def test_a_llama_index_model_of_the_server_answers_a_query_engine_in_one_call(
