@@ -86,7 +86,7 @@ class AnswerOptions(_Strict):
     citations: Literal["annotations", "inline", "off"] = "annotations"
     target_size: int | None = None
     compression_ratio: float | None = None
-    read_size: int | Literal["auto"] | None = None
+    read_size: int | Literal["auto", "all"] | None = None
     method: str | None = None
     instruction: str | None = None
     context_detection: str | None = None

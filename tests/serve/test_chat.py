@@ -154,8 +154,9 @@ def test_quotes_are_cited_in_annotations_with_an_address_that_is_never_empty(tmp
 def test_what_was_read_for_another_question_is_counted_as_cached(server):
     other = [{"role": "user", "content": "Who was there?"}]
     documents = [text_of(150, seed=8), text_of(90, seed=9)]
-    first = server.post(chat(documents=documents, target_size=60)).json()["usage"]
-    second = server.post(chat(documents=documents, target_size=60, messages=other)).json()["usage"]
+    options = {"documents": documents, "target_size": 60, "read_size": "all"}
+    first = server.post(chat(**options)).json()["usage"]
+    second = server.post(chat(**options, messages=other)).json()["usage"]
     assert first["prompt_tokens_details"]["cached_tokens"] == 0
     assert second["prompt_tokens_details"]["cached_tokens"] > 200
 
