@@ -64,6 +64,19 @@ class Converter:
         Raises:
             InvalidInputError: It cannot be converted, or not within the bounds.
         """
+        used = self._process is not None
+        answer = self._ask(content, suffix)
+        if answer is None and used:
+            # What earlier files left in memory may be why: a new process has all of it.
+            answer = self._ask(content, suffix)
+        if answer is None:
+            raise InvalidInputError("cannot be read (it takes too much memory, or its reader fails)")
+        if "error" in answer:
+            raise InvalidInputError(f"cannot be read ({answer['error']})")
+        return Converted(answer["text"], answer["title"])
+
+    def _ask(self, content: bytes, suffix: str) -> dict[str, Any] | None:
+        """What the process says of a file; None if it ended instead, or has no memory left."""
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -74,20 +87,18 @@ class Converter:
             with suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(header).encode() + b"\n" + content)
                 process.stdin.flush()
-            answer = process.stdout.readline()
+            line = process.stdout.readline()
         finally:
             in_time = late.is_alive()
             late.cancel()
-        if not answer.endswith(b"\n"):
-            self.close()
-            reason = "its reader ran out of memory or crashed"
-            if not in_time:
-                reason = f"reading it takes longer than {self._max_seconds:g} s"
-            raise InvalidInputError(f"cannot be read ({reason})")
-        facts = json.loads(answer)
-        if "error" in facts:
-            raise InvalidInputError(f"cannot be read ({facts['error']})")
-        return Converted(facts["text"], facts["title"])
+        if line.endswith(b"\n") and (answer := json.loads(line)) is not None:
+            return dict(answer)
+        self.close()
+        if not in_time:
+            raise InvalidInputError(
+                f"cannot be read (reading it takes longer than {self._max_seconds:g} s)"
+            )
+        return None
 
     def close(self) -> None:
         """End the process."""
@@ -117,10 +128,11 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         if len(content) < facts["size"]:
             return  # the other side is gone
         _bound_time(facts["seconds"])
+        answer: dict[str, Any] | None
         try:
             answer = _convert(converter, content, facts["suffix"])
         except MemoryError:
-            answer = {"error": "its content takes too much memory"}
+            answer = None
         except Exception as error:  # the readers of damaged files fail in many ways
             answer = {"error": _reason(error, content, facts["suffix"])}
         answers.write(json.dumps(answer).encode() + b"\n")

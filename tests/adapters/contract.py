@@ -329,7 +329,7 @@ class AnswerContract(AdapterContract):
     @pytest.mark.parametrize(
         ("options", "reason"),
         [
-            ({"temperature": -1}, "temperature must be 0 or more"),
+            ({"temperature": -1}, "temperature must be 0, or at least"),
             ({"max_tokens": 0}, "max_tokens must be a whole number"),
             ({"max_tokens": 5, "max_new_tokens": 5}, "another name of max_tokens"),
             ({"context_patterns": [re.compile("x")]}, "no group named 'context'"),
@@ -343,7 +343,7 @@ class AnswerContract(AdapterContract):
         ("options", "reason"),
         [
             ({"temprature": 1}, "a call takes no option 'temprature'; known: "),
-            ({"temperature": -1}, "temperature must be 0 or more"),
+            ({"temperature": -1}, "temperature must be 0, or at least"),
             ({"stop": [""]}, "stop must hold non-empty strings"),
             ({"target_size": 5, "compression_ratio": 0.5}, "give one budget"),
             ({"context_detection": "maybe"}, "one of auto, marked, longest, off, got 'maybe'"),
