@@ -70,7 +70,8 @@ class Converter:
             # What earlier files left in memory may be why: a new process has all of it.
             answer = self._ask(content, suffix)
         if answer is None:
-            raise InvalidInputError("cannot be read (it takes too much memory, or its reader fails)")
+            reason = "it takes too much memory, or its reader fails"
+            raise InvalidInputError(f"cannot be read ({reason})")
         if "error" in answer:
             raise InvalidInputError(f"cannot be read ({answer['error']})")
         return Converted(answer["text"], answer["title"])

@@ -162,7 +162,7 @@ def test_quickstart(run, embedded_engine):
 def test_langchain(run, embedded_engine):
     ran = run("02_langchain", "notebooks")
     assert ran.text.count("7316") >= 3
-    assert "documents found in: kwarg" in ran.text
+    assert "documents found in: argument" in ran.text
     assert re.search(r"3,\d{3} document tokens, 512 kept", ran.text)
     assert "4 documents in the agent's state" in ran.text
     assert "Old Gudrun" in ran.text
