@@ -13,6 +13,8 @@ BudgetSchedule = Literal["linear", "fill"]
 Pooling = Literal["none", "max", "mean"]
 Fusion = Literal["scores", "rrf"]
 
+DEFAULT_TARGET_SIZE = 2048
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionConfig:

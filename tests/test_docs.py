@@ -166,7 +166,7 @@ def test_the_readmes_links_and_files_exist():
 def test_tables_of_options_have_all_of_them_with_their_defaults(page, config, left_out):
     defaults = {field.name: field.default for field in fields(config)}
     if config is CompressionConfig:
-        from finch_integrations.engine.budget import DEFAULT_TARGET_SIZE
+        from finch_integrations.config import DEFAULT_TARGET_SIZE
 
         defaults["target_size"] = DEFAULT_TARGET_SIZE
     table = read(page).split("| meaning | default |")[1].split("\n\n")[0]
@@ -282,7 +282,7 @@ def test_the_memory_tables_shape_of_the_embedded_model_is_the_real_one(parts, em
 
 
 def test_the_memory_tables_bound_has_the_default_target_and_chunk(parts):
-    from finch_integrations.engine.budget import DEFAULT_TARGET_SIZE
+    from finch_integrations.config import DEFAULT_TARGET_SIZE
 
     caches = parts.caches
     assert (DEFAULT_TARGET_SIZE, CompressionConfig().chunk_length) == (caches.TARGET, caches.CHUNK)

@@ -6,11 +6,13 @@ from typing import Any
 
 from finch_integrations.adapters.choosing import token_count
 from finch_integrations.adapters.llm import LLMAdapter
-from finch_integrations.config import CompressionConfig
-from finch_integrations.engine.budget import DEFAULT_TARGET_SIZE
+from finch_integrations.config import DEFAULT_TARGET_SIZE, CompressionConfig
 from finch_integrations.errors import ConfigurationError, ContextTooLongError
+from finch_integrations.pipeline.ask import split_question
 from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere
+from finch_integrations.pipeline.detection import Detected
 from finch_integrations.pipeline.options import SAMPLING, make_options
+from finch_integrations.pipeline.placement import Placement, place
 from finch_integrations.pipeline.request import PromptOptions
 
 _PROMPT = ("context_detection", "strict", "instruction")
@@ -32,6 +34,28 @@ class WrappedArguments:
     prompt: PromptOptions
     chooser: Chooser
     rest: Mapping[str, Any]
+
+    def place(self, texts: Sequence[str], found: Detected) -> Placement:
+        """Choose from what was found in messages, and say what changes in them.
+
+        Args:
+            texts: The messages' texts.
+            found: Their documents.
+
+        Raises:
+            FinchError: As `Chooser.choose` raises it.
+        """
+        if not found.documents:
+            return Placement()
+        choice = self.chooser.choose(found.documents, split_question(found.messages))
+        return place(texts, found, choice, self.prompt)
+
+    async def aplace(self, texts: Sequence[str], found: Detected) -> Placement:
+        """Like `place`, without blocking the event loop."""
+        if not found.documents:
+            return Placement()
+        choice = await self.chooser.achoose(found.documents, split_question(found.messages))
+        return place(texts, found, choice, self.prompt)
 
 
 class WrappingAdapter(LLMAdapter):

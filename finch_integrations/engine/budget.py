@@ -1,11 +1,10 @@
 """How many tokens to keep, and whether everything fits the window; decided before any work."""
 
-from finch_integrations.config import CompressionConfig
+from finch_integrations.config import DEFAULT_TARGET_SIZE, CompressionConfig
 from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.support import ModelSpec, window_error
 from finch_integrations.errors import ContextTooLongError
 
-DEFAULT_TARGET_SIZE = 2048
 # What is read where nothing else is asked for: this share of all tokens, and at least so many times
 # what is kept. See docs/methods.md for what it loses.
 _SHARE_READ, _TIMES_READ = 3 / 8, 3

@@ -35,10 +35,9 @@ from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.evidence import current_run
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.langchain.rewriting import rewrite
-from finch_integrations.pipeline.ask import split_question
 from finch_integrations.pipeline.chooser import TokenCount
 from finch_integrations.pipeline.detection import Detected
-from finch_integrations.pipeline.placement import Placement, place
+from finch_integrations.pipeline.placement import Placement
 from finch_integrations.pipeline.quotes import find_quotes
 from finch_integrations.pipeline.request import find_documents
 
@@ -235,29 +234,18 @@ class WrappedChat(WrappingAdapter, ChatFinch):
     ) -> "WrappedCall":
         arguments = self._read_wrapped(kwargs)
         texts, found = _find(messages, arguments)
-        if not found.documents:
-            return self._call(messages, texts, Placement(), arguments)
-        choice = arguments.chooser.choose(found.documents, split_question(found.messages))
-        return self._call(messages, texts, place(texts, found, choice, arguments.prompt), arguments)
+        return self._call(messages, arguments.place(texts, found), arguments)
 
     async def _aprepare_wrapped(
         self, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]
     ) -> "WrappedCall":
         arguments = self._read_wrapped(kwargs)
         texts, found = await asyncio.to_thread(_find, messages, arguments)
-        placement = Placement()
-        if found.documents:
-            question = split_question(found.messages)
-            choice = await arguments.chooser.achoose(found.documents, question)
-            placement = place(texts, found, choice, arguments.prompt)
-        return await asyncio.to_thread(self._call, messages, texts, placement, arguments)
+        placement = await arguments.aplace(texts, found)
+        return await asyncio.to_thread(self._call, messages, placement, arguments)
 
     def _call(
-        self,
-        messages: Sequence[BaseMessage],
-        texts: Sequence[str],
-        placement: Placement,
-        arguments: WrappedArguments,
+        self, messages: Sequence[BaseMessage], placement: Placement, arguments: WrappedArguments
     ) -> "WrappedCall":
         rewritten = rewrite(messages, placement)
         self._check_window([message.text for message in rewritten], arguments.chooser)

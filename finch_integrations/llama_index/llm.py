@@ -12,7 +12,6 @@ from llama_index.core.base.llms.types import (
     ChatResponse,
     CompletionResponse,
     LLMMetadata,
-    MessageRole,
 )
 from llama_index.core.bridge.pydantic import BaseModel, Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
@@ -35,6 +34,7 @@ from finch_integrations.llama_index.call import (
     never_a_value_error,
 )
 from finch_integrations.llama_index.evidence import current_run
+from finch_integrations.llama_index.messages import as_messages
 from finch_integrations.llama_index.structured import (
     FinchStructuredLLM,
     auntil_complete,
@@ -160,14 +160,14 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, which becomes the user's turn; errors and options as for `chat`."""
-        return as_completion(self._chat(_as_messages(prompt), kwargs))
+        return as_completion(self._chat(as_messages(prompt), kwargs))
 
     @llm_completion_callback()
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
         """Answer a prompt piece by piece; errors and options as for `chat`."""
-        call = self._prepare(_as_messages(prompt), kwargs)
+        call = self._prepare(as_messages(prompt), kwargs)
         return (as_completion(response) for response in self._stream(call))
 
     @llm_chat_callback()
@@ -187,14 +187,14 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Like `complete`, without blocking the event loop."""
-        return as_completion(await self._achat(_as_messages(prompt), kwargs))
+        return as_completion(await self._achat(as_messages(prompt), kwargs))
 
     @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
         """Like `stream_complete`, without blocking the event loop."""
-        call = await self._aprepare(_as_messages(prompt), kwargs)
+        call = await self._aprepare(as_messages(prompt), kwargs)
         return (as_completion(response) async for response in self._astream(call))
 
     def _chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponse:
@@ -250,7 +250,7 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     ) -> dict[str, Any]:
         messages = list(chat_history or [])
         if user_msg is not None:
-            messages += _as_messages(user_msg) if isinstance(user_msg, str) else [user_msg]
+            messages += as_messages(user_msg) if isinstance(user_msg, str) else [user_msg]
         choice = {"tool_choice": "any"} if tool_required and tools else {}
         return {
             "messages": messages,
@@ -350,10 +350,6 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     def as_structured_llm(self, output_cls: type[BaseModel], **kwargs: Any) -> StructuredLLM:
         """Make an LLM whose answers are objects of the output class."""
         return FinchStructuredLLM(llm=self, output_cls=output_cls, **kwargs)
-
-
-def _as_messages(prompt: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, content=prompt)]
 
 
 def _marked(prompt: BasePromptTemplate) -> Any:

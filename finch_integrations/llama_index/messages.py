@@ -34,6 +34,11 @@ _ROLES: dict[MessageRole, Role] = {
 }
 
 
+def as_messages(prompt: str) -> list[ChatMessage]:
+    """A prompt as a chat: the user's turn."""
+    return [ChatMessage(role=MessageRole.USER, content=prompt)]
+
+
 def to_turns(
     messages: Sequence[ChatMessage], *, read_templates: bool = True, only_text: bool = True
 ) -> list[Turn]:

@@ -11,7 +11,6 @@ from llama_index.core.base.llms.types import (
     ChatResponse,
     CompletionResponse,
     LLMMetadata,
-    MessageRole,
 )
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.function_calling import FunctionCallingLLM
@@ -25,13 +24,12 @@ from finch_integrations.llama_index.call import make_citations, never_a_value_er
 from finch_integrations.llama_index.documents import as_documents
 from finch_integrations.llama_index.evidence import current_run
 from finch_integrations.llama_index.llm import NO_OUTPUT, FinchLLM
-from finch_integrations.llama_index.messages import to_turns
+from finch_integrations.llama_index.messages import as_messages, to_turns
 from finch_integrations.llama_index.rewriting import rewrite
 from finch_integrations.llama_index.templates import format_marked
-from finch_integrations.pipeline.ask import split_question
 from finch_integrations.pipeline.chooser import TokenCount
 from finch_integrations.pipeline.detection import Detected
-from finch_integrations.pipeline.placement import Placement, place
+from finch_integrations.pipeline.placement import Placement
 from finch_integrations.pipeline.request import find_documents
 
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
@@ -90,14 +88,14 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt; errors and options as for `chat`."""
-        call = self._prepare_wrapped(_as_messages(prompt), kwargs)
+        call = self._prepare_wrapped(as_messages(prompt), kwargs)
         return call.described(self.llm.complete(call.prompt, formatted, **call.rest))
 
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
         """Answer a prompt piece by piece; errors and options as for `chat`."""
-        call = self._prepare_wrapped(_as_messages(prompt), kwargs)
+        call = self._prepare_wrapped(as_messages(prompt), kwargs)
         return call.stream(self.llm.stream_complete(call.prompt, formatted, **call.rest))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -117,7 +115,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Like `complete`, without blocking the event loop."""
-        call = await self._aprepare_wrapped(_as_messages(prompt), kwargs)
+        call = await self._aprepare_wrapped(as_messages(prompt), kwargs)
         answer = await self.llm.acomplete(call.prompt, formatted, **call.rest)
         return await asyncio.to_thread(call.described, answer)
 
@@ -125,7 +123,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
         """Like `stream_complete`, without blocking the event loop."""
-        call = await self._aprepare_wrapped(_as_messages(prompt), kwargs)
+        call = await self._aprepare_wrapped(as_messages(prompt), kwargs)
         return call.astream(await self.llm.astream_complete(call.prompt, formatted, **call.rest))
 
     # Tools and output classes are the wrapped model's
@@ -239,12 +237,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         with never_a_value_error(_CHOOSING):
             arguments = self._read_wrapped(kwargs)
             texts, found = _find(messages, arguments, current_run())
-            placement = Placement()
-            if found.documents:
-                question = split_question(found.messages)
-                choice = arguments.chooser.choose(found.documents, question)
-                placement = place(texts, found, choice, arguments.prompt)
-            return self._call(messages, placement, arguments)
+            return self._call(messages, arguments.place(texts, found), arguments)
 
     async def _aprepare_wrapped(
         self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]
@@ -253,11 +246,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
             # The wrapped model may ask its server for its window.
             arguments = await asyncio.to_thread(self._read_wrapped, kwargs)
             texts, found = await asyncio.to_thread(_find, messages, arguments, current_run())
-            placement = Placement()
-            if found.documents:
-                question = split_question(found.messages)
-                choice = await arguments.chooser.achoose(found.documents, question)
-                placement = place(texts, found, choice, arguments.prompt)
+            placement = await arguments.aplace(texts, found)
             return await asyncio.to_thread(self._call, messages, placement, arguments)
 
     def _call(
@@ -337,7 +326,3 @@ def _find(
     turns = to_turns(messages, read_templates=read_templates, only_text=False)
     found = find_documents(turns, given, prompt, run=run)
     return [message.content or "" for message in messages], found
-
-
-def _as_messages(prompt: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, content=prompt)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from finch_integrations.config import DEFAULT_TARGET_SIZE
 from finch_integrations.documents import prepare_documents, with_unique_ids
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import Progress
@@ -126,8 +127,6 @@ class Chooser:
         if options.get("compression_ratio") is not None:
             budget = max(1, round(before * (1 - options.pop("compression_ratio"))))
         else:
-            from finch_integrations.engine.budget import DEFAULT_TARGET_SIZE
-
             budget = options.pop("target_size", None) or DEFAULT_TARGET_SIZE
         # What fits is not read: nothing needs to be chosen.
         own = sum(self.model.count_tokens(document.text) for document in documents)
