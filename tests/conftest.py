@@ -1,5 +1,6 @@
 """Shared fixtures: tiny random models and a byte tokenizer, both made in memory."""
 
+import asyncio
 import os
 
 # Before transformers is imported: tests never reach for the network.
@@ -93,3 +94,13 @@ def walk():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no walk: {reason}")
     with walking() as new:
         yield new
+
+
+@pytest.fixture
+def thread_loop():
+    """LlamaIndex runs coroutines in the thread's event loop; one that it makes is never closed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()

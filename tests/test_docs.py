@@ -55,6 +55,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.usefixtures("thread_loop")
 @pytest.mark.model
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if any(b.language == "python" for b in blocks(name))]

@@ -99,3 +99,8 @@ def say(text, role="user"):
 
 def tiny_engine(**options):
     return FinchEngine(make_model(**options), make_tokenizer())
+
+
+@pytest.fixture(autouse=True)
+def _thread_loop(thread_loop):
+    """Every test here may run LlamaIndex's coroutines."""
