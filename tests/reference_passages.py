@@ -6,6 +6,7 @@ import math
 import torch
 from transformers import DynamicCache
 
+from finch_integrations.pipeline.shorten import GAP
 from finch_integrations.words import words as split_words
 from tests.reference import feed
 
@@ -163,3 +164,19 @@ def z_scores(values):
 def mean(values):
     values = list(values)
     return sum(values) / len(values)
+
+
+def left_of(engine, texts, question, **budget):
+    """What is left of each text: the passages of `engine.extract`; None for nothing."""
+    documents = [{"text": text, "id": str(number)} for number, text in enumerate(texts)]
+    excerpts = engine.extract(documents, question, **budget)
+    left = []
+    for number, text in enumerate(texts):
+        joined, end = "", None
+        for excerpt in (e for e in excerpts if e.document_id == str(number)):
+            if end is not None:
+                between = text[end : excerpt.start]
+                joined += GAP if between.strip() else between
+            joined, end = joined + excerpt.text, excerpt.end
+        left.append(joined or None)
+    return left

@@ -29,8 +29,8 @@ from pydantic import BaseModel, Field
 from finch_integrations import ConfigurationError, ContextTooLongError, FinchEngine
 from finch_integrations.engine.prompt import INSTRUCTION
 from finch_integrations.langchain import ChatFinch, document_prompt, format_docs
-from finch_integrations.pipeline.shorten import GAP
 from tests.peer import Reply, serving
+from tests.reference_passages import left_of
 
 FILLER = "Nothing of that kind is said in here today. "
 TEXTS = [
@@ -103,19 +103,7 @@ def chat(inner, engine):
 
 
 def shortened(engine, texts=TEXTS, question=QUESTION):
-    """What is left of each text: the passages of `engine.extract`; None for nothing."""
-    documents = [{"text": text, "id": str(number)} for number, text in enumerate(texts)]
-    excerpts = engine.extract(documents, question, **BUDGET)
-    left = []
-    for number, text in enumerate(texts):
-        joined, end = "", None
-        for excerpt in (e for e in excerpts if e.document_id == str(number)):
-            if end is not None:
-                between = text[end : excerpt.start]
-                joined += GAP if between.strip() else between
-            joined, end = joined + excerpt.text, excerpt.end
-        left.append(joined or None)
-    return left
+    return left_of(engine, texts, question, **BUDGET)
 
 
 def test_in_a_stuffing_chain_only_the_documents_change(chat, inner, engine):

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from finch_integrations import ConfigurationError, ContextTooLongError
 from finch_integrations.engine.prompt import INSTRUCTION
 from finch_integrations.llama_index import FinchLLM, FinchSynthesizer
-from finch_integrations.pipeline.shorten import GAP
 from tests.peer import Reply, serving
+from tests.reference_passages import left_of
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -69,19 +69,7 @@ def wrapped(peer, engine):
 
 
 def kept(engine, texts=TEXTS, question=QUESTION):
-    """What is left of each text: the passages of `engine.extract`; None for nothing."""
-    documents = [{"text": text, "id": str(number)} for number, text in enumerate(texts)]
-    excerpts = engine.extract(documents, question, **BUDGET)
-    left = []
-    for number, text in enumerate(texts):
-        joined, end = "", None
-        for excerpt in (e for e in excerpts if e.document_id == str(number)):
-            if end is not None:
-                between = text[end : excerpt.start]
-                joined += GAP if between.strip() else between
-            joined, end = joined + excerpt.text, excerpt.end
-        left.append(joined or None)
-    return left
+    return left_of(engine, texts, question, **BUDGET)
 
 
 def sent(peer, number=0):
