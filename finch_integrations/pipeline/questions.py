@@ -83,8 +83,8 @@ def _unlabelled(text: str, free: Sequence[Span]) -> Span | None:
     if first is None:
         return last
     # "{question}\n\nUse the following context to answer:\n{documents}"
-    begin = max(lead.rfind("\n\n") + 2, 1) if lead.endswith("?") else 0
-    return _strip(text, first[0] + (begin if begin > 1 else 0), first[1])
+    asked = lead.rpartition("\n\n")[2] if lead.endswith("?") else lead
+    return _strip(text, first[1] - len(asked), first[1])
 
 
 def _without_labels(text: str, start: int, end: int) -> Span | None:
