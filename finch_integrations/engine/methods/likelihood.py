@@ -18,8 +18,7 @@ from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
-    groups_of,
-    match_words,
+    WordMatcher,
 )
 from finch_integrations.engine.passage_reader import PassageReader
 from finch_integrations.engine.scoring import standardize
@@ -42,9 +41,8 @@ def score_by_likelihood(
     documents = reading.documents
     longest = min(longest, reading.chunk_length)
     segments = split_segments(documents, shortest=min(shortest, longest), longest=longest)
-    words = torch.stack(
-        [_match_words(documents, frame.question, segments) for frame in reading.frames]
-    )
+    matcher = WordMatcher(documents, segments)
+    words = torch.stack([matcher.both(frame.question) for frame in reading.frames])
     read = torch.stack(
         [
             shortlist(segments, free, size)
@@ -126,11 +124,3 @@ def headed_segments(
         own = range(segment.start, segment.end)
         headed.append(tuple(documents.ids[i] for i in (*heading, *own)))
     return headed
-
-
-def _match_words(documents: DocumentTokens, question: str, segments: Sequence[Segment]) -> Tensor:
-    """How well the words of each segment and of its neighbourhood match, [segments]."""
-    return sum(
-        (match_words(documents, question, segments, groups) for groups in groups_of(segments)),
-        torch.zeros(len(segments)),
-    )
