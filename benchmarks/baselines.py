@@ -11,9 +11,8 @@ from torch import Tensor
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import cache_length, share_cache
 from finch_integrations.engine.methods.passages import (
+    WordMatcher,
     arrange,
-    groups_of,
-    match_words,
     take_best,
     texts_of,
 )
@@ -44,10 +43,9 @@ def rank_by_retrieval(
     shortest, longest = RETRIEVAL[name]
     documents, question = inputs.tokens, inputs.frame.question
     segments = split_segments(documents, shortest=shortest, longest=longest)
-    alone, _ = groups_of(segments)
-    scores = match_words(documents, question, segments, alone)
+    scores = WordMatcher(documents, segments).alone(question)
     if name == "rag-hybrid":
-        vectors = torch.as_tensor(encoder.encode_documents(texts_of(documents, segments, alone)))
+        vectors = torch.as_tensor(encoder.encode_documents(texts_of(documents, segments)))
         similarities = vectors @ torch.as_tensor(encoder.encode_query(question))
         scores += standardize(similarities)
     return segments, scores

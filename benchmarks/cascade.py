@@ -43,7 +43,7 @@ from finch_integrations.engine.methods.likelihood import (
     headed_segments,
     shortlist,
 )
-from finch_integrations.engine.methods.passages import groups_of, match_words, texts_of
+from finch_integrations.engine.methods.passages import WordMatcher, groups_of, texts_of
 from finch_integrations.engine.passage_reader import PassageReader
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
@@ -140,13 +140,10 @@ class CascadeBench(Bench):
         """Compute all scores that the variants are made of, [segments] each."""
         documents, frame = self.inputs.tokens, self.inputs.frame
         self.segments: list[Segment] = split_segments(documents, shortest=32, longest=96)
-        alone, around = groups_of(self.segments)
+        _, around = groups_of(self.segments)
         question = frame.question
-        self.words = match_words(documents, question, self.segments, alone)
-        self.words = self.words + match_words(documents, question, self.segments, around)
-        vectors = torch.as_tensor(
-            self.encoder.encode_documents(texts_of(documents, self.segments, alone))
-        )
+        self.words = WordMatcher(documents, self.segments).both(question)
+        vectors = torch.as_tensor(self.encoder.encode_documents(texts_of(documents, self.segments)))
         # A neighbourhood's vector is the mean of its segments': nothing is encoded twice.
         means = torch.stack([vectors[first:end].mean(dim=0) for first, end in around])
         asked = torch.as_tensor(self.encoder.encode_query(question))

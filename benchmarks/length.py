@@ -1,11 +1,13 @@
 """Time and peak memory against the documents' length, up to lengths that only a GPU can handle.
 
-    python -m benchmarks.length --device cuda
+    python -m benchmarks.length --shape 1b
+    python -m benchmarks.length --shape 8b --out benchmarks/results/length-8b.json
 
-The model has the shape of Llama 3.2 1B and random weights: neither time nor memory depends on the
-values of the weights. Every length is measured after a shorter warm-up, methods in turn,
-`--repeats` times. `full` is one prefill of everything in chunks, which is all that a model without
-compression can do.
+The rival is what a user without this package would run: one prefill of everything in one pass, by
+transformers with PyTorch's fused attention. Both start from text. The models have the shapes of
+Llama 3.2 1B and Llama 3.1 8B and random weights: neither time nor memory depends on the values of
+the weights, and how much is read does not, either. Every length is measured after a shorter
+warm-up, the kinds of work in turn, `--repeats` times; the median is reported.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,27 +25,33 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from benchmarks.quality import RESULTS, machine_name
-from finch_integrations import FinchEngine
+from finch_integrations import FinchEngine, PassageStore
 from finch_integrations.engine import embedded
 from finch_integrations.engine.loading import resolve_device
 
 LENGTHS = (8, 16, 32, 64, 128)  # thousands of 1,024 tokens
-TARGET, CHUNK = 2048, 1024
-METHODS = ("full", "likelihood", "contrast", "finch")
-QUESTION = "What is the door code of the chemical store?"
+TARGET, DOCUMENT = 2048, 1024
+# Hidden size, intermediate size, layers, heads, KV heads.
+SHAPES = {
+    "0.1b": ("SmolLM2 135M", (576, 1536, 30, 9, 3)),
+    "1b": ("Llama 3.2 1B", (2048, 8192, 16, 32, 8)),
+    "8b": ("Llama 3.1 8B", (4096, 14336, 32, 32, 8)),
+}
+SCORER = "0.1b"
 
 
-def make_engine(device: torch.device) -> FinchEngine:
+def make_engine(shape: str, device: torch.device) -> FinchEngine:
     """Build the model on the device; bfloat16 on a GPU, float32 elsewhere."""
     tokenizer = AutoTokenizer.from_pretrained(embedded.MODEL.path(), local_files_only=True)
+    hidden, intermediate, layers, heads, kv_heads = SHAPES[shape][1]
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=16,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=64,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=hidden // heads,
         max_position_embeddings=131_072 + 8192,
         rope_theta=500_000.0,
         eos_token_id=tokenizer.eos_token_id,
@@ -54,25 +63,53 @@ def make_engine(device: torch.device) -> FinchEngine:
     return FinchEngine(model.eval(), tokenizer)
 
 
-def make_text(engine: FinchEngine, tokens: int) -> str:
-    """Sentences of common words, about this many tokens."""
+def make_documents(tokenizer: Any, tokens: int) -> list[str]:
+    """Documents of sentences of common words, about so many tokens together."""
     draw = random.Random(0)
     words = ("the", "door", "of", "a", "store", "room", "has", "one", "code", "and", "boat")
-    count = tokens // 10
-    sentences = [" ".join(draw.choices(words, k=12)).capitalize() + "." for _ in range(count)]
-    tokenizer = engine.backbone.tokenizer
+    sentences = [
+        " ".join(draw.choices(words, k=12)).capitalize() + "." for _ in range(tokens // 10)
+    ]
     ids = tokenizer(" ".join(sentences), add_special_tokens=False, verbose=False).input_ids
     assert len(ids) >= tokens
-    return str(tokenizer.decode(ids[:tokens]))
+    return [tokenizer.decode(ids[at : at + DOCUMENT]) for at in range(0, tokens, DOCUMENT)]
 
 
-def measure(engine: FinchEngine, method: str, text: str) -> dict[str, float]:
-    """Compress once; seconds, and on a GPU the peak of bytes in addition to the model."""
-    cuda = engine.backbone.device.type == "cuda"
-    # A target with room for everything makes it one full prefill.
-    options = (
-        {"target_size": 10**6} if method == "full" else {"method": method, "target_size": TARGET}
-    )
+def kinds_of(
+    engine: FinchEngine, scorer: FinchEngine | None, documents: list[str]
+) -> dict[str, Callable[[str], object]]:
+    """What is measured, by name: functions of a question that no run has asked before."""
+
+    def prefill(question: str) -> object:
+        ids = engine.backbone.tokenizer("\n\n".join([*documents, question]), verbose=False)
+        batch = torch.tensor([ids.input_ids], device=engine.backbone.device)
+        with torch.inference_mode():
+            return engine.backbone.model(batch, use_cache=True, logits_to_keep=1)
+
+    def ask(question: str, **options: Any) -> object:
+        return engine.compress(documents, question, target_size=TARGET, **options)
+
+    def first(question: str, **options: Any) -> object:
+        for reader in (engine, scorer):
+            if reader is not None:
+                reader.store = PassageStore()
+        return ask(question, **options)
+
+    if scorer is not None:
+        engine.scorer = scorer
+        return {"full": prefill, "likelihood": first, "second question": ask}
+    return {
+        "full": prefill,
+        "likelihood": first,
+        "second question": ask,
+        "likelihood, everything read": lambda question: first(question, read_size="all"),
+        "finch": lambda question: first(question, method="finch"),
+    }
+
+
+def measure(work: Callable[[str], object], question: str, device: torch.device) -> dict[str, float]:
+    """Do it once; seconds, and on a GPU the peak of bytes in addition to the models."""
+    cuda = device.type == "cuda"
     before = 0
     if cuda:
         torch.cuda.empty_cache()
@@ -80,12 +117,14 @@ def measure(engine: FinchEngine, method: str, text: str) -> dict[str, float]:
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
     started = time.perf_counter()
-    context = engine.compress([text], QUESTION, chunk_length=CHUNK, **options)
+    made = work(question)
     if cuda:
         torch.cuda.synchronize()
-    result = {"seconds": time.perf_counter() - started, "tokens": context.stats.document_tokens}
+    result = {"seconds": time.perf_counter() - started}
     if cuda:
         result["bytes"] = torch.cuda.max_memory_allocated() - before
+    if (stats := getattr(made, "stats", None)) is not None:
+        result |= {"tokens": stats.document_tokens, "read_tokens": stats.read_tokens}
     return result
 
 
@@ -95,33 +134,46 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--shape", choices=("1b", "8b"), default="1b")
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS, help="in 1,024 tokens")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "length.json")
     options = parser.parse_args()
     device = resolve_device(options.device)
-    engine = make_engine(device)
+    engine = make_engine(options.shape, device)
+    scorer = make_engine(SCORER, device) if options.shape == "8b" else None
+    shapes = [f"shape of {SHAPES[options.shape][0]}"]
+    if scorer is not None:
+        shapes.append(f"a scorer in the shape of {SHAPES[SCORER][0]}")
+    dtype = str(engine.backbone.model.dtype).removeprefix("torch.")
     rows: list[dict[str, Any]] = []
     report = {
         "date": date.today().isoformat(),
-        "model": "shape of Llama 3.2 1B, random weights, "
-        + str(engine.backbone.model.dtype).removeprefix("torch."),
+        "model": " and ".join(shapes) + f", random weights, {dtype}",
         "target_size": TARGET,
-        "chunk_length": CHUNK,
         "repeats": options.repeats,
         "machine": machine_name(device),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "rows": rows,
     }
+    asked = 0
     for length in options.lengths:
-        text = make_text(engine, length * 1024)
-        for method in METHODS:
-            measure(engine, method, text[: len(text) // 4])
-            runs = [measure(engine, method, text) for _ in range(options.repeats)]
-            median = statistics.median(run["seconds"] for run in runs)
-            rows.append({"length": length, "method": method, **runs[0], "seconds": median})
-            gib = runs[0].get("bytes", 0) / 2**30
-            print(f"{length:4}k {method:12} {median:8.2f} s {gib:8.2f} GiB", flush=True)
+        documents = make_documents(engine.backbone.tokenizer, length * 1024)
+        for work in kinds_of(engine, scorer, documents[: len(documents) // 2]).values():
+            asked += 1
+            measure(work, f"What is the warm code of store {asked}?", device)
+        runs: dict[str, list[dict[str, float]]] = {}
+        for _ in range(options.repeats):
+            # "second question" comes after "likelihood", whose store it finds.
+            for name, work in kinds_of(engine, scorer, documents).items():
+                asked += 1
+                question = f"What is the door code of store number {asked}?"
+                runs.setdefault(name, []).append(measure(work, question, device))
+        for name, measured in runs.items():
+            median = statistics.median(run["seconds"] for run in measured)
+            rows.append({"length": length, "method": name, **measured[0], "seconds": median})
+            gib = measured[0].get("bytes", 0) / 2**30
+            print(f"{length:4}k {name:28} {median:8.3f} s {gib:8.2f} GiB", flush=True)
             # At once: the longest texts take long, and a run may be cut off.
             options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

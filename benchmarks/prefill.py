@@ -104,10 +104,10 @@ def _time_scoring() -> dict[str, float]:
         (finch, "pool_scores"),
         (finch, "select_tokens"),
         (likelihood, "split_segments"),
-        (likelihood, "match_words"),
+        (likelihood, "WordMatcher"),
         (contrast, "split_segments"),
         (contrast, "contrast_scores"),
-        (contrast, "match_words"),
+        (contrast, "WordMatcher"),
         (passages, "take_best"),
         (passages, "arrange"),
     ):

@@ -5,7 +5,7 @@ import math
 import sys
 import threading
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +27,9 @@ FILES = (
     "vocab.index.json",
 )
 _importing = threading.Lock()
+
+# Texts as numbers, [first, end).
+Groups = Sequence[tuple[int, int]]
 
 
 class BM25Index:
@@ -51,13 +54,32 @@ class BM25Index:
             k1: How slowly repeated words stop adding to the score, 0 or more.
             b: How much the score of long texts is reduced, 0 to 1.
         """
-        vocabulary: dict[str, int] = {}
-        # Numbers in arrays: a hundred thousand texts as lists of strings would fill gigabytes.
-        ids = [
-            array("i", [vocabulary.setdefault(word, len(vocabulary)) for word in words(text)])
-            for text in texts
+        return cls._index_words(*_number_words(texts), k1=k1, b=b)
+
+    @classmethod
+    def build_many(cls, texts: Iterable[str], groups: Iterable[Groups]) -> list[Self]:
+        """Index the same texts in several ways, each joined to longer ones; they are split once.
+
+        Args:
+            texts: Read once.
+            groups: For each index, which texts are joined to one: [first, end).
+        """
+        ids, vocabulary = _number_words(texts)
+        return [
+            cls._index_words([_join(ids[first:end]) for first, end in joined], vocabulary)
+            for joined in groups
         ]
-        if not vocabulary:
+
+    @classmethod
+    def _index_words(
+        cls,
+        ids: Sequence["array[int]"],
+        vocabulary: dict[str, int],
+        *,
+        k1: float = 1.5,
+        b: float = 0.75,
+    ) -> Self:
+        if not any(ids):
             return cls(None, len(ids))
         index = _import_bm25s().BM25(method="lucene", k1=k1, b=b)
         index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
@@ -123,6 +145,24 @@ class BM25Index:
 
     def _knows(self, word: str) -> bool:
         return self._index is not None and word in self._index.vocab_dict
+
+
+def _number_words(texts: Iterable[str]) -> tuple[list["array[int]"], dict[str, int]]:
+    """Each text's words as numbers, and the number of each word."""
+    vocabulary: dict[str, int] = {}
+    # Numbers in arrays: a hundred thousand texts as lists of strings would fill gigabytes.
+    ids = [
+        array("i", [vocabulary.setdefault(word, len(vocabulary)) for word in words(text)])
+        for text in texts
+    ]
+    return ids, vocabulary
+
+
+def _join(parts: Sequence["array[int]"]) -> "array[int]":
+    joined = array("i")
+    for part in parts:
+        joined.extend(part)
+    return joined
 
 
 def _check(index: Any) -> None:

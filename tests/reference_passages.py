@@ -38,9 +38,13 @@ def reference_passages(
         parts = [z_scores(reference_ratios(asked, null, groups)) for groups in tokens]
     else:
         parts = []
-    for groups in tokens:
-        texts = ["".join(documents.text[documents.offsets[t]] for t in inside) for inside in groups]
-        parts.append(z_scores(reference_bm25(texts, frame.question)))
+    words = [
+        split_words("".join(documents.text[documents.offsets[t]] for t in range(start, end)))
+        for start, end, _ in segments
+    ]
+    for groups in (alone, around):
+        joined = [[word for i in group for word in words[i]] for group in groups]
+        parts.append(z_scores(reference_bm25(joined, frame.question)))
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
     if method == "likelihood":
         scores = reference_cascade(model, inputs, segments, scores, read_size)
@@ -141,14 +145,13 @@ def reference_attention(model, inputs, window, chunk_length):
     return rows
 
 
-def reference_bm25(texts, query):
+def reference_bm25(words, query):
     """How texts become words has its own tests."""
-    words = [split_words(text) for text in texts]
     average = mean(len(w) for w in words)
-    scores = [0.0] * len(texts)
+    scores = [0.0] * len(words)
     for term in set(split_words(query)):
         holders = sum(term in w for w in words)
-        weight = math.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5))
+        weight = math.log(1 + (len(words) - holders + 0.5) / (holders + 0.5))
         for i, w in enumerate(words):
             f = w.count(term)
             scores[i] += weight * f / (f + 1.5 * (0.25 + 0.75 * len(w) / average))

@@ -106,6 +106,24 @@ def test_words(text, expected):
     assert words(text) == expected
 
 
+@given(st.text(alphabet=st.characters(max_codepoint=127), max_size=60))
+def test_words_do_not_depend_on_what_else_is_in_the_text(text):
+    for other in ("é", "店"):
+        assert words(text) == words(f"{text} {other}")[:-1]
+
+
+@given(TEXTS, st.sampled_from(["door", "boat code", "unknown", "?!"]), st.data())
+def test_texts_split_once_are_indexed_as_if_joined(texts, query, data):
+    ends = st.integers(0, len(texts) - 1).flatmap(
+        lambda first: st.tuples(st.just(first), st.integers(first + 1, len(texts)))
+    )
+    groups = data.draw(st.lists(st.lists(ends, min_size=1, max_size=4), min_size=1, max_size=2))
+    for index, joined in zip(BM25Index.build_many(texts, groups), groups, strict=True):
+        alone = BM25Index.build([" ".join(texts[first:end]) for first, end in joined])
+        assert index.scores(query) == pytest.approx(alone.scores(query))
+        assert index.query_coverage(query) == pytest.approx(alone.query_coverage(query))
+
+
 @given(
     st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 0.5, 2.0]), max_size=12),
     st.integers(1, 14),

@@ -235,10 +235,10 @@ class Backbone:
         # One after another: in float32 the logits of all of them would fill memory.
         return torch.stack(
             [
-                (logits.gather(1, wanted)[:, 0].float() - logits.float().logsumexp(dim=-1)).cpu()
+                logits.gather(1, wanted)[:, 0].float() - logits.float().logsumexp(dim=-1)
                 for logits in batch
             ]
-        )
+        ).cpu()
 
     def _run(
         self,

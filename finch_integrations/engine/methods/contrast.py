@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from finch_integrations.bm25 import Groups
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
 from finch_integrations.engine.chunks import chunks_of
@@ -19,9 +20,8 @@ from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
-    Groups,
+    WordMatcher,
     groups_of,
-    match_words,
 )
 from finch_integrations.engine.prompt import QuestionWindow
 from finch_integrations.engine.scoring import contrast_scores, standardize
@@ -40,9 +40,11 @@ def score_by_contrast(reading: Reading) -> tuple[list[Segment], Tensor]:
     scores = torch.zeros(len(reading.frames), len(segments))
     for groups in groups_of(segments):
         habit = _sum_over(null, groups)
-        for row, (frame, attention) in enumerate(zip(reading.frames, asked, strict=True)):
+        for row, attention in enumerate(asked):
             scores[row] += standardize(contrast_scores(_sum_over(attention, groups), habit))
-            scores[row] += match_words(documents, frame.question, segments, groups)
+    matcher = WordMatcher(documents, segments)
+    for row, frame in enumerate(reading.frames):
+        scores[row] += matcher.both(frame.question)
     return segments, scores
 
 

@@ -18,8 +18,7 @@ from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
-    groups_of,
-    match_words,
+    WordMatcher,
 )
 from finch_integrations.engine.passage_reader import OnBatch, PassageReader
 from finch_integrations.engine.progress import ProgressTracker
@@ -42,9 +41,8 @@ def score_by_likelihood(
     """
     documents = reading.documents
     segments = _cut(reading, shortest, longest)
-    words = torch.stack(
-        [_match_words(documents, frame.question, segments) for frame in reading.frames]
-    )
+    matcher = WordMatcher(documents, segments)
+    words = torch.stack([matcher.both(frame.question) for frame in reading.frames])
     read = torch.stack(
         [
             shortlist(segments, free, size)
@@ -155,11 +153,3 @@ def _counting(tracker: ProgressTracker, segments: Sequence[Segment]) -> OnBatch:
         tracker.rated(tokens, kv_tokens, reused=not fresh)
 
     return batch_done
-
-
-def _match_words(documents: DocumentTokens, question: str, segments: Sequence[Segment]) -> Tensor:
-    """How well the words of each segment and of its neighbourhood match, [segments]."""
-    return sum(
-        (match_words(documents, question, segments, groups) for groups in groups_of(segments)),
-        torch.zeros(len(segments)),
-    )

@@ -12,7 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from finch_integrations.bm25 import BM25Index
+from finch_integrations.bm25 import BM25Index, Groups
 from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, neighbourhoods
@@ -23,9 +23,6 @@ SHORTEST, LONGEST = 32, 96
 _LAST = 0.25
 # A neighbourhood extends this far to each side, in tokens: about a passage.
 _REACH = 128
-
-# Segments as numbers, [first, end).
-Groups = Sequence[tuple[int, int]]
 
 
 def choose(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:
@@ -85,17 +82,31 @@ def groups_of(segments: Sequence[Segment]) -> tuple[Groups, Groups]:
     return [(n, n + 1) for n in range(len(segments))], neighbourhoods(segments, _REACH)
 
 
-def match_words(
-    documents: DocumentTokens, question: str, segments: Sequence[Segment], groups: Groups
-) -> Tensor:
-    """Standardised BM25 of every group's text for the question, [number of groups]."""
-    index = BM25Index.build(texts_of(documents, segments, groups))
+class WordMatcher:
+    """Compares the words of questions with those of segments and of their neighbourhoods."""
+
+    def __init__(self, documents: DocumentTokens, segments: Sequence[Segment]) -> None:
+        """Index the segments' words."""
+        groups = groups_of(segments)
+        self._indexes = BM25Index.build_many(texts_of(documents, segments), groups)
+
+    def alone(self, question: str) -> Tensor:
+        """Standardised BM25 of each segment, [number of segments]."""
+        return _standard_scores(self._indexes[0], question)
+
+    def around(self, question: str) -> Tensor:
+        """Standardised BM25 of each segment's neighbourhood, [number of segments]."""
+        return _standard_scores(self._indexes[1], question)
+
+    def both(self, question: str) -> Tensor:
+        """The sum of the two, [number of segments]."""
+        return self.alone(question) + self.around(question)
+
+
+def texts_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[str]:
+    """Every segment's text."""
+    return [documents.text_between(segment.start, segment.end) for segment in segments]
+
+
+def _standard_scores(index: BM25Index, question: str) -> Tensor:
     return standardize(torch.from_numpy(index.scores(question)))
-
-
-def texts_of(documents: DocumentTokens, segments: Sequence[Segment], groups: Groups) -> list[str]:
-    """Every group's text."""
-    return [
-        documents.text_between(segments[first].start, segments[end - 1].end)
-        for first, end in groups
-    ]
