@@ -88,7 +88,7 @@ class Bench:
     def __init__(
         self,
         engine: FinchEngine,
-        encoder: SentenceTransformerEncoder,
+        encoder: SentenceTransformerEncoder | None,
         item: Item,
         *,
         answer: bool,
@@ -189,6 +189,7 @@ class Bench:
 
     def _rank(self, method: str) -> tuple[Sequence[Segment], Tensor]:
         if method in RETRIEVAL:
+            assert self.encoder is not None
             return rank_by_retrieval(method, self.inputs, self.encoder)
         inputs = self._read_as(self._question(method))
         score = (SEGMENT_SCORERS | SCORER_ABLATIONS)[method]

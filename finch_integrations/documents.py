@@ -30,6 +30,11 @@ def check_text(name: str, text: object) -> str:
     return text
 
 
+def is_blank(document: Document) -> bool:
+    """Whether a document has no text, as a scanned page has none; another type is no text."""
+    return isinstance(document.text, str) and not document.text.strip()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentReader:
     """Takes documents of several kinds: ours, strings, mappings and a framework's own.
@@ -38,22 +43,20 @@ class DocumentReader:
         convert: Makes a document of a framework's own; None of anything else.
         one: What a single document may be, in messages.
         many: What several are called, in messages.
-        text_keys: Keys of a mapping of which exactly one has the text.
-        ignored_keys: Further keys that a mapping may have.
-        title_in_metadata: Whether a mapping without a title has that of its metadata.
+        read_fields: Brings a mapping's keys into those of `Document`, given what to call it.
         label: How messages call a single document: of the list's `{name}`, its `{index}` in it
             from 0, and its `{number}` from 1.
-        if_empty: The message when there is no document.
+        if_empty: The message when there is no document; None: there need not be any.
+        skip_blank: Set blank documents aside, such as scanned pages; not if all are blank.
     """
 
     convert: Callable[[object], Document | None] = lambda _: None
     one: str = "a Document"
     many: str = "documents"
-    text_keys: tuple[str, ...] = ("text",)
-    ignored_keys: frozenset[str] = frozenset()
-    title_in_metadata: bool = False
+    read_fields: Callable[[Mapping[Any, Any], str], Mapping[Any, Any]] = lambda item, _: item
     label: str = "{name}[{index}]"
-    if_empty: str = "{name} is an empty list. Leave it out to ask without documents"
+    if_empty: str | None = None
+    skip_blank: bool = False
 
     def read(self, items: object, name: str = "documents") -> tuple[Document, ...]:
         """Make documents of all items; their texts and ids are not checked.
@@ -63,7 +66,8 @@ class DocumentReader:
             name: What to call it in messages.
 
         Raises:
-            InvalidInputError: It is no list, there is no document, or one is of another kind.
+            InvalidInputError: It is no list, there is no document, all are blank, or one is of
+                another kind.
         """
         # Some frameworks' documents can be iterated over, which yields their fields.
         single = isinstance(items, str | bytes | Mapping) or self._own(items) is not None
@@ -76,9 +80,18 @@ class DocumentReader:
             self._read(item, self.label.format(name=name, index=index, number=index + 1))
             for index, item in enumerate(items)
         )
-        if not documents:
+        if not documents and self.if_empty is not None:
             raise InvalidInputError(self.if_empty.format(name=name))
-        return documents
+        return self._without_blank(documents, name) if self.skip_blank else documents
+
+    def _without_blank(self, documents: tuple[Document, ...], name: str) -> tuple[Document, ...]:
+        written = tuple(document for document in documents if not is_blank(document))
+        if documents and not written:
+            raise InvalidInputError(
+                f"all of {name} are blank ({len(documents)}): scanned pages have no text before it "
+                "is recognised (OCR). Give documents with text, or an empty list"
+            )
+        return written
 
     def _own(self, item: object) -> Document | None:
         return item if isinstance(item, Document) else self.convert(item)
@@ -95,22 +108,72 @@ class DocumentReader:
         )
 
     def _from_mapping(self, item: Mapping[Any, Any], label: str) -> Document:
-        texts = [key for key in self.text_keys if key in item]
-        unknown = item.keys() - {*self.text_keys, "id", "title", "metadata", *self.ignored_keys}
-        if len(texts) != 1 or unknown:
+        fields = self.read_fields(item, label)
+        if "text" not in fields or fields.keys() - {"text", "id", "title", "metadata"}:
             raise InvalidInputError(
-                f"{label} must have the key {' or '.join(map(repr, self.text_keys))} and may have "
-                f"'id', 'title' and 'metadata', got the keys {', '.join(map(repr, item)) or 'none'}"
+                f"{label} must have the key 'text' and may have 'id', 'title' and 'metadata', got "
+                f"the keys {', '.join(map(repr, item)) or 'none'}"
             )
-        metadata = item.get("metadata") or {}
+        metadata = fields.get("metadata") or {}
         if not isinstance(metadata, Mapping):
             raise InvalidInputError(
                 f"the metadata of {label} must be a mapping, got {type(metadata).__name__}"
             )
-        title = item.get("title")
-        if not title and self.title_in_metadata:
-            title = metadata.get("title")
-        return Document(item[texts[0]], id=item.get("id"), title=title, metadata=metadata)
+        return Document(
+            fields["text"], id=fields.get("id"), title=fields.get("title"), metadata=metadata
+        )
+
+
+_TEXT = ("text", "page_content", "content", "contents", "snippet", "doc_text")
+_TITLE = ("title", "doc_title")
+
+
+def read_flat_fields(item: Mapping[Any, Any], label: str) -> dict[str, Any]:
+    """Read a mapping as others write documents: Cohere, vLLM, the frameworks' own dumps.
+
+    The text is under one of the usual keys, in the mapping itself or in its `data`; what is not
+    known otherwise describes the document and is its metadata.
+
+    Args:
+        item: The mapping.
+        label: What to call it in messages.
+
+    Raises:
+        InvalidInputError: It has no text, or several.
+    """
+    fields = _from_cohere(item, label) if "data" in item else dict(item)
+    texts = [key for key in _TEXT if key in fields]
+    if len(texts) != 1:
+        raise InvalidInputError(
+            f"{label} must have its text under one of the keys {', '.join(_TEXT)}, "
+            f"got the keys {', '.join(map(repr, fields)) or 'none'}"
+        )
+    result: dict[str, Any] = {"text": fields.pop(texts[0])}
+    titles = [fields.pop(key, None) for key in _TITLE]
+    metadata = fields.pop("metadata", None) or {}
+    if not isinstance(metadata, Mapping):
+        raise InvalidInputError(
+            f"the metadata of {label} must be a mapping, got {type(metadata).__name__}"
+        )
+    known = metadata.get("title")
+    result["title"] = next(filter(None, titles), str(known) if known else None)
+    result["id"] = fields.pop("id", None)
+    result["metadata"] = {**fields, **metadata}
+    return result
+
+
+def _from_cohere(item: Mapping[Any, Any], label: str) -> dict[Any, Any]:
+    data = item["data"]
+    if unknown := item.keys() - {"id", "data"}:
+        raise InvalidInputError(f"{label} has data and also {', '.join(map(str, unknown))}")
+    if isinstance(data, str):
+        data = {"text": data}
+    if not isinstance(data, Mapping) or not data:
+        raise InvalidInputError(f"the data of {label} must be a text or a mapping with fields")
+    if not any(key in data for key in _TEXT):
+        # Cohere's data may have any fields; all of them are shown.
+        data = {"text": "\n".join(f"{name}: {value}" for name, value in data.items())}
+    return {**data, **({"id": item["id"]} if item.get("id") is not None else {})}
 
 
 _OURS = DocumentReader(

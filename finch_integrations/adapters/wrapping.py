@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from finch_integrations.adapters.choosing import token_count
 from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.config import DEFAULT_TARGET_SIZE, CompressionConfig
+from finch_integrations.engine.prompt import follow_up
 from finch_integrations.errors import ConfigurationError, ContextTooLongError
 from finch_integrations.pipeline.ask import split_question
 from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere
 from finch_integrations.pipeline.detection import Detected
+from finch_integrations.pipeline.misses import report_miss
 from finch_integrations.pipeline.options import SAMPLING, make_options
 from finch_integrations.pipeline.placement import Placement, place
 from finch_integrations.pipeline.request import PromptOptions
@@ -46,16 +48,20 @@ class WrappedArguments:
             FinchError: As `Chooser.choose` raises it.
         """
         if not found.documents:
-            return Placement()
-        choice = self.chooser.choose(found.documents, split_question(found.messages))
+            return Placement(missed=found.missed)
+        choice = self.chooser.choose(found.documents, _question(found))
         return place(texts, found, choice, self.prompt)
 
     async def aplace(self, texts: Sequence[str], found: Detected) -> Placement:
         """Like `place`, without blocking the event loop."""
         if not found.documents:
-            return Placement()
-        choice = await self.chooser.achoose(found.documents, split_question(found.messages))
+            return Placement(missed=found.missed)
+        choice = await self.chooser.achoose(found.documents, _question(found))
         return place(texts, found, choice, self.prompt)
+
+
+def _question(found: Detected) -> str:
+    return follow_up(*split_question(found.messages))
 
 
 class WrappingAdapter(LLMAdapter):
@@ -65,6 +71,8 @@ class WrappingAdapter(LLMAdapter):
     """
 
     # To be said by the framework's side
+
+    _advice: ClassVar[str]
 
     def _wrapped_window(self) -> int | None:
         """Tokens that the wrapped model takes, if it says so."""
@@ -134,26 +142,42 @@ class WrappingAdapter(LLMAdapter):
         stated = token_count(self.handle, self.count_tokens, self.token_ratio)
         return stated or self._wrapped_tokenizer()
 
-    def _check_window(self, texts: Sequence[str], chooser: Chooser, answer: int = 1) -> None:
-        """Refuse a prompt that some servers would cut without saying so.
+    def _check_prompt(
+        self,
+        texts: Sequence[str],
+        placement: Placement,
+        arguments: WrappedArguments,
+        answer: int = 1,
+    ) -> None:
+        """Refuse a prompt that some servers would cut; warn of documents that were missed.
 
         Args:
             texts: Of all messages.
-            chooser: Counts their tokens.
+            placement: What was changed in them.
+            arguments: Of the call.
             answer: Tokens that the answer needs.
 
         Raises:
             ContextTooLongError: The wrapped model's window is smaller.
         """
+        if placement.missed:
+            target = arguments.chooser.compression.get("target_size")
+            report_miss(texts, lambda: _about(texts), target, self._advice)
         window = self._wrapped_window()
         # A token has at least one byte: most prompts need not be counted.
         if window is None or sum(len(text.encode()) for text in texts) + answer <= window:
             return
-        tokens = sum(chooser.count(text) for text in texts if text)
+        tokens = sum(arguments.chooser.count(text) for text in texts if text)
         if tokens + answer > window:
             raise ContextTooLongError(
                 f"after compression the prompt has {tokens} tokens (not counting its template), "
                 f"and with {answer} for the answer it does not fit the wrapped model's window of "
                 f"{window}. Keep fewer (target_size), shorten the rest of the prompt, or say how "
                 "the wrapped model counts (count_tokens, token_ratio)"
+                + (f". {self._advice}" if placement.missed else "")
             )
+
+
+def _about(texts: Sequence[str]) -> int:
+    """Estimate tokens without a model: none is loaded for a prompt that has no documents."""
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) // 4

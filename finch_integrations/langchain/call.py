@@ -21,6 +21,13 @@ from finch_integrations.pipeline.request import describe, make_request
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.types import Document
 
+ADVICE = (
+    "If it has documents, say where: pass them with documents=…, write them with format_docs or "
+    "document_prompt, or describe your prompt with context_patterns. Documents that a retriever "
+    "of the same run returned are found by themselves, as evidence, unless configure_evidence "
+    "turned that off or they were rewritten"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -93,16 +100,22 @@ def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call
         arguments.options,
         arguments.answer,
         run=current_run(),
+        advice=ADVICE,
     )
     return Call(arguments.handle, request, source)
 
 
-def given_documents(messages: Sequence[BaseMessage], documents: object) -> tuple[Document, ...]:
+def given_documents(
+    messages: Sequence[BaseMessage], documents: object
+) -> tuple[Document, ...] | None:
     """Take the documents of the call, or of the last human message's `additional_kwargs`.
 
     Args:
         messages: The chat.
         documents: The call's `documents=…`, or None.
+
+    Returns:
+        The documents; none at all: there are none in the chat, either. None: none are given.
 
     Raises:
         InvalidInputError: They are given in both ways, or are unusable.
@@ -118,4 +131,4 @@ def given_documents(messages: Sequence[BaseMessage], documents: object) -> tuple
         return as_documents(in_message, "additional_kwargs['documents']")
     if documents is not None:
         return as_documents(documents, "documents")
-    return ()
+    return None

@@ -129,7 +129,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         """Count the tokens of the model's prompt, documents uncompressed; loads the model."""
         turns = to_turns(messages)
         documents = [
-            *given_documents(messages, None),
+            *(given_documents(messages, None) or ()),
             *(d for turn in turns for d in turn.blocks),
         ]
         texts = "\n\n".join(document.text for document in documents)

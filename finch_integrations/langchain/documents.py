@@ -1,17 +1,18 @@
 """LangChain documents to the engine's, and into a prompt's text with marks around them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.prompts import PromptTemplate
 
-from finch_integrations.documents import DocumentReader
-from finch_integrations.errors import ConfigurationError
+from finch_integrations.documents import DocumentReader, read_flat_fields
+from finch_integrations.errors import ConfigurationError, InvalidInputError
 from finch_integrations.pipeline.document_tags import tag_document
 from finch_integrations.types import Document
 
 # What names a document, and where in its file a chunk was cut from.
+_ITEMS = 50
 _SHOWN_METADATA = ("title", "source", "document_id", "section", "start_index")
 
 
@@ -82,10 +83,55 @@ def from_langchain(document: LangChainDocument) -> Document:
     )
 
 
+def documents_in(value: object, *, flat: bool = False, depth: int = 3) -> Iterator[Document]:
+    """Find documents, also dumped ones, in lists and mappings.
+
+    Of a list that begins with something else, and of a mapping, only the first items count.
+
+    Args:
+        value: What a chain or a tool has passed on.
+        flat: Whether any mapping with a text is a document.
+        depth: How deep they may be.
+    """
+    if isinstance(value, LangChainDocument):
+        yield from_langchain(value)
+    elif isinstance(value, Mapping):
+        dumped = _dumped(value, flat)
+        if dumped is not None:
+            yield dumped
+        elif depth:
+            for item in [*value.values()][:_ITEMS]:
+                yield from documents_in(item, flat=flat, depth=depth - 1)
+    elif isinstance(value, list | tuple) and depth:
+        first = next(documents_in(value[0], flat=flat, depth=0), None) if value else None
+        for item in value[:_ITEMS] if first is None else value:
+            yield from documents_in(item, flat=flat, depth=depth - 1 if first is None else 0)
+
+
+def _dumped(item: Mapping[Any, Any], flat: bool) -> Document | None:
+    inner = item.get("kwargs", item)
+    if not isinstance(inner, Mapping) or not (flat or "page_content" in inner):
+        return None
+    try:
+        (document,) = _READER.read([item], "it")
+    except InvalidInputError:
+        return None
+    usable = isinstance(document.text, str) and isinstance(document.id, str | None)
+    return document if usable else None
+
+
 def to_langchain(document: Document) -> LangChainDocument:
     """Convert one document; its title goes into the metadata."""
     title = {} if document.title is None else {"title": document.title}
     return LangChainDocument(document.text, id=document.id, metadata={**title, **document.metadata})
+
+
+def read_dumped(item: Mapping[Any, Any], label: str) -> dict[str, Any]:
+    """Read a mapping as `read_flat_fields` does; a dumped document names its class, too."""
+    if item.get("type") == "constructor" and isinstance(item.get("kwargs"), Mapping):
+        item = item["kwargs"]
+    fields = {name: value for name, value in item.items() if name != "type"}
+    return read_flat_fields(fields, label)
 
 
 def _own(item: object) -> Document | None:
@@ -94,9 +140,8 @@ def _own(item: object) -> Document | None:
 
 _READER = DocumentReader(
     convert=_own,
-    text_keys=("text", "page_content"),
-    ignored_keys=frozenset({"type"}),  # a dumped document names its class
-    title_in_metadata=True,
+    read_fields=read_dumped,
+    skip_blank=True,
 )
 
 
@@ -104,11 +149,12 @@ def as_documents(items: object, name: str) -> tuple[Document, ...]:
     """Take LangChain documents, the engine's, strings or mappings.
 
     Args:
-        items: Documents. Mappings have `text` or `page_content`, and may have `id`, `title`
-            and `metadata`.
+        items: Documents; blank ones are set aside. Mappings have their text as `text`,
+            `page_content` or `content`, also in `data` as Cohere has it; what else they have is
+            metadata.
         name: What to call them in errors.
 
     Raises:
-        InvalidInputError: They are not a list, there are none, or one is of another type.
+        InvalidInputError: They are not a list, all are blank, or one is of another type.
     """
     return _READER.read(items, name)

@@ -6,7 +6,7 @@ The listener is part of every run of the process from the import of the adapter 
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -17,12 +17,10 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from finch_integrations.langchain.documents import from_langchain
+from finch_integrations.langchain.documents import documents_in
 from finch_integrations.pipeline.evidence import RETRIEVED
 
 _MAX_RUNS = 10_000
-# In states of graphs and inputs of chains documents are not deeper than this.
-_DEPTH, _ITEMS = 3, 50
 _run: ContextVar[UUID | None] = ContextVar("finch_run", default=None)
 
 
@@ -155,24 +153,7 @@ class _Listener(BaseCallbackHandler):
 
 
 def _remember(value: Any, run: UUID) -> None:
-    RETRIEVED.remember(map(from_langchain, _documents_in(value, _DEPTH)), run)
-
-
-def _documents_in(value: Any, depth: int) -> Iterator[LangChainDocument]:
-    """Documents in lists and mappings; of a list with other items only the first ones count."""
-    if isinstance(value, LangChainDocument):
-        yield value
-    elif depth == 0 or isinstance(value, str | bytes):
-        return
-    elif isinstance(value, Mapping):
-        for item in [*value.values()][:_ITEMS]:
-            yield from _documents_in(item, depth - 1)
-    elif isinstance(value, list | tuple):
-        if value and isinstance(value[0], LangChainDocument):
-            yield from (item for item in value if isinstance(item, LangChainDocument))
-        else:
-            for item in value[:_ITEMS]:
-                yield from _documents_in(item, depth - 1)
+    RETRIEVED.remember(documents_in(value), run)
 
 
 _LISTENER = _Listener()

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from langchain_core.documents import Document as LangChainDocument
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
@@ -17,7 +16,7 @@ from langchain_core.messages import (
 )
 
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.langchain.documents import from_langchain
+from finch_integrations.langchain.documents import documents_in
 from finch_integrations.pipeline.detection import Role, Turn
 from finch_integrations.types import Document, ToolCall
 
@@ -44,6 +43,10 @@ _ROLES: dict[str, Role] = {
 }
 
 
+# What becomes of content that is neither text nor a document.
+Others = Literal["refuse", "name", "skip"]
+
+
 def to_turns(messages: Sequence[BaseMessage], *, only_text: bool = True) -> list[Turn]:
     """Convert messages.
 
@@ -51,19 +54,25 @@ def to_turns(messages: Sequence[BaseMessage], *, only_text: bool = True) -> list
 
     Args:
         messages: The chat.
-        only_text: Refuse content that is neither text nor a document; else it is left out.
+        only_text: Refuse content that is neither text nor a document, and before the last human
+            message, where it has been answered, only name its kind; else it is left out.
 
     Raises:
         InvalidInputError: A message has an unknown role or contains something that is not text.
     """
+    asking = max((n for n, message in enumerate(messages) if message.type == "human"), default=0)
+    others: list[Others] = [
+        ("name" if n < asking else "refuse") if only_text else "skip" for n in range(len(messages))
+    ]
     return [
-        _to_turn(message, f"message {n}", only_text) for n, message in enumerate(messages, start=1)
+        _to_turn(message, f"message {n}", other)
+        for n, (message, other) in enumerate(zip(messages, others, strict=True), start=1)
     ]
 
 
-def _to_turn(message: BaseMessage, name: str, only_text: bool) -> Turn:
+def _to_turn(message: BaseMessage, name: str, others: Others) -> Turn:
     unsaid: Container[str] = _NOT_SAID if isinstance(message, AIMessage) else ()
-    text, blocks = _read_content(message.content, name, unsaid if only_text else None)
+    text, blocks = _read_content(message.content, name, others, unsaid)
     role = _role(message, name)
     if isinstance(message, AIMessage):
         calls = tuple(
@@ -85,7 +94,7 @@ def _to_turn(message: BaseMessage, name: str, only_text: bool) -> Turn:
             name=message.name or "",
             call_id=getattr(message, "tool_call_id", None) or "",
             blocks=blocks,
-            artifact=_read_artifact(getattr(message, "artifact", None)),
+            artifact=tuple(documents_in(getattr(message, "artifact", None), flat=True)),
         )
     if role == "user" and message.name and text:
         speaker = f"{message.name}: "
@@ -115,23 +124,16 @@ def _write_invalid(call: InvalidToolCall) -> str:
     return f"<tool_call>\n{json.dumps(facts, ensure_ascii=False, default=str)}\n</tool_call>"
 
 
-def _read_artifact(artifact: Any) -> tuple[Document, ...]:
-    if not isinstance(artifact, list | tuple):
-        return ()
-    if not all(isinstance(item, LangChainDocument) for item in artifact):
-        return ()
-    return tuple(from_langchain(item) for item in artifact)
-
-
 def _read_content(
-    content: str | list[Any], name: str, unsaid: Container[str] | None
+    content: str | list[Any], name: str, others: Others, unsaid: Container[str] = ()
 ) -> tuple[str, tuple[Document, ...]]:
     """Join the text blocks, and take documents from the others.
 
     Args:
         content: A message's.
         name: What to call it in errors.
-        unsaid: Kinds of blocks that are left out; None: all others.
+        others: What becomes of other blocks.
+        unsaid: Kinds of them that are left out in any case.
     """
     if isinstance(content, str):
         return content, ()
@@ -145,14 +147,14 @@ def _read_content(
         if kind == "text":
             texts.append(block["text"])
         elif kind == "tool_result":
-            text, found = _read_content(
-                block.get("content") or "", name, None if unsaid is None else ()
-            )
+            text, found = _read_content(block.get("content") or "", name, others)
             texts.append(text)
             documents += found
         elif kind in DOCUMENT_BLOCKS:
-            documents.append(_read_document(block, name))
-        elif unsaid is not None and kind not in unsaid:
+            documents.append(read_document(block, name))
+        elif others == "name" and kind not in unsaid:
+            texts.append(f"[{kind}]")
+        elif others == "refuse" and kind not in unsaid:
             raise InvalidInputError(
                 f"{name} has a block of the type {kind!r}, which a text model cannot read. "
                 "Give blocks of the types text, text-plain, document (with text) or search_result"
@@ -160,8 +162,12 @@ def _read_content(
     return "\n".join(texts), tuple(documents)
 
 
-def _read_document(block: Mapping[str, Any], name: str) -> Document:
-    """Read a standard text-plain block or one of Anthropic's document and search-result blocks."""
+def read_document(block: Mapping[str, Any], name: str = "the message") -> Document:
+    """Read a standard text-plain block or one of Anthropic's document and search-result blocks.
+
+    Raises:
+        InvalidInputError: It has no text.
+    """
     extras = {**(block.get("metadata") or {}), **(block.get("extras") or {})}
     source = block.get("source")
     if block["type"] == "text-plain":

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, model_validator
 from finch_integrations.config import RetrievalConfig
 from finch_integrations.documents import prepare_documents, with_unique_ids
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.langchain.documents import from_langchain, to_langchain
+from finch_integrations.langchain.documents import as_documents, from_langchain, to_langchain
 from finch_integrations.pipeline.options import refuse_unknown
 from finch_integrations.retrieval.hybrid import CHUNK_SIZE, HybridRetriever
 from finch_integrations.retrieval.searchers import StoreSearch
@@ -83,7 +83,8 @@ class FinchRetriever(BaseRetriever):
         """Index documents in memory.
 
         Args:
-            documents: What to search. With a store: the same chunks that the store holds.
+            documents: What to search; blank ones are set aside. With a store: the same chunks that
+                the store holds.
             embeddings: LangChain embeddings or the name of a sentence-transformers model. None,
                 and no store: search by words only.
             vectorstore: Searches by meaning instead of `embeddings`; hits and documents are
@@ -98,7 +99,7 @@ class FinchRetriever(BaseRetriever):
             InvalidInputError: There is no document, or one is unusable.
             ConfigurationError: The arguments contradict each other.
         """
-        prepared = prepare_documents(with_unique_ids([from_langchain(d) for d in documents]))
+        prepared = prepare_documents(with_unique_ids(as_documents(documents, "documents")))
         _refuse_two(embeddings, vectorstore)
         hybrid = HybridRetriever.from_documents(
             prepared,

@@ -5,7 +5,8 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from finch_integrations.langchain.messages import DOCUMENT_BLOCKS
+from finch_integrations.documents import is_blank
+from finch_integrations.langchain.messages import DOCUMENT_BLOCKS, read_document
 from finch_integrations.pipeline.in_place import Edit, apply_edits
 from finch_integrations.pipeline.placement import Placement
 
@@ -75,7 +76,9 @@ def _edited_blocks(
                 result.append({**block, "content": changed})
                 start = max(end, start + 1)
         elif kind in DOCUMENT_BLOCKS and documents is not None:
-            if text := next(documents):
+            if is_blank(read_document(block)):
+                result.append(block)
+            elif text := next(documents):
                 result.append({"type": "text", "text": text})
         else:
             result.append(block)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 from langchain_core.callbacks import (
@@ -29,7 +29,7 @@ from pydantic import Field
 
 from finch_integrations.adapters.wrapping import WrappedArguments, WrappingAdapter
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.langchain.call import given_documents
+from finch_integrations.langchain.call import ADVICE, given_documents
 from finch_integrations.langchain.chat_model import ChatFinch
 from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.evidence import current_run
@@ -67,6 +67,7 @@ class WrappedChat(WrappingAdapter, ChatFinch):
     """
 
     llm: BaseChatModel = Field(exclude=True, repr=False)
+    _advice: ClassVar[str] = ADVICE
 
     # What LangChain asks about the model
 
@@ -248,7 +249,7 @@ class WrappedChat(WrappingAdapter, ChatFinch):
         self, messages: Sequence[BaseMessage], placement: Placement, arguments: WrappedArguments
     ) -> "WrappedCall":
         rewritten = rewrite(messages, placement)
-        self._check_window([message.text for message in rewritten], arguments.chooser)
+        self._check_prompt([message.text for message in rewritten], placement, arguments)
         return WrappedCall(rewritten, placement, arguments.rest)
 
 

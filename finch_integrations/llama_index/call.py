@@ -19,6 +19,13 @@ from finch_integrations.pipeline.request import describe, make_request
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.types import Document, DocumentShare, ToolCall
 
+ADVICE = (
+    "If it has documents, say where: pass them with documents=…, or describe your prompt with "
+    "context_patterns; LangChain's format_docs has its counterpart in templates with the variable "
+    "context_str. Nodes that a retriever of the same task returned are found by themselves, as "
+    "evidence, unless configure_evidence turned that off or they were rewritten"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerSoFar:
@@ -117,10 +124,10 @@ def make_call(
         InvalidInputError: Messages or documents are unusable.
     """
     documents, prompt = arguments.documents, arguments.prompt
-    given = () if documents is None else as_documents(documents, "documents")
+    given = None if documents is None else as_documents(documents, "documents")
     turns = to_turns(messages, read_templates=prompt.context_detection != "off")
     request, source = make_request(
-        turns, given, prompt, arguments.options, arguments.answer, run=run
+        turns, given, prompt, arguments.options, arguments.answer, run=run, advice=ADVICE
     )
     return Call(arguments.handle, request, source)
 

@@ -2,7 +2,7 @@
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from finch_integrations.documents import DocumentReader
+from finch_integrations.documents import DocumentReader, read_flat_fields
 from finch_integrations.types import Document
 
 # Where a node's own text begins in what is shown of the node, and its length.
@@ -21,9 +21,12 @@ def place_in_node(document: Document, start: int, end: int) -> tuple[int, int] |
 
 
 def from_node(node: BaseNode, score: float | None) -> Document:
-    """Convert one node; its text is what LlamaIndex shows to models."""
-    shown = node.get_content(metadata_mode=MetadataMode.LLM)
+    """Convert one node; its text is what LlamaIndex shows to models.
+
+    One without a text of its own, such as an image, is blank whatever its metadata says.
+    """
     text = node.get_content(metadata_mode=MetadataMode.NONE)
+    shown = node.get_content(metadata_mode=MetadataMode.LLM) if text.strip() else ""
     # Templates write metadata and text together, by default the text last, and strip the result.
     found = shown.rfind(text.strip())
     first = found - (len(text) - len(text.lstrip()))
@@ -44,7 +47,13 @@ def _own(item: object) -> Document | None:
     return from_node(item, None) if isinstance(item, BaseNode) else None
 
 
-_READER = DocumentReader(convert=_own, one="a node, a Document", many="nodes or documents")
+_READER = DocumentReader(
+    convert=_own,
+    one="a node, a Document",
+    many="nodes or documents",
+    read_fields=read_flat_fields,
+    skip_blank=True,
+)
 
 
 def as_documents(items: object, name: str) -> tuple[Document, ...]:
@@ -54,10 +63,11 @@ def as_documents(items: object, name: str) -> tuple[Document, ...]:
     `excluded_llm_metadata_keys`.
 
     Args:
-        items: Documents. Mappings have the fields of `Document`.
+        items: Documents; blank ones, such as images, are set aside. Mappings have their text as
+            `text` or `content`; what else they have is metadata.
         name: What to call them in errors.
 
     Raises:
-        InvalidInputError: They are not a list, there are none, or one is of another type.
+        InvalidInputError: They are not a list, all are blank, or one is of another type.
     """
     return _READER.read(items, name)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from llama_index.core.base.llms.types import (
     CachePoint,
@@ -34,6 +34,10 @@ _ROLES: dict[MessageRole, Role] = {
 }
 
 
+# What becomes of blocks that are neither text nor a document.
+Others = Literal["refuse", "name", "skip"]
+
+
 def as_messages(prompt: str) -> list[ChatMessage]:
     """A prompt as a chat: the user's turn."""
     return [ChatMessage(role=MessageRole.USER, content=prompt)]
@@ -47,7 +51,8 @@ def to_turns(
     Args:
         messages: The chat.
         read_templates: Take out the documents that a prompt template inserted.
-        only_text: Refuse blocks that are neither text nor a document; else they are left out.
+        only_text: Refuse blocks that are neither text nor a document, and before the last user
+            message, where they have been answered, only name their kind; else they are left out.
 
     Raises:
         InvalidInputError: A message contains something that is not text.
@@ -64,9 +69,11 @@ def to_turns(
         for block in message.blocks
         if isinstance(block, ToolCallBlock)
     }
+    asking = max((n for n, m in enumerate(messages) if _ROLES[m.role] == "user"), default=0)
     turns = []
     for number, message in enumerate(messages):
-        turn = _to_turn(message, f"message {number + 1}", only_text)
+        others: Others = ("name" if number < asking else "refuse") if only_text else "skip"
+        turn = _to_turn(message, f"message {number + 1}", others)
         if turn.call_id and not turn.name:
             turn = replace(turn, name=names.get(turn.call_id, ""))
         if documents:  # else an empty context: the prompt stays as it is
@@ -77,7 +84,7 @@ def to_turns(
     return turns
 
 
-def _to_turn(message: ChatMessage, name: str, only_text: bool) -> Turn:
+def _to_turn(message: ChatMessage, name: str, others: Others) -> Turn:
     role = _ROLES[message.role]
     texts: list[str] = []
     calls: list[ToolCall] = []
@@ -86,10 +93,14 @@ def _to_turn(message: ChatMessage, name: str, only_text: bool) -> Turn:
         if isinstance(block, TextBlock):
             texts.append(block.text)
         elif isinstance(block, CitableBlock):
-            documents.append(_read_citable(block, name))
+            documents.append(read_citable(block, name))
         elif isinstance(block, ToolCallBlock):
             calls.append(_read_call(block, name))
-        elif only_text and not (isinstance(block, CachePoint) or _is_unsaid(block, role)):
+        elif isinstance(block, CachePoint) or _is_unsaid(block, role) or others == "skip":
+            continue
+        elif others == "name":
+            texts.append(f"[{block.block_type}]")
+        else:
             raise InvalidInputError(
                 f"{name} holds a {type(block).__name__}, which a text model cannot read. "
                 "Give TextBlock, or CitableBlock with text for documents"
@@ -124,7 +135,12 @@ def _is_unsaid(block: object, role: Role) -> bool:
     return role == "assistant" and isinstance(block, ThinkingBlock | CitationBlock)
 
 
-def _read_citable(block: CitableBlock, name: str) -> Document:
+def read_citable(block: CitableBlock, name: str = "the message") -> Document:
+    """Read a document in a message.
+
+    Raises:
+        InvalidInputError: It is not only text.
+    """
     texts = [inner.text for inner in block.content if isinstance(inner, TextBlock)]
     if len(texts) < len(block.content):
         raise InvalidInputError(

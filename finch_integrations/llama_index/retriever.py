@@ -76,7 +76,7 @@ class FinchNodeRetriever(BaseRetriever):
         """Index nodes in memory.
 
         Args:
-            nodes: What to search, already cut into chunks.
+            nodes: What to search, already cut into chunks; blank ones are set aside.
             embed_model: LlamaIndex's embedding model or the name of a sentence-transformers
                 model. None, and no `vector_index`: search by words only.
             vector_index: An index with `as_retriever(similarity_top_k=…)` over the same nodes,
@@ -88,6 +88,8 @@ class FinchNodeRetriever(BaseRetriever):
             InvalidInputError: There is no node, or one is unusable.
             ConfigurationError: The arguments contradict each other.
         """
+        # Images and scanned pages have no text to search.
+        nodes = [n for n in nodes if n.get_content(metadata_mode=MetadataMode.NONE).strip()]
         documents = prepare_documents([_document(node) for node in nodes])
         _refuse_two(embed_model, vector_index)
         hybrid = HybridRetriever.from_documents(

@@ -5,6 +5,8 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, CitableBlock, MessageRole, TextBlock
 
+from finch_integrations.documents import is_blank
+from finch_integrations.llama_index.messages import read_citable
 from finch_integrations.llama_index.templates import without_spans
 from finch_integrations.pipeline.in_place import Edit, apply_edits
 from finch_integrations.pipeline.placement import Placement
@@ -45,7 +47,9 @@ def _edited(
             blocks.append(block.model_copy(update={"text": text}))
             start = end + 1
         elif isinstance(block, CitableBlock) and documents is not None:
-            if text := next(documents):
+            if is_blank(read_citable(block)):
+                blocks.append(block)
+            elif text := next(documents):
                 blocks.append(TextBlock(text=text))
         else:
             blocks.append(block)

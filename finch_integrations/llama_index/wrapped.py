@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Hashable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -20,7 +20,7 @@ from llama_index.core.types import PydanticProgramMode
 
 from finch_integrations.adapters.wrapping import WrappedArguments, WrappingAdapter
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.llama_index.call import make_citations, never_a_value_error
+from finch_integrations.llama_index.call import ADVICE, make_citations, never_a_value_error
 from finch_integrations.llama_index.documents import as_documents
 from finch_integrations.llama_index.evidence import current_run
 from finch_integrations.llama_index.llm import NO_OUTPUT, FinchLLM
@@ -57,6 +57,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
     """
 
     llm: LLM = Field(exclude=True, repr=False)
+    _advice: ClassVar[str] = ADVICE
     pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.DEFAULT
 
     # What LlamaIndex asks about the model
@@ -254,7 +255,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
     ) -> "WrappedCall":
         rewritten = rewrite(messages, placement)
         texts = [message.content or "" for message in rewritten]
-        self._check_window(texts, arguments.chooser, max(1, self.llm.metadata.num_output))
+        self._check_prompt(texts, placement, arguments, max(1, self.llm.metadata.num_output))
         return WrappedCall(rewritten, placement, arguments.rest)
 
 
@@ -321,7 +322,7 @@ def _find(
 ) -> tuple[list[str], Detected]:
     """The messages' texts, and the documents in them."""
     documents, prompt = arguments.documents, arguments.prompt
-    given = () if documents is None else as_documents(documents, "documents")
+    given = None if documents is None else as_documents(documents, "documents")
     read_templates = prompt.context_detection != "off"
     turns = to_turns(messages, read_templates=read_templates, only_text=False)
     found = find_documents(turns, given, prompt, run=run)

@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from finch_integrations.config import with_overrides
 from finch_integrations.documents import check_text
 from finch_integrations.engine.answer_parts import Parts
-from finch_integrations.errors import InvalidInputError
+from finch_integrations.errors import ContextTooLongError, InvalidInputError
 from finch_integrations.pipeline.answer_options import AnswerOptions
-from finch_integrations.pipeline.answering import plan_answer
+from finch_integrations.pipeline.answering import Answering, plan_answer
+from finch_integrations.pipeline.misses import report_miss
 from finch_integrations.types import (
     CompressionProgress,
     CompressionStats,
@@ -47,6 +49,7 @@ class AskRequest:
         instruction: Goes between documents and question; None: the engine's own.
         result: The tool's result that the documents are in; see `Prompt`.
         answer: What the answer may consist of: tools, a schema.
+        advice: Said of a long chat without documents: how they are found if it has some.
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
@@ -58,6 +61,7 @@ class AskRequest:
     closing: str = ""
     result: Message | None = None
     answer: AnswerOptions = field(default_factory=AnswerOptions)
+    advice: str = ""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -161,13 +165,7 @@ def ask(
             )
         pieces = engine.stream(context, constraint=answering.constraint, **request.sampling)
     else:
-        pieces = engine.chat(
-            request.messages,
-            tools=request.answer.tools,
-            constraint=answering.constraint,
-            chat_template_kwargs=answering.chat_template_kwargs,
-            **request.sampling,
-        )
+        pieces = _chat(engine, request, answering)
     started = time.perf_counter()
     text = reasoning = ""
     calls: tuple[ToolCall, ...] = ()
@@ -202,6 +200,67 @@ def ask(
         )
 
 
+def read_ahead(
+    engine: "FinchEngine",
+    request: AskRequest,
+    *,
+    progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Generator[int, None, None]:
+    """Read a request's documents into the store, for requests that differ in their question.
+
+    Args:
+        engine: Runs the model.
+        request: With documents; its question does not matter.
+        progress: Called after every batch.
+        check: Called after every batch; raises to cancel.
+
+    Yields:
+        How many tokens were read, once.
+
+    Raises:
+        FinchError: As `FinchEngine.read_ahead` raises it.
+    """
+    answering = plan_answer(engine, request.answer, request.chat_template_kwargs)
+    system, _, _ = _split(request.messages)
+    options = dict(request.compression)
+    if request.instruction is not None:
+        options["instruction"] = request.instruction
+    yield engine.read_ahead(
+        request.documents,
+        system=system,
+        tools=request.answer.tools,
+        chat_template_kwargs=answering.chat_template_kwargs,
+        progress=lambda state: _proceed(state, progress, check),
+        **options,
+    )
+
+
+def _chat(
+    engine: "FinchEngine", request: AskRequest, answering: Answering
+) -> Iterator[GenerationResponse]:
+    """Answer without documents; if they were missed, a long chat is said to be one."""
+    said: dict[str, Any] = {
+        "tools": request.answer.tools,
+        "chat_template_kwargs": answering.chat_template_kwargs,
+    }
+    if request.advice:
+        report_miss(
+            [message["content"] for message in request.messages],
+            lambda: engine.count_chat_tokens(request.messages, **said),
+            with_overrides(engine.compression, request.compression).target_size,
+            request.advice,
+        )
+    try:
+        yield from engine.chat(
+            request.messages, constraint=answering.constraint, **said, **request.sampling
+        )
+    except ContextTooLongError as error:
+        if not request.advice:
+            raise
+        raise ContextTooLongError(f"{error}. {request.advice}") from error
+
+
 async def convert(make: Callable[[AnswerPiece], Result], piece: AnswerPiece) -> Result:
     """Convert a piece without blocking the event loop.
 
@@ -228,13 +287,14 @@ def _proceed(
         progress(state)
 
 
-def split_question(messages: tuple[Message, ...]) -> str:
-    """Return the question, with which a chat about documents ends.
+def split_question(messages: tuple[Message, ...]) -> tuple[list[Message], str]:
+    """Return the earlier turns and the question, with which a chat about documents ends.
 
     Raises:
         InvalidInputError: The last message is not a user's, or is no text.
     """
-    return _split(messages)[2]
+    _, history, question = _split(messages)
+    return history, question
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, list[Message], str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from finch_integrations.documents import is_blank
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.document_tags import find_tagged, has_marks, join_texts
 from finch_integrations.pipeline.evidence import NO_EVIDENCE, Evidence, Retrieved
@@ -101,6 +102,7 @@ class Detected:
         regions: Where the documents are in the messages' texts, in order; empty if they are not
             in texts.
         in_blocks: Whether they are content blocks of the messages.
+        missed: Whether documents were looked for and none found.
     """
 
     messages: tuple[Message, ...]
@@ -111,11 +113,12 @@ class Detected:
     result: Message | None = None
     regions: tuple[DocumentRegion, ...] = ()
     in_blocks: bool = False
+    missed: bool = False
 
 
 def detect(
     turns: Sequence[Turn],
-    given: Sequence[Document] = (),
+    given: Sequence[Document] | None = None,
     *,
     mode: ContextDetection = "auto",
     patterns: Sequence[re.Pattern[str]] = (),
@@ -127,7 +130,8 @@ def detect(
 
     Args:
         turns: The chat.
-        given: Documents that the caller gave in addition to it.
+        given: Documents that the caller gave in addition to it; none at all: there are none, so
+            none are looked for.
         mode: `auto` uses every source, `marked` only what is marked as documents, `off` only
             documents that are given as such (by the caller, as blocks or by a template),
             `longest` takes the longest text if no other source has documents.
@@ -143,7 +147,12 @@ def detect(
             or `strict` and no documents were found.
     """
     blocks = tuple(document for turn in turns for document in turn.blocks)
-    named = [(tuple(given), "with the call"), (blocks, "as content blocks of messages")]
+    if blocks and all(map(is_blank, blocks)):
+        raise InvalidInputError(
+            f"all documents in content blocks are blank ({len(blocks)}). Give blocks with text"
+        )
+    blocks = tuple(document for document in blocks if not is_blank(document))
+    named = [(tuple(given or ()), "with the call"), (blocks, "as content blocks of messages")]
     named = [one for one in named if one[0]]
     template = _by_templates(turns)
     if len(named) + bool(template) > 1:
@@ -154,6 +163,8 @@ def detect(
     if named:
         found = _compose(turns, named[0][0], "argument", (), keep_calls)
         return replace(found, in_blocks=not given)
+    if given is not None:
+        mode = "off"
     unasked = 0
     for source, splits in _sources(turns, template, mode, patterns, strict, evidence):
         places = [tuple(p for cut in split.cuts for p in cut.places) for split in splits]
@@ -173,7 +184,7 @@ def detect(
             "no documents were recognised in these messages, and strict is on. Hand them over "
             "with documents=…, or mark them: <document>…</document>"
         )
-    return _compose(turns, (), "none")
+    return replace(_compose(turns, (), "none"), missed=mode != "off")
 
 
 NO_SPLIT = Split(())

@@ -22,6 +22,7 @@ class Placement:
         opening: What the last user message begins with: documents that were in no message.
         choice: What was chosen; None without documents.
         source: Where the documents were found.
+        missed: Whether documents were looked for and none found.
     """
 
     edits: Mapping[int, list[Edit]] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Placement:
     opening: str = ""
     choice: Choice | None = None
     source: DocumentsFrom = "none"
+    missed: bool = False
 
     def describe(self) -> dict[str, Any]:
         """Describe what was chosen and what it cost in plain data."""

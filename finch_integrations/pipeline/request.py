@@ -62,22 +62,24 @@ class PromptOptions:
 
 def make_request(
     turns: Sequence[Turn],
-    given: Sequence[Document],
+    given: Sequence[Document] | None,
     prompt: PromptOptions,
     options: CallOptions,
     answer: AnswerOptions = _ANY_ANSWER,
     *,
     run: Hashable = None,
+    advice: str = "",
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
     Args:
         turns: The chat.
-        given: Documents that the caller gave in addition to it.
+        given: Documents that the caller gave in addition to it, or None.
         prompt: How documents are found and presented.
         options: For the engine.
         answer: What it may consist of.
         run: What it is a part of; retrieved documents are known by it.
+        advice: How documents can be found that were not.
 
     Returns:
         The request, and where its documents were found.
@@ -97,6 +99,7 @@ def make_request(
         closing=found.closing,
         result=found.result,
         answer=answer,
+        advice=advice if found.missed else "",
         chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
@@ -115,7 +118,7 @@ def _with_note(messages: tuple[Message, ...], note: str) -> tuple[Message, ...]:
 
 def find_documents(
     turns: Sequence[Turn],
-    given: Sequence[Document],
+    given: Sequence[Document] | None,
     prompt: PromptOptions,
     *,
     run: Hashable = None,

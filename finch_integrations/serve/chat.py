@@ -65,7 +65,7 @@ def read_call(
         )
     if body.instruction is not None:
         check_text("the instruction", body.instruction)
-    given = read_documents(body.documents) if body.documents is not None else ()
+    given = read_documents(body.documents) if body.documents is not None else None
     stop = [body.stop] if isinstance(body.stop, str) else body.stop
     values = body.model_dump(include={*SAMPLING, *_COMPRESSION})
     default = min(server.default_tokens, server.max_tokens)

@@ -286,11 +286,10 @@ class AnswerContract(AdapterContract):
     @pytest.mark.parametrize(
         ("documents", "reason"),
         [
-            ([], "documents is an empty list. Leave it out"),
             ("text", "documents must be a list .*, got str"),
             ([5], r"documents\[0\] must be .*, got int"),
-            ([{"body": "x"}], r"documents\[0\] must have the key 'text'.*'body'"),
-            (["  "], "document 'doc-1' is empty"),
+            ([{"body": "x"}], r"documents\[0\] must have its text under one of .*'body'"),
+            (["  "], r"all of documents are blank \(1\)"),
         ],
     )
     def test_unusable_documents_are_named(self, llm, documents, reason):
@@ -323,6 +322,46 @@ class AnswerContract(AdapterContract):
         with pytest.raises(ContextTooLongError, match=f"window of {window} tokens"):
             self.ask(llm, text_of(window + 50))
         assert self.ask(llm, text_of(window - 100)).text
+
+    def test_a_long_prompt_without_documents_is_reported_once(self, llm, caplog):
+        prompt = "Answer from what is written below.\n" + text_of(100)
+        first, second = (self.ask(llm, f"{prompt}\n{question}") for question in (Q, "When is it?"))
+        assert first.finch["documents_from"] == second.finch["documents_from"] == "none"
+        (record,) = caplog.records
+        assert f"about {first.prompt_tokens} tokens" in record.message
+        assert "target_size is 60" in record.message
+        for way in ("format_docs", "documents=", "context_patterns", "evidence"):
+            assert way in record.message
+
+    def test_a_prompt_that_is_too_long_says_how_documents_are_found(self, llm, model):
+        window = model.config.max_position_embeddings
+        with pytest.raises(ContextTooLongError) as error:
+            self.ask(llm, text_of(window + 50))
+        for way in ("format_docs", "documents=", "context_patterns", "evidence"):
+            assert way in str(error.value)
+        with pytest.raises(ContextTooLongError) as error:
+            self.ask(llm, text_of(window + 50), documents=TEXTS)
+        assert "context_patterns" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        "options", [{"documents": []}, {"context_detection": "off"}, {"documents": TEXTS}]
+    )
+    def test_who_says_where_documents_are_is_not_warned(self, llm, caplog, options):
+        assert self.ask(llm, text_of(100), **options).text
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+    def test_no_documents_at_all_are_a_chat_without_documents(self, llm):
+        marked = f"<document>{TEXTS[0]}</document>\n\n{Q}"
+        answer = self.ask(llm, marked, documents=[])
+        assert answer.finch["documents_from"] == "none"
+        assert answer.text == self.ask(llm, marked, context_detection="off").text
+        with pytest.raises(InvalidInputError, match="no documents were recognised"):
+            self.ask(llm, marked, documents=[], strict=True)
+
+    def test_blank_documents_are_set_aside(self, llm):
+        answer = self.ask(llm, Q, documents=["  ", *TEXTS, {"text": ""}])
+        assert answer.finch["documents"] == 2
+        assert answer.text == self.ask(llm, Q, documents=TEXTS).text
 
     # Options
 

@@ -107,14 +107,12 @@ def test_repeated_ids_are_numbered(chat):
 @pytest.mark.parametrize(
     ("documents", "reason"),
     [
-        ([], "documents is an empty list. Leave it out"),
         ("text", "documents must be a list of documents, got str"),
         (Document("text"), "must be a list of documents, got Document"),
         ([5], r"documents\[0\] must be a Document, a string or a mapping, got int"),
-        ([{"body": "x"}], r"documents\[0\] must have the key 'text' or 'page_content'.*'body'"),
-        ([{"text": "x", "page_content": "y"}], "must have the key"),
-        ([{"text": "x", "author": "y"}], "got the keys 'text', 'author'"),
-        (["  "], "document 'doc-1' is empty"),
+        ([{"body": "x"}], r"documents\[0\] must have its text under one of .*page_content.*'body'"),
+        ([{"text": "x", "page_content": "y"}], "got the keys 'text', 'page_content'"),
+        (["  "], r"all of documents are blank \(1\)"),
         ([{"text": 5}], "must be a string, got int"),
     ],
 )

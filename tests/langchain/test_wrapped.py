@@ -390,6 +390,18 @@ def test_the_budget_is_in_the_wrapped_models_tokens(engine):
     assert kept[0] == kept[1]
 
 
+def test_a_long_prompt_without_documents_is_reported_once_and_loads_no_model(caplog, folder):
+    chat = ChatFinch(llm=Streamer(), scorer=folder, target_size=100)
+    for question in (QUESTION, "Where?"):
+        chat.invoke("Summarise what follows: " + FILLER * 20 + question)
+    (record,) = caplog.records
+    for way in ("format_docs", "documents=", "context_patterns", "evidence", "target_size is 100"):
+        assert way in record.message
+    chat.invoke("And this: " + FILLER * 20, documents=[])
+    assert len(caplog.records) == 1
+    assert not chat.handle.loaded
+
+
 def test_a_prompt_that_does_not_fit_the_wrapped_models_window_is_refused(engine):
     inner = Recorder(profile={"max_input_tokens": 500})
     ChatFinch(llm=inner, scorer=engine, target_size=100).invoke(QUESTION, documents=DOCUMENTS)

