@@ -17,6 +17,7 @@ from finch_integrations.pipeline.ask import (
     AskRequest,
     Progress,
     ask,
+    read_ahead,
 )
 from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
 from finch_integrations.pipeline.needs import bytes_needed, free_bytes
@@ -262,6 +263,23 @@ class SharedEngine:
         task = partial(_answering, requests=requests, keep_context=keep_context)
         async with aclosing(self.arun(task)) as answers:
             return [answer async for answer in answers]
+
+    def read_ahead(self, request: AskRequest, *, progress: Progress | None = None) -> int:
+        """Read a request's documents in a thread of the model's, before a question is asked.
+
+        Args:
+            request: With documents; its question does not matter.
+            progress: Called there after every batch; an exception that it raises ends the reading.
+
+        Returns:
+            How many document tokens were read.
+
+        Raises:
+            FinchError: As `FinchEngine.read_ahead` raises it.
+        """
+        task = partial(read_ahead, request=request, progress=progress)
+        with closing(self.run(task)) as counts:
+            return next(counts)
 
     def run(self, task: Task[Item]) -> Generator[Item, None, None]:
         """Run a generator in a thread of the model's.
