@@ -4,12 +4,14 @@
 
 Every document is read as it is and with its lines wrapped at 72 characters. Per rule: how many
 segments end without a stop or a blank line, and, for the first items of each task, whether the gold
-answer is in what `likelihood` keeps at 1/8.
+answer is in what `likelihood` keeps at 1/8, and its negative log-likelihood per token after that
+(`nll`), with the paired difference between the rules.
 """
 
 import argparse
 import json
 import re
+import statistics
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +22,9 @@ from typing import Any
 
 import transformers
 
+from benchmarks.elsewhere import interval
 from benchmarks.items import Item, load_items, tasks_of
+from benchmarks.quality import Bench
 from finch_integrations import FinchEngine
 from finch_integrations.engine import segments
 from finch_integrations.engine.document_tokens import tokenize_documents
@@ -75,11 +79,24 @@ def torn(tokenizer: Any, documents: Sequence[Document]) -> tuple[int, int]:
     return sum(torn), len(found)
 
 
-def survives(engine: FinchEngine, item: Item, documents: Sequence[Document]) -> bool:
-    """Whether a gold answer is in what is kept."""
-    kept = engine.select(documents, item.question, compression_ratio=7 / 8)
-    text = " ".join(" ".join(excerpt.text for excerpt in kept.excerpts).split())
-    return any(" ".join(answer.split()) in text for answer in item.answers)
+def score(engine: FinchEngine, item: Item) -> dict[str, Any]:
+    """The scores of what is kept of an item's documents."""
+    kept = engine.select(item.documents, item.question, compression_ratio=7 / 8)
+    bench = Bench(engine, None, item, answer=False, feed=1024, compare=False)
+    return bench.score_kept(kept.positions)
+
+
+def differences(cut: dict[str, Any], blocks: dict[str, Any]) -> dict[str, Any]:
+    """The paired difference of the likelihoods: mean and its 95 % interval."""
+    changes = [a - b for a, b in zip(cut["nll"], blocks["nll"], strict=True)]
+    if not changes:
+        return {"items": 0}
+    low, high = interval(changes)
+    return {
+        "items": len(changes),
+        "mean": round(statistics.fmean(changes), 4),
+        "interval_95": [round(low, 4), round(high, 4)],
+    }
 
 
 def main() -> None:
@@ -93,8 +110,8 @@ def main() -> None:
     parser.add_argument("--select", type=int, default=2, help="per task, for the answers")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = {
-        f"{text}, {name}": {"segments": 0, "without_a_stop": 0, "items": 0, "answers_kept": 0}
+    found: dict[str, dict[str, Any]] = {
+        f"{text}, {name}": {"segments": 0, "without_a_stop": 0, "answers_kept": 0, "nll": []}
         for text in ("as it is", "wrapped")
         for name in RULES
     }
@@ -111,14 +128,20 @@ def main() -> None:
                             row["segments"] += count
                             row["without_a_stop"] += inside
                             if number < options.select:
-                                row["items"] += 1
-                                row["answers_kept"] += survives(engine, item, documents)
+                                scores = score(engine, replace(item, documents=documents))
+                                row["answers_kept"] += scores["survives"]
+                                row["nll"].append(round(scores["nll"], 4))
             print(task, json.dumps(found), flush=True)
     report = {
         "date": date.today().isoformat(),
         "bucket": options.bucket,
         "versions": {"transformers": transformers.__version__},
+        "model": "SmolLM2-135M-Instruct, float32",
         "results": found,
+        "nll_more_when_cut_at_every_line_break": {
+            text: differences(found[f"{text}, every line break"], found[f"{text}, blocks"])
+            for text in ("as it is", "wrapped")
+        },
     }
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

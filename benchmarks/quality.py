@@ -40,6 +40,7 @@ from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
 from finch_integrations.engine.generate import join_responses, stream_tokens
 from finch_integrations.engine.methods import SEGMENT_SCORERS, Reading, SegmentScorer
+from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.likelihood import score_by_likelihood
 from finch_integrations.engine.methods.passages import choose, positions_of
 from finch_integrations.engine.model_input import ModelInput, make_input
@@ -87,7 +88,7 @@ class Bench:
     def __init__(
         self,
         engine: FinchEngine,
-        encoder: SentenceTransformerEncoder,
+        encoder: SentenceTransformerEncoder | None,
         item: Item,
         *,
         answer: bool,
@@ -188,6 +189,7 @@ class Bench:
 
     def _rank(self, method: str) -> tuple[Sequence[Segment], Tensor]:
         if method in RETRIEVAL:
+            assert self.encoder is not None
             return rank_by_retrieval(method, self.inputs, self.encoder)
         inputs = self._read_as(self._question(method))
         score = (SEGMENT_SCORERS | SCORER_ABLATIONS)[method]
@@ -206,7 +208,7 @@ class Bench:
             tracker=ProgressTracker(None),
         )
         segments, scores = score(reading)
-        return segments, scores[0]
+        return segments, demote_copies(scores[0], sentences_of(inputs.tokens, segments))
 
     def _read_as(self, question: str) -> ModelInput:
         """The item's documents under a question, in the model's tokens."""

@@ -1,4 +1,4 @@
-"""JSON schemas as plain data: their parts, and what is changed before they are compiled."""
+"""JSON schemas as plain data: their parts, and whether anything finite follows them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,24 +6,15 @@ from typing import Any
 from finch_integrations.errors import ConstraintError
 
 # Where a schema has other schemas.
-_MAPS = ("properties", "patternProperties", "$defs", "definitions")
-_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_SINGLE = ("items", "additionalProperties", "additionalItems", "not")
-# Those that llguidance has grammars of.
-FORMATS = frozenset(
-    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"}
-)
-# Where a schema has data, which is not changed.
-_DATA = ("const", "enum", "default", "examples")
-_OPENING = (
-    "additionalProperties",
-    "patternProperties",
-    "unevaluatedProperties",
-    "propertyNames",
-    "anyOf",
-    "oneOf",
-    "$ref",
-)
+MAPS = ("properties", "patternProperties", "$defs", "definitions")
+LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+SINGLE = ("items", "additionalProperties", "additionalItems", "not")
+# What says nothing about which data are valid.
+_NOTE_NAMES = """
+    $anchor $comment $defs $id $schema $vocabulary contentEncoding contentMediaType contentSchema
+    default definitions deprecated description examples format id readOnly title writeOnly
+"""
+NOTES = frozenset(_NOTE_NAMES.split())
 
 
 def check_finite(schema: Mapping[str, Any]) -> None:
@@ -45,79 +36,23 @@ def check_finite(schema: Mapping[str, Any]) -> None:
         )
 
 
-def prepare(schema: Mapping[str, Any]) -> Any:
-    """Change a schema so that a grammar can be made of it and ends; data in it stays.
-
-    Formats without a grammar are left out: they are notes, as the standard says. Objects have only
-    the properties that the schema names, where it does not say: what is valid then is valid under
-    the schema, too. Parts of an `allOf` add to one another, so schemas that have one stay open.
-    """
-    known = _without_unknown_formats(schema)
-    return known if _has_all_of(known) else _close(known)
-
-
-def _without_unknown_formats(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_without_unknown_formats(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    return {
-        key: value if key in _DATA else _without_unknown_formats(value)
-        for key, value in schema.items()
-        if not (key == "format" and isinstance(value, str) and value not in FORMATS)
-    }
-
-
 def parts_of(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The schemas that are directly in a schema, with their places."""
-    for key in _MAPS:
+    for key in MAPS:
         inside = schema.get(key)
         if isinstance(inside, Mapping):
             for name, part in inside.items():
                 if isinstance(part, Mapping):
                     yield f"{key}/{name}", part
-    for key in _LISTS:
+    for key in LISTS:
         inside = schema.get(key)
         if isinstance(inside, list):
             for number, part in enumerate(inside):
                 if isinstance(part, Mapping):
                     yield f"{key}/{number}", part
-    for key in _SINGLE:
+    for key in SINGLE:
         if isinstance(part := schema.get(key), Mapping):
             yield key, part
-
-
-def _has_all_of(schema: Any) -> bool:
-    if isinstance(schema, list):
-        return any(map(_has_all_of, schema))
-    if not isinstance(schema, dict):
-        return False
-    return "allOf" in schema or any(
-        _has_all_of(value) for key, value in schema.items() if key not in _DATA
-    )
-
-
-def _close(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_close(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in _MAPS and isinstance(value, dict):
-            closed[key] = {name: _close(part) for name, part in value.items()}
-        elif key in _LISTS or key in _SINGLE:
-            closed[key] = _close(value)
-        else:
-            closed[key] = value
-    properties = schema.get("properties")
-    if isinstance(properties, dict) and properties and not any(key in schema for key in _OPENING):
-        required = schema.get("required", [])
-        least = schema.get("minProperties", 0)
-        named = isinstance(required, list) and set(map(str, required)) <= properties.keys()
-        if named and isinstance(least, int) and least <= len(properties):
-            closed["additionalProperties"] = False
-    return closed
 
 
 def _endless(
@@ -131,7 +66,7 @@ def _endless(
     if isinstance(ref, str) and ref not in finite:
         if ref in open_refs:
             return pointer
-        target = _resolve(ref, root)
+        target = resolve(ref, root)
         if found := _endless(target, pointer, root, open_refs | {ref}, finite):
             return found
         finite.add(ref)
@@ -163,7 +98,7 @@ def _endless(
     return ""
 
 
-def _resolve(ref: str, root: Mapping[str, Any]) -> Any:
+def resolve(ref: str, root: Mapping[str, Any]) -> Any:
     """The part of a schema that a local reference names; None if there is none."""
     part: Any = root
     if not ref.startswith("#"):

@@ -107,8 +107,10 @@ def length() -> str:
         ]
         whole = f"{full['seconds']:.1f} s, {format_bytes(full['bytes'])}"
         rows.append([f"{size}k", whole, *cells])
+    chunk = report.get("chunk_length")
+    way = f"in chunks of {chunk:,} tokens" if chunk else "in one pass"
     head = (
-        f"{report['model']}; target {report['target_size']:,}, chunk {report['chunk_length']:,}; "
+        f"{report['model']}; target {report['target_size']:,}; full prefill {way}; "
         f"{report['machine']}; {_versions(report)}; {report['date']}; {report['repeats']} run each."
     )
     return head + "\n\n" + make_table(["document tokens", "full prefill", *methods], rows)

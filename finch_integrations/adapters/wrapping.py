@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from finch_integrations.adapters.choosing import token_count
 from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.config import DEFAULT_TARGET_SIZE, CompressionConfig
+from finch_integrations.engine.prompt import follow_up
 from finch_integrations.errors import ConfigurationError, ContextTooLongError
 from finch_integrations.pipeline.ask import split_question
 from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere
@@ -48,15 +49,19 @@ class WrappedArguments:
         """
         if not found.documents:
             return Placement(missed=found.missed)
-        choice = self.chooser.choose(found.documents, split_question(found.messages))
+        choice = self.chooser.choose(found.documents, _question(found))
         return place(texts, found, choice, self.prompt)
 
     async def aplace(self, texts: Sequence[str], found: Detected) -> Placement:
         """Like `place`, without blocking the event loop."""
         if not found.documents:
             return Placement(missed=found.missed)
-        choice = await self.chooser.achoose(found.documents, split_question(found.messages))
+        choice = await self.chooser.achoose(found.documents, _question(found))
         return place(texts, found, choice, self.prompt)
+
+
+def _question(found: Detected) -> str:
+    return follow_up(*split_question(found.messages))
 
 
 class WrappingAdapter(LLMAdapter):

@@ -34,6 +34,13 @@ _FollowLinks = Annotated[
 _MaxFileSize = Annotated[
     int, typer.Option("--max-file-size", min=1, help="Skip bigger files; in megabytes.")
 ]
+_KeepPassages = Annotated[
+    bool,
+    typer.Option(
+        "--keep-passages",
+        help="Keep what was read on disk, for further questions; see finch cache.",
+    ),
+]
 _MAX_MEGABYTES = MAX_FILE_BYTES // 10**6
 
 
@@ -141,13 +148,7 @@ def ask(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
     follow_links: _FollowLinks = False,
     max_file_size: _MaxFileSize = _MAX_MEGABYTES,
-    keep_passages: Annotated[
-        bool,
-        typer.Option(
-            "--keep-passages",
-            help="Keep what was read on disk, for further questions; see finch cache.",
-        ),
-    ] = False,
+    keep_passages: _KeepPassages = False,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML page here that shows what was kept.")
     ] = None,
@@ -232,6 +233,61 @@ def _refuse_given(context: typer.Context, *options: str, needs: str) -> None:
 def _is_given(context: typer.Context, option: str) -> bool:
     source = context.get_parameter_source(option)
     return source is not None and source.name != "DEFAULT"
+
+
+@app.command()
+def chat(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="Files or folders: txt, md, html, pdf, docx."),
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", "-i", help="Instead of paths: search this index each time."),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
+    ] = "embedded",
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="A smaller model that chooses the passages, named like --model."),
+    ] = None,
+    target_size: Annotated[
+        int | None, typer.Option(help="Document tokens to keep for each answer (default: 2048).")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Upper limit of an answer's tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    follow_links: _FollowLinks = False,
+    max_file_size: _MaxFileSize = _MAX_MEGABYTES,
+    keep_passages: _KeepPassages = False,
+) -> None:
+    """Ask question after question about files; follow-ups cost less than the first question.
+
+    Questions are lines of standard input. Ctrl-C ends an answer, /quit or Ctrl-D the chat.
+    """
+    from finch_integrations.cli.chat import ChatOptions, run_chat
+
+    run_chat(
+        ChatOptions(
+            paths=_paths(paths or ()),
+            index=index,
+            retrieval={"top_k": 20, "max_document_tokens": 16384, "return_parents": True},
+            model=model,
+            scorer=scorer,
+            device=device,
+            dtype=dtype,
+            compression={"target_size": target_size},
+            sampling={"max_tokens": max_tokens, "temperature": temperature},
+            follow_links=follow_links,
+            max_file_bytes=max_file_size * 10**6,
+            keep_passages=keep_passages,
+        )
+    )
 
 
 @app.command()

@@ -24,7 +24,8 @@ from finch_integrations.errors import (
     UnsupportedModelError,
     install_command,
 )
-from finch_integrations.json_schema import parts_of, prepare
+from finch_integrations.json_schema import parts_of
+from finch_integrations.schema_narrowing import prepare
 
 JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _COMPILED = 32  # grammars kept for every tokenizer
@@ -238,7 +239,6 @@ class Compiler:
         return matcher
 
     def _compile_schema(self, schema: Mapping[str, Any]) -> Any:
-        schema = prepare(schema)
         matcher = self._try_schema(schema)
         reason = _problem(matcher)
         if not reason:
@@ -249,10 +249,10 @@ class Compiler:
             "what cannot be expressed may be checked after the answer"
         )
 
-    def _try_schema(self, schema: Any) -> Any:
+    def _try_schema(self, schema: Mapping[str, Any]) -> Any:
         try:
             grammar = self._library.LLMatcher.grammar_from_json_schema(
-                json.dumps(schema), overrides=JSON_OPTIONS
+                json.dumps(prepare(schema)), overrides=JSON_OPTIONS
             )
         except (ValueError, RecursionError) as error:
             raise ConstraintError(f"the JSON schema cannot be read: {error}") from error

@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,16 +16,16 @@ from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.budget import (
     check_answer_fits,
-    reading_length,
     target_tokens,
 )
 from finch_integrations.engine.chat import build_chat
-from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.encoding import encode_selection
 from finch_integrations.engine.evicting import evict_tokens
-from finch_integrations.engine.generate import Guide, join_responses, stream_chat, stream_generate
+from finch_integrations.engine.generate import join_responses, stream_chat, stream_generate
+from finch_integrations.engine.guiding import make_guide
 from finch_integrations.engine.methods import (
+    METHODS_THAT_READ_AHEAD,
     SEGMENT_SCORERS,
     Method,
     PassageMethod,
@@ -39,15 +37,11 @@ from finch_integrations.engine.model_input import ModelInput, make_input, make_i
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import INSTRUCTION, build_frame, make_prompt
-from finch_integrations.engine.reasoning import find_thoughts
-from finch_integrations.engine.selecting import Reader
+from finch_integrations.engine.selecting import Reader, further_inputs, read_ahead
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
-from finch_integrations.engine.tool_format import find_tool_format
 from finch_integrations.errors import (
     ConfigurationError,
-    ConstraintError,
-    FinchError,
     InvalidInputError,
 )
 from finch_integrations.types import (
@@ -330,6 +324,62 @@ class FinchEngine:
             self.backbone, self._reader, inputs, targets, method, config, tracker
         )
 
+    def read_ahead(
+        self,
+        documents: Documents,
+        *,
+        system: str | None = None,
+        instruction: str = INSTRUCTION,
+        tools: Sequence[Tool] = (),
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+        **overrides: Any,
+    ) -> int:
+        """Read documents into the store before a question is asked, or before the next one.
+
+        A question then costs only its own tokens and the encoding of what was chosen. What is
+        chosen does not depend on it. Passages that the store holds are not read again; documents
+        that fit the budget are not read at all, and no more is read than the store has room for.
+
+        Args:
+            documents: As for `compress`.
+            system: The questions' system text; what was read under another one is of no use.
+            instruction: Likewise.
+            tools: Likewise.
+            chat_template_kwargs: Likewise.
+            progress: Called after every batch; an exception that it raises ends the reading.
+            overrides: Fields of `CompressionConfig` to change for this call.
+
+        Returns:
+            How many document tokens were read.
+
+        Raises:
+            InvalidInputError: Documents or texts are unusable.
+            ConfigurationError: An option is wrong, or the method does not read separate passages.
+            ContextTooLongError: The prompt leaves the window no room to read.
+            UnsupportedModelError: The model lacks what the method needs.
+        """
+        config, method = self._configure(overrides)
+        if not isinstance(method, PassageMethod) or method.read_ahead is None:
+            raise ConfigurationError(
+                f"the method {config.method!r} keeps nothing of what it reads. Use "
+                f"{' or '.join(METHODS_THAT_READ_AHEAD)}"
+            )
+        prompt = make_prompt(
+            question="?",  # any: it is not read
+            system=system,
+            instruction=instruction,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        backbone = self.backbone
+        inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
+        target = target_tokens(config, backbone.spec, inputs.frame, len(inputs.tokens))
+        tracker = ProgressTracker(progress)
+        if target < len(inputs.tokens):
+            read_ahead(backbone, inputs, target, method, config, tracker, self._reader())
+        return tracker.seen
+
     def encode(
         self, selection: Selection, *, progress: Progress | None = None
     ) -> CompressedContext:
@@ -421,7 +471,9 @@ class FinchEngine:
         tracker = ProgressTracker(progress)
         if isinstance(method, TokenMethod) and target < total:
             return evict_tokens(backbone, inputs, target, method, config, tracker)
-        further = self._further_inputs(inputs, further_questions, config)
+        further: list[tuple[ModelInput, int]] = []
+        if further_questions:
+            further = further_inputs(backbone, self._reader(), inputs, further_questions, config)
         selection, *_ = self._selector.select(
             backbone,
             self._reader,
@@ -455,24 +507,6 @@ class FinchEngine:
         if self.scorer is None or isinstance(method, TokenMethod):
             check_method(config.method, self.backbone.spec)
         return config, method
-
-    def _further_inputs(
-        self, inputs: ModelInput, questions: Sequence[str], config: CompressionConfig
-    ) -> list[tuple[ModelInput, int]]:
-        """The same documents under other questions, with their targets; without unusable ones."""
-        found = []
-        for question in questions:
-            with suppress(FinchError):
-                prompt = replace(inputs.prompt, question=question)
-                other = replace(
-                    inputs, prompt=prompt, frame=build_frame(self.backbone.tokenizer, prompt)
-                )
-                total = len(inputs.tokens)
-                target = target_tokens(config, self.backbone.spec, other.frame, total)
-                check_answer_fits(self.backbone.spec, other.frame, total, target)
-                reading_length(config, self._reader().backbone.spec, other.frame)
-                found.append((other, target))
-        return found
 
     def _reader(self) -> Reader:
         """Who reads documents to choose of them."""
@@ -517,7 +551,7 @@ class FinchEngine:
             )
         prompt = context.prompt if question is None else replace(context.prompt, question=question)
         suffix = build_frame(backbone.tokenizer, prompt).suffix
-        guide = self._guide(constraint, prompt.tools, prompt.chat_template_kwargs)
+        guide = make_guide(backbone, constraint, prompt.tools, prompt.chat_template_kwargs)
         return stream_generate(backbone, context, suffix, params, guide)
 
     def generate(
@@ -556,45 +590,8 @@ class FinchEngine:
         ids = build_chat(
             backbone.tokenizer, messages, tools=tools, chat_template_kwargs=chat_template_kwargs
         )
-        guide = self._guide(constraint, tools, chat_template_kwargs)
+        guide = make_guide(backbone, constraint, tools, chat_template_kwargs)
         return stream_chat(backbone, ids, params, guide)
-
-    def _guide(
-        self,
-        constraint: Constraint | None,
-        tools: Sequence[Tool],
-        chat_template_kwargs: Mapping[str, Any] | None,
-    ) -> Guide:
-        """What an answer is guided by: a constraint, and the marks of thoughts and calls."""
-        backbone = self.backbone
-        tokenizer = backbone.tokenizer
-        thoughts = find_thoughts(tokenizer, chat_template_kwargs)
-        shown = [thoughts.begin, thoughts.end]
-        if tools:
-            form = find_tool_format(tokenizer)
-            shown += [form.begin, form.between, form.join or "", form.end]
-        matcher = None
-        if constraint is not None:
-            vocabulary = backbone.model.get_output_embeddings().weight.shape[0]
-            make = partial(
-                make_matcher,
-                tokenizer=tokenizer,
-                vocabulary=vocabulary,
-                stop=backbone.stop_tokens,
-                thoughts=thoughts,
-            )
-            try:
-                matcher = make(constraint)
-            except ConstraintError:
-                for tool in tools:  # which one is it?
-                    try:
-                        make(Constraint.json_schema(tool.get("parameters") or {"type": "object"}))
-                    except ConstraintError as error:
-                        raise ConstraintError(
-                            f"the parameters of the tool {tool['name']!r}: {error}"
-                        ) from error
-                raise
-        return Guide(matcher, tuple(filter(None, shown)))
 
     def load_context(self, path: str | os.PathLike[str]) -> CompressedContext:
         """Read a context written by `CompressedContext.save`.

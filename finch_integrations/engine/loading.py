@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import get_session, hf_hub_url
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finch_integrations.engine import embedded, registry
@@ -15,8 +14,8 @@ from finch_integrations.engine.gguf import load_gguf
 from finch_integrations.engine.registry import Lease as Lease
 from finch_integrations.engine.registry import release as release
 from finch_integrations.errors import ConfigurationError, FinchError, ModelLoadError
+from finch_integrations.hub import is_out_of_reach, offline_hint
 
-_HUB_SECONDS = 5.0
 # Where and how files are found, the tokenizer's as well as the model's.
 _HUB_OPTIONS = ("token", "cache_dir", "subfolder", "proxies", "force_download")
 
@@ -119,21 +118,6 @@ def _canonical_name(model: str | Path) -> str:
     return str(model)
 
 
-def _offline_hint(path: Path, options: Mapping[str, Any]) -> str:
-    if path.is_absolute() or not options["local_files_only"]:
-        return ""
-    return " (The hub was not asked: it cannot be reached, or HF_HUB_OFFLINE or --offline is set)"
-
-
-def _hub_answers(name: str) -> bool:
-    """Whether the hub can be asked for a model; transformers would try for most of a minute."""
-    try:
-        get_session().head(hf_hub_url(name, "config.json"), timeout=_HUB_SECONDS)
-    except Exception:  # no connection, no permission to make one (offline mode), or no such name
-        return False
-    return True
-
-
 def _load(
     name: str,
     revision: str | None,
@@ -153,7 +137,7 @@ def _load(
             "revision": revision or "main",
             "local_files_only": path.is_absolute()
             or model_kwargs.get("local_files_only", False)
-            or not _hub_answers(name),
+            or is_out_of_reach(name),
             "trust_remote_code": model_kwargs.get("trust_remote_code", False),
         }
         rest = {name: value for name, value in model_kwargs.items() if name not in common}
@@ -165,8 +149,9 @@ def _load(
         except FinchError:
             raise
         except Exception as error:  # transformers raises OSError, ValueError and more
+            hint = offline_hint(common["local_files_only"] and not path.is_absolute())
             raise ModelLoadError(
-                f"cannot load the model {name!r}: {error}{_offline_hint(path, common)}\n"
+                f"cannot load the model {name!r}: {error}{hint}\n"
                 "Give 'embedded', a .gguf file, a folder with a model, or a hub id"
             ) from error
     if device is not None and "quantization_config" not in model_kwargs:

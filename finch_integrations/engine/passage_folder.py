@@ -190,6 +190,11 @@ class PassageFolder:
         """Size of the entries' files, as far as this process knows."""
         return self._files.nbytes
 
+    @property
+    def max_bytes(self) -> int:
+        """Upper limit of the entries' files together."""
+        return self._files.max_bytes
+
     def keys(self) -> list[str]:
         """List the entries that this process knows of, the least recently used first."""
         with self._lock:

@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ _LOGITS = 64 << 20
 # Called after every batch with (numbers of the passages that were scored, whether they were read
 # now, the tokens in the KV cache).
 OnBatch = Callable[[Sequence[int], bool, int], None]
+# Given the cache of a batch of passages, their lengths in it, [B], and their numbers.
+_Use = Callable[[KVCache, Tensor, Sequence[int]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,81 @@ class PassageReader:
         asked = [_Question.of(window) for window in windows]
         head = asked[0].head
         assert all(question.head == head for question in asked), "one instruction for all"
-        fixed = cache_length(self.prefix) + max(len(window.ids) for window in windows)
-        numbers = [n for n in range(len(passages)) if wanted[:, n].any()]
+
+        def rate(cache: KVCache, lengths: Tensor, batch: Sequence[int]) -> None:
+            self._rate(cache, lengths, batch, asked, wanted, scores)
+
+        self._read_each(
+            passages,
+            [n for n in range(len(passages)) if wanted[:, n].any()],
+            head,
+            longest_question=max(len(window.ids) for window in windows) - len(head),
+            room=room,
+            use=rate,
+            on_batch=on_batch,
+        )
+        return scores
+
+    def unread(self, passages: Sequence[tuple[int, ...]], window: QuestionWindow) -> list[int]:
+        """The passages that the store does not hold, as far as it has room for all of them.
+
+        Args:
+            passages: Token ids; those at the start come first.
+            window: The instruction and any question.
+        """
+        store = self._useful_store()
+        if store is None:
+            return []
+        head = _Question.of(window).head
+        sizes = accumulate(
+            (len(passage) + len(head)) * self.backbone.spec.kv_bytes_per_token
+            for passage in passages
+        )
+        fitting = [n for n, size in enumerate(sizes) if size <= store.max_bytes]
+        known = store.keys()
+        return [n for n in fitting if self._key(passages[n], head) not in known]
+
+    def read_ahead(
+        self,
+        passages: Sequence[tuple[int, ...]],
+        numbers: Sequence[int],
+        window: QuestionWindow,
+        *,
+        room: int,
+        on_batch: OnBatch,
+    ) -> None:
+        """Read passages into the store, for questions to come.
+
+        Args:
+            passages: Token ids.
+            numbers: Which to read, see `unread`.
+            window: The instruction and any question.
+            room: As for `likelihoods`.
+            on_batch: Called after every batch.
+        """
+        self._read_each(
+            passages,
+            numbers,
+            _Question.of(window).head,
+            longest_question=0,
+            room=room,
+            use=lambda cache, lengths, batch: None,
+            on_batch=on_batch,
+        )
+
+    def _read_each(
+        self,
+        passages: Sequence[tuple[int, ...]],
+        numbers: Sequence[int],
+        head: tuple[int, ...],
+        *,
+        longest_question: int,
+        room: int,
+        use: _Use,
+        on_batch: OnBatch,
+    ) -> None:
+        """Read passages, or take them from the store, batch by batch."""
+        fixed = cache_length(self.prefix) + len(head) + longest_question
         store = self._useful_store()
         keys = {n: self._key(passages[n], head) if store is not None else "" for n in numbers}
         known = store.keys() if store is not None else set()
@@ -102,8 +178,7 @@ class PassageReader:
                             continue
                     else:
                         cache = self._read([(*passages[n], *head) for n in batch], names, store)
-                    lengths += cache_length(self.prefix)
-                    self._rate(cache, lengths, batch, asked, wanted, scores)
+                    use(cache, lengths + cache_length(self.prefix), batch)
                 except torch.OutOfMemoryError:
                     if len(batch) == 1:
                         raise
@@ -115,7 +190,6 @@ class PassageReader:
                 on_batch(batch, not from_store, len(batch) * (fixed + longest))
         if store is not None:
             self._weigh(store)
-        return scores
 
     def _rate(
         self,

@@ -120,6 +120,12 @@ class PassageStore:
         return self._memory.nbytes
 
     @property
+    def max_bytes(self) -> int:
+        """Size of what can be kept, in memory or on disk."""
+        folder = self._folder if self._writes else None
+        return max(self._memory.max_bytes, folder.max_bytes if folder else 0)
+
+    @property
     def on_disk(self) -> bool:
         """Whether passages are looked up on disk."""
         return self._folder is not None and self._reads

@@ -9,7 +9,7 @@ The chat template is rendered once with a placeholder where the documents go.
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finch_integrations.documents import check_text
@@ -23,6 +23,8 @@ from finch_integrations.types import Message, Tool
 # question-answering tasks are 0.4 to 0.6 nats per token likelier than with the instruction first.
 INSTRUCTION = "Using only the text above, answer this question:"
 
+# Of a longer earlier question only the end is asked again before a follow-up, in characters.
+_EARLIER = 400
 # It asks for nothing: what the model attends to under it, it attends to out of habit.
 _NULL_QUESTION = "N/A"
 
@@ -78,6 +80,33 @@ def make_prompt(
         chat_template_kwargs=template_variables(chat_template_kwargs),
         **texts,
     )
+
+
+def rating_prompt(prompt: Prompt) -> Prompt:
+    """Return what passages are rated under: the prompt without its history.
+
+    So the passages are the same in every turn of a chat, and are read once for all of them.
+    """
+    question = follow_up(prompt.history, prompt.question)
+    return replace(prompt, question=question, history=(), result=None)
+
+
+def follow_up(history: Sequence[Message], question: str) -> str:
+    """Put the question that was asked before in front of a question, which may need it.
+
+    What the earlier answer stood on is then rated high again.
+
+    Args:
+        history: Checked turns.
+        question: The question. The same one, asked earlier, is not repeated.
+    """
+    asked = [
+        text
+        for turn in history
+        if turn["role"] == "user" and (text := turn["content"].strip()) != question.strip()
+    ]
+    earlier = asked[-1][-_EARLIER:].strip() if asked else ""
+    return f"{earlier}\n{question}" if earlier else question
 
 
 @dataclass(frozen=True, slots=True)

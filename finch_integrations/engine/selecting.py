@@ -1,23 +1,33 @@
 """documents + questions → Selections: rate the passages, take the best that fit the budget."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import torch
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.batching import tokens_at_once
-from finch_integrations.engine.budget import reading_length, tokens_to_read
+from finch_integrations.engine.budget import (
+    check_answer_fits,
+    reading_length,
+    target_tokens,
+    tokens_to_read,
+)
 from finch_integrations.engine.document_shares import count_shares
+from finch_integrations.engine.document_tokens import tokenize_documents
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.methods import PassageMethod, Reading
+from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.passages import choose, positions_of
-from finch_integrations.engine.model_input import ModelInput, make_inputs
+from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
+from finch_integrations.engine.prompt import Frame, build_frame, rating_prompt
 from finch_integrations.engine.segments import Segment, translate_segments
 from finch_integrations.engine.selection import Selection
+from finch_integrations.errors import FinchError
 from finch_integrations.types import SelectionStats
 
 
@@ -58,34 +68,18 @@ def select_passages(
     Raises:
         ContextTooLongError: The reading model's window has no room for a chunk.
     """
-    read = inputs
+    reading = _begin(backbone, inputs, targets, config, tracker, reader)
+    tracker.total = len(reading.documents)  # a method that reads fewer says so
+    segments, scores = method.score(reading)
     if reader.backbone is not backbone:
-        prompts = [one.prompt for one in inputs]
-        read = make_inputs(reader.backbone.tokenizer, inputs[0].documents, prompts)
-    documents, frames = read[0].tokens, [one.frame for one in read]
-    length = min(reading_length(config, reader.backbone.spec, frame) for frame in frames)
-    tracker.total = len(documents)  # a method that reads fewer says so
-    segments, scores = method.score(
-        Reading(
-            backbone=reader.backbone,
-            documents=documents,
-            frames=frames,
-            prefix=reader.backbone.encode(frames[0].prefix, length),
-            chunk_length=length,
-            batch_tokens=config.batch_tokens or tokens_at_once(reader.backbone, length),
-            read_sizes=[tokens_to_read(config, target, len(documents)) for target in targets],
-            store=reader.store,
-            tracker=tracker,
-        )
-    )
-    if reader.backbone is not backbone:
-        segments = translate_segments(segments, documents, inputs[0].tokens)
+        segments = translate_segments(segments, reading.documents, inputs[0].tokens)
+    sentences = sentences_of(inputs[0].tokens, segments)
     peak = tracker.peak if reader.backbone is backbone else 0
     return [
         _make(
             backbone,
             one,
-            choose(segments, rated, target),
+            choose(segments, demote_copies(rated, sentences), target),
             rated_tokens=tracker.seen,
             read_tokens=tracker.seen - tracker.reused,
             peak=peak,
@@ -100,6 +94,72 @@ def select_everything(backbone: Backbone, inputs: ModelInput, seconds: float) ->
     spans = enumerate(inputs.tokens.spans)
     whole = [Segment(span.start, span.end, number) for number, span in spans]
     return _make(backbone, inputs, whole, rated_tokens=0, read_tokens=0, peak=0, seconds=seconds)
+
+
+def read_ahead(
+    backbone: Backbone,
+    inputs: ModelInput,
+    target: int,
+    method: PassageMethod,
+    config: CompressionConfig,
+    tracker: ProgressTracker,
+    reader: Reader,
+) -> None:
+    """Read into the store what is not there yet; arguments and errors as for `select_passages`."""
+    if method.read_ahead is not None:
+        method.read_ahead(_begin(backbone, [inputs], [target], config, tracker, reader))
+
+
+def further_inputs(
+    backbone: Backbone,
+    reader: Reader,
+    inputs: ModelInput,
+    questions: Sequence[str],
+    config: CompressionConfig,
+) -> list[tuple[ModelInput, int]]:
+    """The same documents under other questions, with their targets; without unusable ones."""
+    found = []
+    for question in questions:
+        with suppress(FinchError):
+            prompt = replace(inputs.prompt, question=question)
+            other = replace(inputs, prompt=prompt, frame=build_frame(backbone.tokenizer, prompt))
+            total = len(inputs.tokens)
+            target = target_tokens(config, backbone.spec, other.frame, total)
+            check_answer_fits(backbone.spec, other.frame, total, target)
+            reading_length(config, reader.backbone.spec, _rating_frame(reader, other))
+            found.append((other, target))
+    return found
+
+
+def _begin(
+    backbone: Backbone,
+    inputs: Sequence[ModelInput],
+    targets: Sequence[int],
+    config: CompressionConfig,
+    tracker: ProgressTracker,
+    reader: Reader,
+) -> Reading:
+    """Put documents and questions into the tokens of the model that reads."""
+    documents = inputs[0].tokens
+    if reader.backbone is not backbone:
+        documents = tokenize_documents(reader.backbone.tokenizer, inputs[0].documents)
+    frames = [_rating_frame(reader, one) for one in inputs]
+    length = min(reading_length(config, reader.backbone.spec, frame) for frame in frames)
+    return Reading(
+        backbone=reader.backbone,
+        documents=documents,
+        frames=frames,
+        prefix=reader.backbone.encode(frames[0].prefix, length),
+        chunk_length=length,
+        batch_tokens=config.batch_tokens or tokens_at_once(reader.backbone, length),
+        read_sizes=[tokens_to_read(config, target, len(documents)) for target in targets],
+        store=reader.store,
+        tracker=tracker,
+    )
+
+
+def _rating_frame(reader: Reader, inputs: ModelInput) -> Frame:
+    return build_frame(reader.backbone.tokenizer, rating_prompt(inputs.prompt))
 
 
 def _make(

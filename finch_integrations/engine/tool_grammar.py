@@ -9,7 +9,8 @@ from finch_integrations.constraints import Constraint
 from finch_integrations.engine.constraining import JSON_OPTIONS
 from finch_integrations.engine.tool_format import ANY_ID, ToolFormat
 from finch_integrations.errors import ConstraintError
-from finch_integrations.json_schema import check_finite, prepare
+from finch_integrations.json_schema import check_finite
+from finch_integrations.schema_narrowing import prepare
 from finch_integrations.types import Tool
 
 # A model that cannot stop would call for ever.

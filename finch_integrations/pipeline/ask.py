@@ -257,6 +257,42 @@ def _length(engine: "FinchEngine", request: AskRequest, answering: Answering) ->
     return len(frame.prefix) + len(frame.suffix)
 
 
+def read_ahead(
+    engine: "FinchEngine",
+    request: AskRequest,
+    *,
+    progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Generator[int, None, None]:
+    """Read a request's documents into the store, for requests that differ in their question.
+
+    Args:
+        engine: Runs the model.
+        request: With documents; its question does not matter.
+        progress: Called after every batch.
+        check: Called after every batch; raises to cancel.
+
+    Yields:
+        How many tokens were read, once.
+
+    Raises:
+        FinchError: As `FinchEngine.read_ahead` raises it.
+    """
+    answering = plan_answer(engine, request.answer, request.chat_template_kwargs)
+    system, _, _ = _split(request.messages)
+    options = dict(request.compression)
+    if request.instruction is not None:
+        options["instruction"] = request.instruction
+    yield engine.read_ahead(
+        request.documents,
+        system=system,
+        tools=request.answer.tools,
+        chat_template_kwargs=answering.chat_template_kwargs,
+        progress=lambda state: _proceed(state, progress, check),
+        **options,
+    )
+
+
 def _chat(
     engine: "FinchEngine", request: AskRequest, answering: Answering
 ) -> Iterator[GenerationResponse]:
@@ -308,13 +344,14 @@ def _proceed(
         progress(state)
 
 
-def split_question(messages: tuple[Message, ...]) -> str:
-    """Return the question, with which a chat about documents ends.
+def split_question(messages: tuple[Message, ...]) -> tuple[list[Message], str]:
+    """Return the earlier turns and the question, with which a chat about documents ends.
 
     Raises:
         InvalidInputError: The last message is not a user's, or is no text.
     """
-    return _split(messages)[2]
+    _, history, question = _split(messages)
+    return history, question
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, list[Message], str]:

@@ -5,7 +5,7 @@ from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any
 
-from finch_integrations.engine.prompt import INSTRUCTION
+from finch_integrations.engine.prompt import INSTRUCTION, follow_up
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import (
     AnswerDetails,
@@ -25,7 +25,7 @@ class ChooseThenGenerate:
     """Answers as a `SharedEngine` does, but from a prompt that holds what was chosen as text.
 
     The generator gets the request's messages; the chosen passages are written in front of the
-    question, in tags with ids and titles. Choosing goes by the question alone.
+    question, in tags with ids and titles. Choosing goes by the question and the one before it.
 
     Example:
         server = OpenAIServer("http://localhost:8080/v1", "qwen3-4b")
@@ -66,6 +66,20 @@ class ChooseThenGenerate:
         """Measure a text as the budget does."""
         return self._chooser({}).count(text)
 
+    def bytes_needed(self, request: AskRequest) -> int:
+        """Bytes of keys and values that choosing for a request needs at most.
+
+        Raises:
+            ConfigurationError: An option of the request is wrong.
+        """
+        if not request.documents:
+            return 0
+        return self.scorer.bytes_needed(replace(request, sampling={"max_tokens": 1}))
+
+    def free_bytes(self) -> int:
+        """Memory that is free where the scorer runs; loads it if necessary."""
+        return self.scorer.free_bytes()
+
     def check_options(self, compression: Mapping[str, Any], *, keep_context: bool = False) -> None:
         """Refuse options that make no sense for a generator elsewhere.
 
@@ -100,7 +114,7 @@ class ChooseThenGenerate:
         self.check_options(request.compression, keep_context=keep_context)
         choice = None
         if request.documents:
-            question = split_question(request.messages)
+            question = follow_up(*split_question(request.messages))
             chooser = self._chooser(request.compression)
             choice = chooser.choose(request.documents, question, progress=progress)
             request = _with_text(request, choice)
@@ -115,13 +129,34 @@ class ChooseThenGenerate:
         self.check_options(request.compression, keep_context=keep_context)
         choice = None
         if request.documents:
-            question = split_question(request.messages)
+            question = follow_up(*split_question(request.messages))
             chooser = self._chooser(request.compression)
             choice = await chooser.achoose(request.documents, question, progress=progress)
             request = _with_text(request, choice)
         async with aclosing(self.generator.astream(request)) as pieces:
             async for piece in pieces:
                 yield _with_choice(piece, choice)
+
+    def read_ahead(self, request: AskRequest, *, progress: Progress | None = None) -> int:
+        """Have the scorer read a request's documents before a question is asked.
+
+        Args:
+            request: With documents; its question does not matter.
+            progress: Called after every batch; an exception that it raises ends the reading.
+
+        Returns:
+            How many document tokens were read.
+
+        Raises:
+            FinchError: As `FinchEngine.read_ahead` raises it.
+        """
+        # The scorer gets no system text and no instruction.
+        bare = AskRequest(
+            messages=request.messages[-1:],
+            documents=request.documents,
+            compression=request.compression,
+        )
+        return self.scorer.read_ahead(bare, progress=progress)
 
     def answer_all(
         self, requests: Sequence[AskRequest], *, keep_context: bool = False

@@ -44,7 +44,11 @@ class Retriever(Protocol):
 
 
 class WholeSet:
-    """A retriever that leaves nothing out: for sets that can be compressed as they are."""
+    """A retriever that leaves nothing out: for sets that can be compressed as they are.
+
+    Attributes:
+        documents: All of them.
+    """
 
     def __init__(self, documents: Iterable[Document | str | Mapping[str, Any]]) -> None:
         """Take documents as the engine does.
@@ -52,7 +56,7 @@ class WholeSet:
         Raises:
             InvalidInputError: There is none, or one is unusable.
         """
-        self._documents = tuple(prepare_documents(documents))
+        self.documents = tuple(prepare_documents(documents))
 
     def retrieve(
         self, query: str, *, count_tokens: Callable[[str], int], **options: Any
@@ -63,7 +67,7 @@ class WholeSet:
             ConfigurationError: There are options, which would do nothing.
         """
         refuse_unknown(options, (), owner="a whole document set's retrieval")
-        return self._documents
+        return self.documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +227,24 @@ class FinchRAG:
                 answer = piece.answer
         assert answer is not None, "the last piece has the answer"
         return answer
+
+    def read_ahead(self, documents: Sequence[Document], *, progress: Progress | None = None) -> int:
+        """Read documents before a question is asked, or before the next one; see `finch chat`.
+
+        Args:
+            documents: Such as an answer's.
+            progress: Called after every batch, in another thread; an exception that it raises ends
+                the reading.
+
+        Returns:
+            How many document tokens were read. Those that had been read, that fit the budget or
+            that the model's `PassageStore` has no room for are not.
+
+        Raises:
+            FinchError: As `FinchEngine.read_ahead` raises it.
+        """
+        request = self._request("?", (), tuple(documents))
+        return self.handle.read_ahead(request, progress=progress)
 
     def batch(
         self, questions: Sequence[str], *, history: Sequence[Message] = (), **retrieval: Any

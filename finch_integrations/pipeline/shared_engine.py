@@ -17,8 +17,10 @@ from finch_integrations.pipeline.ask import (
     AskRequest,
     Progress,
     ask,
+    read_ahead,
 )
 from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
+from finch_integrations.pipeline.needs import bytes_needed, free_bytes
 from finch_integrations.pipeline.waiting import Waiting, waiting_for
 from finch_integrations.pipeline.worker import Check, worker_of
 
@@ -184,6 +186,18 @@ class SharedEngine:
         """Measure a text in the model's tokens; loads the model if necessary."""
         return self.engine.count_tokens(text)
 
+    def bytes_needed(self, request: AskRequest) -> int:
+        """Bytes of keys and values that a request needs at most; loads the model if necessary.
+
+        Raises:
+            ConfigurationError: An option of the request is wrong.
+        """
+        return bytes_needed(self.engine, request)
+
+    def free_bytes(self) -> int:
+        """Memory that is free where the model runs; loads the model if necessary."""
+        return free_bytes(self.engine)
+
     def named(self, model: object, revision: str | None = None) -> "SharedEngine":
         """This one, or one of another model on the same device with the same scorer.
 
@@ -262,6 +276,23 @@ class SharedEngine:
         task = partial(_answering, requests=requests, keep_context=keep_context)
         async with aclosing(self.arun(task)) as answers:
             return [answer async for answer in answers]
+
+    def read_ahead(self, request: AskRequest, *, progress: Progress | None = None) -> int:
+        """Read a request's documents in a thread of the model's, before a question is asked.
+
+        Args:
+            request: With documents; its question does not matter.
+            progress: Called there after every batch; an exception that it raises ends the reading.
+
+        Returns:
+            How many document tokens were read.
+
+        Raises:
+            FinchError: As `FinchEngine.read_ahead` raises it.
+        """
+        task = partial(read_ahead, request=request, progress=progress)
+        with closing(self.run(task)) as counts:
+            return next(counts)
 
     def run(self, task: Task[Item]) -> Generator[Item, None, None]:
         """Run a generator in a thread of the model's.

@@ -12,6 +12,7 @@ from finch_integrations.errors import (
     ModelLoadError,
     install_command,
 )
+from finch_integrations.hub import is_out_of_reach, offline_hint
 from finch_integrations.retrieval import embedder
 
 
@@ -162,8 +163,8 @@ def _load(name: str, device: str | None, download: bool) -> Any:
             f"embedding models need an extra: {install_command('retrieval')}. "
             "Or search by words alone, with encoder=None"
         ) from error
+    local = not download or name == embedder.NAME or is_out_of_reach(name)
     try:
-        local = not download or name == embedder.NAME
         return SentenceTransformer(source, device=device, local_files_only=local)
     except Exception as error:  # fails in many ways: no such model, no connection, damaged files
         if not download:
@@ -173,7 +174,7 @@ def _load(name: str, device: str | None, download: bool) -> Any:
                 f"you trust it, or give the encoder yourself ({error})"
             ) from error
         raise ModelLoadError(
-            f"the embedding model {name!r} cannot be loaded ({error}). "
+            f"the embedding model {name!r} cannot be loaded ({error}).{offline_hint(local)} "
             "Give a hub id or a folder of a sentence-transformers model, or 'embedded'"
         ) from error
 

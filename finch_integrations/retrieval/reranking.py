@@ -11,6 +11,7 @@ from finch_integrations.errors import (
     ModelLoadError,
     install_command,
 )
+from finch_integrations.hub import is_out_of_reach, offline_hint
 
 # Scores (query, text) pairs; higher is better.
 Reranker = Callable[[Sequence[tuple[str, str]]], list[float]]
@@ -78,10 +79,11 @@ def _load(name: str) -> Any:
         raise MissingExtraError(
             f"reranking needs an extra: {install_command('retrieval')}"
         ) from error
+    local = is_out_of_reach(name)
     try:
-        return CrossEncoder(name)
+        return CrossEncoder(name, local_files_only=local)
     except Exception as error:  # fails in many ways: no such model, no connection, damaged files
         raise ModelLoadError(
-            f"the cross-encoder {name!r} cannot be loaded ({error}). "
+            f"the cross-encoder {name!r} cannot be loaded ({error}).{offline_hint(local)} "
             "Give a hub id or a folder of a sentence-transformers CrossEncoder"
         ) from error

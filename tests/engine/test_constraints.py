@@ -190,7 +190,7 @@ def test_thoughts_are_free_and_the_answer_after_them_is_not():
     [
         ({"type": "person"}, r"at #: Invalid type: person"),
         (
-            {"properties": {"a": {"items": {"not": {"type": "string"}}}}},
+            {"properties": {"a": {"items": {"not": {"pattern": "a"}}}}},
             r'at #/properties/a/items: .*"not"',
         ),
         (

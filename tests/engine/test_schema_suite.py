@@ -1,4 +1,4 @@
-"""Every schema of the public JSON-Schema-Test-Suite is followed, or refused with a reason."""
+"""Schemas of the public JSON-Schema-Test-Suite and of our own are followed by all answers."""
 
 import itertools
 import json
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 
 from finch_integrations import Constraint, ConstraintError, FinchEngine
 from finch_integrations.engine.generate import join_responses
@@ -60,18 +61,32 @@ def outcomes(engine, schemas, **options):
         if answer.finish_reason == "length":
             count["cut"] += 1
             continue
-        jsonschema.Draft202012Validator(schema).validate(json.loads(answer.text))
+        checker = jsonschema.Draft202012Validator(schema, registry=SPECIFICATIONS)
+        checker.validate(json.loads(answer.text))
         count["valid"] += 1
     return count
 
 
 @pytest.mark.parametrize("make", [make_tokenizer, make_piece_tokenizer])
 @pytest.mark.parametrize("options", [{"temperature": 1.0, "seed": 1}, {}])
-def test_finished_answers_are_valid(make, options):
+def test_all_answers_are_valid(make, options):
     engine = engine_of(make())
     public = [entry["schema"] for entry in SUITE["schemas"]]
-    found = outcomes(engine, public, max_tokens=150, **options)
-    own = outcomes(engine, OWN, max_tokens=300, **options)
+    found = outcomes(engine, public, max_tokens=400, **options)
+    # Those that are refused have no answer, or a part that is elsewhere or dynamic.
+    assert found["refused"] <= 65
+    # A greedy random model may never write what the pattern of a string asks for.
+    assert found["cut"] <= (0 if options else 2)
+    own = outcomes(engine, OWN, max_tokens=400, **options)
+    assert own == {"valid": 49, "cut": 0, "refused": 0}
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"temperature": 1.0, "seed": 1}, {}])
+def test_all_answers_of_the_embedded_model_are_valid(embedded_engine, options):
+    public = [entry["schema"] for entry in SUITE["schemas"]]
+    found = outcomes(embedded_engine, public, max_tokens=60, **options)
+    own = outcomes(embedded_engine, OWN, max_tokens=60, **options)
     assert own["refused"] == 0
-    assert found["valid"] >= 150
-    assert found["valid"] + own["valid"] >= 195
+    assert found["valid"] + own["valid"] >= 200

@@ -1,5 +1,7 @@
 """Damaged files: always one of our errors, never another answer. Killed builds: nothing is lost."""
 
+import json
+import math
 import os
 import resource
 import signal
@@ -7,13 +9,17 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import suppress
+from hashlib import sha256
 
+import numpy as np
 import pytest
 
-from finch_integrations import FinchEngine, FinchError, ModelLoadError
+from finch_integrations import FinchEngine, FinchError, InvalidInputError, ModelLoadError
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.gguf import check_gguf
+from finch_integrations.retrieval.folder import MANIFEST
 from finch_integrations.retrieval.hybrid import HybridRetriever
 from tests.encoders import HashEncoder
 from tests.hostile.conftest import amount
@@ -75,6 +81,62 @@ def test_a_damaged_index_is_refused_and_never_answers_differently(tmp_path, rng,
         file.write_bytes(content)
     assert refused >= amount(110, 22)
     assert ranking(HybridRetriever.load(path, encoder=encoder)) == right
+
+
+def sign(path):
+    """Write the checksums of what is there, as whoever forges an index would."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    data = path / manifest["data"]
+    for name in manifest["files"]:
+        content = (data / name).read_bytes()
+        manifest["files"][name] = [len(content), sha256(content).hexdigest()]
+    manifest.pop("sha256")
+    text = json.dumps(manifest, sort_keys=True)
+    manifest["sha256"] = sha256(text.encode()).hexdigest()
+    (path / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("encoder", [None, HashEncoder()])
+def test_a_forged_index_is_refused_or_finds_passages_of_its_own(tmp_path, rng, encoder):
+    path = tmp_path / "index"
+    HybridRetriever.from_documents(TEXTS, encoder=encoder, chunk_size=60).save(path)
+    data = path / json.loads((path / MANIFEST).read_text())["data"]
+    files = sorted(f for f in data.rglob("*") if f.is_file() and f.name != MANIFEST)
+    files = [file for file in files if file.name != "finch-index-data.json"]
+    right = ranking(HybridRetriever.load(path, encoder=encoder))
+    sign(path)
+    assert ranking(HybridRetriever.load(path, encoder=encoder)) == right  # `sign` signs well
+    refused = 0
+    for _ in range(amount(120, 25)):
+        file = rng.choice(files)
+        content = file.read_bytes()
+        file.write_bytes(damage(rng, content) or b"x")
+        sign(path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                found = ranking(HybridRetriever.load(path, encoder=encoder))
+        except FinchError:
+            refused += 1
+        else:
+            for _, text, score in (hit for hits in found for hit in hits):
+                assert isinstance(text, str)
+                assert math.isfinite(score)
+        file.write_bytes(content)
+    assert refused >= amount(50, 10)
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "probe.npy", "bm25/data.csc.index.npy"])
+def test_a_forged_index_has_no_numbers_that_are_not_finite(tmp_path, name):
+    path = tmp_path / "index"
+    HybridRetriever.from_documents(TEXTS, encoder=HashEncoder()).save(path)
+    file = path / json.loads((path / MANIFEST).read_text())["data"] / name
+    numbers = np.load(file)
+    numbers.flat[-1] = np.nan
+    np.save(file, numbers)
+    sign(path)
+    with pytest.raises(InvalidInputError, match="not finite"):
+        HybridRetriever.load(path, encoder=HashEncoder())
 
 
 def test_a_damaged_context_or_selection_is_refused_or_the_same(tmp_path, rng):

@@ -168,7 +168,7 @@ def test_wrong_options_are_named():
 def test_a_tool_whose_schema_cannot_be_compiled_is_named():
     function = {
         "name": "pick",
-        "parameters": {"type": "object", "properties": {"x": {"not": {"type": "string"}}}},
+        "parameters": {"type": "object", "properties": {"x": {"not": {"pattern": "a"}}}},
     }
     model = chat("x").bind_tools([search, {"type": "function", "function": function}])
     with pytest.raises(InvalidInputError, match=r"of the tool 'pick': .*#/properties/x.*not"):

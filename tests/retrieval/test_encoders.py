@@ -108,6 +108,27 @@ def test_models_that_do_not_exist_are_named(tmp_path):
         search.retrieve("door")
 
 
+def test_a_hub_that_cannot_be_reached_is_noticed_at_once(monkeypatch):
+    """Without asking first, the library tries for most of a minute: it must not be let to try."""
+    import sentence_transformers
+
+    asked = []
+    for name in ("SentenceTransformer", "CrossEncoder"):
+        real = getattr(sentence_transformers, name)
+
+        def load(*args, real=real, **options):
+            asked.append(options["local_files_only"])
+            return real(*args, **options)
+
+        monkeypatch.setattr(sentence_transformers, name, load)
+    with pytest.raises(ModelLoadError, match="The hub was not asked: it cannot be reached"):
+        SentenceTransformerEncoder("nobody/has-this-model").encode_query("x")
+    search = HybridRetriever.from_documents(TEXTS, reranker="nobody/has-this-model")
+    with pytest.raises(ModelLoadError, match="The hub was not asked: it cannot be reached"):
+        search.retrieve("door")
+    assert asked == [True, True]
+
+
 def test_without_the_extra_the_error_says_what_to_install(bert, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtraError, match=r"finch-integrations\[retrieval\]"):

@@ -15,21 +15,27 @@ from finch_integrations.engine.methods.base import (
 )
 from finch_integrations.engine.methods.contrast import score_by_contrast
 from finch_integrations.engine.methods.finch import evict_by_attention
-from finch_integrations.engine.methods.likelihood import score_by_likelihood
+from finch_integrations.engine.methods.likelihood import read_ahead, score_by_likelihood
 from finch_integrations.engine.support import ModelSpec
 from finch_integrations.errors import ConfigurationError, UnsupportedModelError
 
 METHODS: dict[str, Method] = {
-    "likelihood": PassageMethod(score_by_likelihood),
-    "contrast": PassageMethod(score_by_contrast, frozenset({"observe_attention"})),
+    "likelihood": PassageMethod(score_by_likelihood, read_ahead),
+    "contrast": PassageMethod(score_by_contrast, needs=frozenset({"observe_attention"})),
     "finch": TokenMethod(evict_by_attention, frozenset({"observe_attention", "move_keys"})),
 }
 SEGMENT_SCORERS: dict[str, SegmentScorer] = {
     name: method.score for name, method in METHODS.items() if isinstance(method, PassageMethod)
 }
+METHODS_THAT_READ_AHEAD = [
+    name
+    for name, method in METHODS.items()
+    if isinstance(method, PassageMethod) and method.read_ahead is not None
+]
 
 __all__ = [
     "METHODS",
+    "METHODS_THAT_READ_AHEAD",
     "SEGMENT_SCORERS",
     "Evicted",
     "Method",

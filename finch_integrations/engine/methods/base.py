@@ -97,10 +97,13 @@ class PassageMethod:
 
     Attributes:
         score: Scores the passages.
+        read_ahead: Reads into the store what `score` may need for any question; None: `score` uses
+            no store.
         needs: What it needs from the model that scores.
     """
 
     score: SegmentScorer
+    read_ahead: Callable[[Reading], None] | None = None
     needs: frozenset[Capability] = frozenset()
 
 

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.methods.base import Reading
+from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
     WordMatcher,
 )
-from finch_integrations.engine.passage_reader import PassageReader
+from finch_integrations.engine.passage_reader import OnBatch, PassageReader
+from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
 
@@ -39,34 +41,43 @@ def score_by_likelihood(
     the order of their words.
     """
     documents = reading.documents
-    longest = min(longest, reading.chunk_length)
-    segments = split_segments(documents, shortest=min(shortest, longest), longest=longest)
+    segments = _cut(reading, shortest, longest)
     matcher = WordMatcher(documents, segments)
     words = torch.stack([matcher.both(frame.question) for frame in reading.frames])
+    sentences = sentences_of(documents, segments)
     read = torch.stack(
         [
-            shortlist(segments, free, size)
+            shortlist(segments, demote_copies(free, sentences), size)
             for free, size in zip(words, reading.read_sizes, strict=True)
         ]
     )
     lengths = torch.tensor([len(segment) for segment in segments])
     reading.tracker.total = int(lengths[read.any(dim=0)].sum())
-
-    def batch_done(numbers: Sequence[int], fresh: bool, kv_tokens: int) -> None:
-        reading.tracker.rated(int(lengths[numbers].sum()), kv_tokens, reused=not fresh)
-
-    reader = PassageReader(
-        reading.backbone, reading.frames[0].prefix, reading.prefix, reading.store
-    )
-    likelihoods = reader.likelihoods(
+    likelihoods = _reader(reading).likelihoods(
         headed_segments(documents, segments, longest=reading.chunk_length),
         [frame.window for frame in reading.frames],
         read,
         room=reading.batch_tokens,
-        on_batch=batch_done,
+        on_batch=_counting(reading.tracker, segments),
     )
     rows = zip(likelihoods, words, read, strict=True)
     return segments, torch.stack([combine(*row) for row in rows])
+
+
+def read_ahead(reading: Reading, *, shortest: int = SHORTEST, longest: int = LONGEST) -> None:
+    """Read into the store what `score_by_likelihood` may need for any question."""
+    segments = _cut(reading, shortest, longest)
+    passages = headed_segments(reading.documents, segments, longest=reading.chunk_length)
+    reader, window = _reader(reading), reading.frames[0].window
+    unread = reader.unread(passages, window)
+    reading.tracker.total = sum(len(segments[number]) for number in unread)
+    reader.read_ahead(
+        passages,
+        unread,
+        window,
+        room=reading.batch_tokens,
+        on_batch=_counting(reading.tracker, segments),
+    )
 
 
 def shortlist(segments: Sequence[Segment], free: Tensor, size: int) -> Tensor:
@@ -124,3 +135,23 @@ def headed_segments(
         own = range(segment.start, segment.end)
         headed.append(tuple(documents.ids[i] for i in (*heading, *own)))
     return headed
+
+
+def _cut(reading: Reading, shortest: int, longest: int) -> list[Segment]:
+    longest = min(longest, reading.chunk_length)
+    return split_segments(reading.documents, shortest=min(shortest, longest), longest=longest)
+
+
+def _reader(reading: Reading) -> PassageReader:
+    prefix = reading.frames[0].prefix
+    return PassageReader(reading.backbone, prefix, reading.prefix, reading.store)
+
+
+def _counting(tracker: ProgressTracker, segments: Sequence[Segment]) -> OnBatch:
+    """Report every batch of segments."""
+
+    def batch_done(numbers: Sequence[int], fresh: bool, kv_tokens: int) -> None:
+        tokens = sum(len(segments[number]) for number in numbers)
+        tracker.rated(tokens, kv_tokens, reused=not fresh)
+
+    return batch_done
