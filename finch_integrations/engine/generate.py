@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from finch_integrations.config import SamplingParams
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
-from finch_integrations.engine.constraining import Matcher
 from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.matchers import Matcher
 from finch_integrations.engine.sampling import Sampler
 from finch_integrations.engine.support import window_error
 from finch_integrations.engine.text_stream import TextStream
