@@ -61,7 +61,7 @@ CONSTRAINTS = {
 }
 TEXTS = {
     **{f"own {number}": Constraint.json_schema(schema) for number, schema in enumerate(OWN)},
-    "regex": Constraint.regex(r"[a-f]{3,9}-\d{2} é日本"),
+    "regex": Constraint.regex(r"[a-f]{3,9}-[0-9]{2} é日本"),
     "choice": Constraint.choice(["yes (sure)", "no", "nö, 日本 🙂"]),
 }
 
