@@ -210,26 +210,29 @@ def _sources(
     own = [_own_documents(turn) for turn in turns]
     if any(own):
         yield "artifact", _find_retrieved(turns, own, Evidence(queries=evidence.queries))
-    tagged = [
-        Split(tuple(find_tagged(turn.text))) if turn.role != "assistant" else NO_SPLIT
-        for turn in turns
-    ]
     certain = mode == "marked" or any(has_marks(turn.text) for turn in turns)
     if certain:
-        yield "mark", tagged
+        yield "mark", _tagged(turns)
     if mode == "marked":
         return
     yield "pattern", _each(turns, lambda turn: split_by_patterns(turn.text, patterns))
     if evidence.texts:
         yield "evidence", _find_retrieved(turns, own, evidence)
     if not certain:
-        yield "mark", tagged
+        yield "mark", _tagged(turns)
     if not strict:
         known = _each(turns, lambda turn: split_known(turn.text, asks=turn.role == "user"))
         if sum(map(bool, (split.cuts for split in known))) == 1:
             yield "pattern", known
     if mode == "longest":
         yield "longest", _longest(turns)
+
+
+def _tagged(turns: Sequence[Turn]) -> list[Split]:
+    return [
+        Split(tuple(find_tagged(turn.text))) if turn.role != "assistant" else NO_SPLIT
+        for turn in turns
+    ]
 
 
 def _each(turns: Sequence[Turn], split: Callable[[Turn], Split | None]) -> list[Split]:
