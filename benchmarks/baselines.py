@@ -4,15 +4,19 @@ Each names the document tokens that it keeps, in the order in which the model is
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from finch_integrations.bm25 import BM25Index
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import cache_length, share_cache
+from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.methods.passages import (
-    WordMatcher,
     arrange,
+    groups_of,
     take_best,
     texts_of,
 )
@@ -21,12 +25,36 @@ from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
-# Name -> shortest and longest segment, in tokens. The first has the engine's own segments.
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How segments are cut and ranked.
+
+    Attributes:
+        shortest: Their shortest length in tokens.
+        longest: Their longest.
+        dense: Rank by embeddings, too, with the same weight as BM25.
+        titled: Put the document's title on every segment before it is ranked.
+        around: Rank a segment's neighbourhood, too, with the same weight as the segment.
+    """
+
+    shortest: int
+    longest: int
+    dense: bool = False
+    titled: bool = False
+    around: bool = False
+
+
 RETRIEVAL = {
-    "rag-sentence": (32, 96),
-    "rag-128": (96, 160),
-    "rag-passage": (160, 320),
-    "rag-hybrid": (32, 96),
+    "rag-sentence": Retrieval(32, 96),  # the engine's own segments
+    "rag-128": Retrieval(96, 160),
+    "rag-passage": Retrieval(160, 320),
+    "rag-hybrid": Retrieval(32, 96, dense=True),
+    "rag-hybrid-128": Retrieval(96, 160, dense=True),
+    "rag-hybrid-passage": Retrieval(160, 320, dense=True),
+    "rag-hybrid-titled": Retrieval(32, 96, dense=True, titled=True),
+    "rag-hybrid-around": Retrieval(32, 96, dense=True, around=True),
+    "rag-hybrid-both": Retrieval(32, 96, dense=True, titled=True, around=True),
 }
 # "x^restrict" of arXiv 2310.06839, §4.1.
 _RESTRICTION = " We can get the answer to this question in the given documents."
@@ -39,16 +67,35 @@ _PASSAGE = (160, 320)
 def rank_by_retrieval(
     name: str, inputs: ModelInput, encoder: SentenceTransformerEncoder
 ) -> tuple[list[Segment], Tensor]:
-    """Cut the documents and score the pieces by BM25; for `rag-hybrid` by embeddings, too."""
-    shortest, longest = RETRIEVAL[name]
+    """Cut the documents and score the pieces, see `Retrieval`."""
+    how = RETRIEVAL[name]
     documents, question = inputs.tokens, inputs.frame.question
-    segments = split_segments(documents, shortest=shortest, longest=longest)
-    scores = WordMatcher(documents, segments).alone(question)
-    if name == "rag-hybrid":
-        vectors = torch.as_tensor(encoder.encode_documents(texts_of(documents, segments)))
-        similarities = vectors @ torch.as_tensor(encoder.encode_query(question))
-        scores += standardize(similarities)
+    segments = split_segments(documents, shortest=how.shortest, longest=how.longest)
+    texts = texts_of(documents, segments)
+    if how.titled:
+        texts = [
+            text if segment.start == documents.spans[segment.document].start else title + text
+            for segment, title, text in zip(
+                segments, titles_of(documents, segments), texts, strict=True
+            )
+        ]
+    groups = groups_of(segments)[: 1 + how.around]
+    scores = torch.zeros(len(segments))
+    for index in BM25Index.build_many(texts, groups):
+        scores += standardize(torch.from_numpy(index.scores(question)))
+    if how.dense:
+        vectors = torch.as_tensor(encoder.encode_documents(texts))
+        asked = torch.as_tensor(encoder.encode_query(question))
+        for ranges in groups:
+            means = torch.stack([vectors[first:end].mean(dim=0) for first, end in ranges])
+            scores += standardize(normalize(means, dim=1) @ asked)
     return segments, scores
+
+
+def titles_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[str]:
+    """The heading of every segment's document, as the model reads it."""
+    spans = [documents.spans[segment.document] for segment in segments]
+    return [documents.text[documents.offset(s.start) : s.text_start] for s in spans]
 
 
 class Perplexity:

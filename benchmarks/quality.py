@@ -40,6 +40,7 @@ from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
 from finch_integrations.engine.generate import join_responses, stream_tokens
 from finch_integrations.engine.methods import SEGMENT_SCORERS, Reading, SegmentScorer
+from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.likelihood import score_by_likelihood
 from finch_integrations.engine.methods.passages import choose, positions_of
 from finch_integrations.engine.model_input import ModelInput, make_input
@@ -207,7 +208,7 @@ class Bench:
             tracker=ProgressTracker(None),
         )
         segments, scores = score(reading)
-        return segments, scores[0]
+        return segments, demote_copies(scores[0], sentences_of(inputs.tokens, segments))
 
     def _read_as(self, question: str) -> ModelInput:
         """The item's documents under a question, in the model's tokens."""

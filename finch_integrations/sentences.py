@@ -5,6 +5,7 @@ A single line break inside a paragraph is a blank: mail, books and PDFs break th
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from finch_integrations.words import FULL_STOPS
 
@@ -35,6 +36,12 @@ def sentence_ends(text: str) -> list[int]:
         Ascending places of what comes next, in characters.
     """
     return sorted({match.end() for match in _STOP.finditer(text)}.union(_block_ends(text)))
+
+
+def split_sentences(text: str) -> list[str]:
+    """Cut a text where sentences end; the parts together are the text."""
+    cuts = sentence_ends(text)
+    return [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
 
 
 def line_ends(text: str) -> list[int]:

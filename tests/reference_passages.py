@@ -2,11 +2,13 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import torch
 from transformers import DynamicCache
 
 from finch_integrations.pipeline.shorten import GAP
+from finch_integrations.sentences import sentence_ends
 from finch_integrations.words import words as split_words
 from tests.reference import feed
 
@@ -46,11 +48,12 @@ def reference_passages(
         joined = [[word for i in group for word in words[i]] for group in groups]
         parts.append(z_scores(reference_bm25(joined, frame.question)))
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
+    texts = [documents.text_between(start, end) for start, end, _ in segments]
     if method == "likelihood":
-        scores = reference_cascade(model, inputs, segments, scores, read_size)
+        scores = reference_cascade(model, inputs, segments, scores, read_size, texts)
 
     ranked, left = [], target
-    for i in sorted(range(len(segments)), key=lambda i: (-scores[i], i)):
+    for i in copies_last(sorted(range(len(segments)), key=lambda i: (-scores[i], i)), texts):
         part = list(range(*segments[i][:2]))[:left]
         left -= len(part)
         if part:
@@ -75,9 +78,20 @@ def reference_ratios(asked, null, groups):
     ]
 
 
-def reference_cascade(model, inputs, segments, words, read_size):
+def copies_last(ranked, texts):
+    """Move what says only what others before it said to the end."""
+    said, new, copies = [], [], []
+    for i in ranked:
+        ends = [0, *sentence_ends(texts[i]), len(texts[i])]
+        parts = [texts[i][start:end].split() for start, end in pairwise(ends)]
+        (copies if all(part in said for part in parts if part) else new).append(i)
+        said += parts
+    return new + copies
+
+
+def reference_cascade(model, inputs, segments, words, read_size, texts):
     """Words first; the likelihood of the best, with the worse half of those for all the others."""
-    ranked = sorted(range(len(segments)), key=lambda i: (-words[i], i))
+    ranked = copies_last(sorted(range(len(segments)), key=lambda i: (-words[i], i)), texts)
     read, left = [], math.inf if read_size is None else read_size
     for i in ranked:
         length = segments[i][1] - segments[i][0]
@@ -88,7 +102,7 @@ def reference_cascade(model, inputs, segments, words, read_size):
     likelihoods = dict(
         zip(read, reference_likelihoods(model, inputs, [segments[i] for i in read]), strict=True)
     )
-    worse = read[len(read) // 2 :]
+    worse = sorted(read, key=lambda i: (-words[i], i))[len(read) // 2 :]
     weight = {i: 1.0 for i in read}
     for i in worse:
         weight[i] += (len(segments) - len(read)) / len(worse)

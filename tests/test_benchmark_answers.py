@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import quality
 from benchmarks.answers import normalize, score_answer
-from benchmarks.baselines import Perplexity
+from benchmarks.baselines import Perplexity, rank_by_retrieval
 from benchmarks.items import load_items, tasks_of
+from finch_integrations import Document
 from tests.tiny import make_input
 
 
@@ -82,3 +84,41 @@ def test_perplexity_keeps_the_tokens_that_the_question_changes_most(engine):
     half = -(-len(text) // 2)
     kept = {i - passage.start for i in method.keep(half)}
     assert kept == set(change.argsort(descending=True)[:half].tolist())
+
+
+class WordEncoder:
+    """Vectors that say which of a few words a text has."""
+
+    WORDS = ("lamp", "oil", "harbour", "boat")
+
+    def encode_documents(self, texts):
+        return np.array([[w in t.lower() for w in self.WORDS] for t in texts], dtype=np.float32)
+
+    def encode_query(self, text):
+        return self.encode_documents([text])[0]
+
+
+def test_retrieval_ranks_by_titles_and_neighbourhoods_where_it_is_to():
+    filler = "It rained all day, and nobody went out to sea or to the market of the town. "
+    documents = [
+        Document(
+            "The oil is in the red shed. " + filler * 2 + "It is kept for the lamp.", title="A"
+        ),
+        Document(filler * 3, title="The lamp and its oil"),
+        Document(filler * 3, title="B"),
+    ]
+    inputs = make_input(documents, "Where is the oil for the lamp?")
+
+    def ranks(name):
+        segments, scores = rank_by_retrieval(name, inputs, WordEncoder())
+        assert len(scores) == len(segments) > 4
+        return segments, scores
+
+    segments, alone = ranks("rag-hybrid")
+    _, titled = ranks("rag-hybrid-titled")
+    _, around = ranks("rag-hybrid-around")
+    last = {n: max(i for i, s in enumerate(segments) if s.document == n) for n in range(3)}
+    assert alone[last[1]] == alone[last[2]]  # no word of theirs is in the question
+    assert titled[last[1]] > titled[last[2]]  # but its title has them
+    middle = [i for i, s in enumerate(segments) if s.document == 0][1]
+    assert around[middle] - around[last[2]] > alone[middle] - alone[last[2]]

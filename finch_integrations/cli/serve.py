@@ -52,4 +52,22 @@ def run_serve(
     from finch_integrations.serve.run import run_server
 
     console.note(f"finch serve: {model} on http://{host}:{port} (stop with Ctrl-C)")
-    run_server(answering, port=port, retriever=retriever, settings=settings)
+    run_server(answering, port=port, retriever=retriever, encoder=_encoder(), settings=settings)
+
+
+def _encoder() -> Any:
+    """The embedded encoder if it is on this machine, else None."""
+    from importlib.util import find_spec
+
+    from finch_integrations.errors import ModelLoadError
+    from finch_integrations.retrieval import embedder
+
+    if find_spec("sentence_transformers") is None:
+        return None
+    try:
+        embedder.MODEL.path()
+    except ModelLoadError:
+        return None
+    from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
+
+    return SentenceTransformerEncoder()

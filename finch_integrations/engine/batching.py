@@ -1,8 +1,7 @@
 """How many tokens of passages a device reads at once."""
 
-import torch
-
 from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.memory import free_bytes
 
 # The part of a GPU's free memory that a batch may take.
 _SHARE = 0.25
@@ -20,14 +19,8 @@ def tokens_at_once(backbone: Backbone, chunk_length: int) -> int:
     devices = {device for device in backbone.layer_devices if device.type == "cuda"}
     if not devices:
         return chunk_length
-    free = min(map(_free_bytes, devices))
-    return max(chunk_length, min(_MOST, int(_SHARE * free) // _bytes_per_token(backbone)))
-
-
-def _free_bytes(device: torch.device) -> int:
-    # What torch holds without using it is free for torch.
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + held
+    room = int(_SHARE * free_bytes(devices)) // _bytes_per_token(backbone)
+    return max(chunk_length, min(_MOST, room))
 
 
 def _bytes_per_token(backbone: Backbone) -> int:

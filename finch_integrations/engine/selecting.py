@@ -19,6 +19,7 @@ from finch_integrations.engine.document_shares import count_shares
 from finch_integrations.engine.document_tokens import tokenize_documents
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.methods import PassageMethod, Reading
+from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.passages import choose, positions_of
 from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.passage_store import PassageStore
@@ -72,12 +73,13 @@ def select_passages(
     segments, scores = method.score(reading)
     if reader.backbone is not backbone:
         segments = translate_segments(segments, reading.documents, inputs[0].tokens)
+    sentences = sentences_of(inputs[0].tokens, segments)
     peak = tracker.peak if reader.backbone is backbone else 0
     return [
         _make(
             backbone,
             one,
-            choose(segments, rated, target),
+            choose(segments, demote_copies(rated, sentences), target),
             rated_tokens=tracker.seen,
             read_tokens=tracker.seen - tracker.reused,
             peak=peak,

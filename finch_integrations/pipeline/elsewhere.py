@@ -66,6 +66,20 @@ class ChooseThenGenerate:
         """Measure a text as the budget does."""
         return self._chooser({}).count(text)
 
+    def bytes_needed(self, request: AskRequest) -> int:
+        """Bytes of keys and values that choosing for a request needs at most.
+
+        Raises:
+            ConfigurationError: An option of the request is wrong.
+        """
+        if not request.documents:
+            return 0
+        return self.scorer.bytes_needed(replace(request, sampling={"max_tokens": 1}))
+
+    def free_bytes(self) -> int:
+        """Memory that is free where the scorer runs; loads it if necessary."""
+        return self.scorer.free_bytes()
+
     def check_options(self, compression: Mapping[str, Any], *, keep_context: bool = False) -> None:
         """Refuse options that make no sense for a generator elsewhere.
 

@@ -20,6 +20,7 @@ from finch_integrations.pipeline.ask import (
     read_ahead,
 )
 from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
+from finch_integrations.pipeline.needs import bytes_needed, free_bytes
 from finch_integrations.pipeline.waiting import Waiting, waiting_for
 from finch_integrations.pipeline.worker import Check, worker_of
 
@@ -177,6 +178,18 @@ class SharedEngine:
     def count_tokens(self, text: str) -> int:
         """Measure a text in the model's tokens; loads the model if necessary."""
         return self.engine.count_tokens(text)
+
+    def bytes_needed(self, request: AskRequest) -> int:
+        """Bytes of keys and values that a request needs at most; loads the model if necessary.
+
+        Raises:
+            ConfigurationError: An option of the request is wrong.
+        """
+        return bytes_needed(self.engine, request)
+
+    def free_bytes(self) -> int:
+        """Memory that is free where the model runs; loads the model if necessary."""
+        return free_bytes(self.engine)
 
     def named(self, model: object) -> "SharedEngine":
         """This one, or one of another model on the same device with the same scorer.

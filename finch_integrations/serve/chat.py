@@ -21,6 +21,7 @@ from finch_integrations.pipeline.request import (
 )
 from finch_integrations.serve.documents import read_documents, url_of
 from finch_integrations.serve.errors import ApiError
+from finch_integrations.serve.marking import with_marks
 from finch_integrations.serve.schemas import AnswerOptions, ChatMessage
 from finch_integrations.serve.settings import ServerSettings
 from finch_integrations.types import Document, ToolCall
@@ -155,7 +156,7 @@ class Answer:
         """A completion."""
         text, found = details.text, self._quotes(details, citations)
         if citations == "inline":
-            text, found = _with_marks(text, found)
+            text, found = with_marks(text, found)
         choice: dict[str, Any] = {
             "index": 0,
             "finish_reason": details.finish_reason,
@@ -186,7 +187,10 @@ class Answer:
     def last(self, details: AnswerDetails, citations: str) -> dict[str, Any]:
         """The chunk that ends the answer."""
         delta: dict[str, Any] = {}
-        if found := self._annotations(self._quotes(details, citations)):
+        quotes = self._quotes(details, citations)
+        if citations == "inline":
+            _, quotes = with_marks(details.text, quotes)
+        if found := self._annotations(quotes):
             delta["annotations"] = found
         chunk = self._chunk(delta, details.finish_reason)
         return {**chunk, "finch": self._statistics(details)}
@@ -240,22 +244,3 @@ def _annotation(quote: Quote, document: Document) -> dict[str, Any]:
             "url": url_of(document),
         },
     }
-
-
-def _with_marks(text: str, quotes: Sequence[Quote]) -> tuple[str, list[Quote]]:
-    """Put [n] after every quote, n being the document's number; quotes move with the text."""
-    parts, position, moved, shift = [], 0, [], 0
-    for quote in quotes:
-        mark = f" [{quote.document + 1}]"
-        parts += [text[position : quote.end], mark]
-        moved.append(
-            Quote(
-                start=quote.start + shift,
-                end=quote.end + shift,
-                document=quote.document,
-                source_start=quote.source_start,
-                source_end=quote.source_end,
-            )
-        )
-        position, shift = quote.end, shift + len(mark)
-    return "".join([*parts, text[position:]]), moved

@@ -32,6 +32,7 @@ class Guard:
         self._app = app
         self._settings = settings
         self._count = count
+        self._held = 0  # bytes of requests that run or wait
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -49,17 +50,22 @@ class Guard:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
+        body = bytearray()
         try:
-            self._check_host(headers)
-            if scope["path"] not in _OPEN:
-                self._check_key(headers)
-            if scope["method"] == "POST":
-                check_kind(headers)
-                receive = _with_body(await self._read(headers, receive), receive)
-        except ApiError as error:
-            await error.response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+            try:
+                self._check_host(headers)
+                if scope["path"] not in _OPEN:
+                    self._check_key(headers)
+                if scope["method"] == "POST":
+                    check_kind(headers)
+                    await self._read(headers, receive, body)
+                    receive = _with_body(body, receive)
+            except ApiError as error:
+                await error.response(scope, receive, send)
+                return
+            await self._app(scope, receive, send)
+        finally:
+            self._held -= len(body)
 
     def _check_host(self, headers: Headers) -> None:
         """Refuse other names for this machine, by which a web page could reach a local server."""
@@ -85,7 +91,7 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read(self, headers: Headers, receive: Receive, body: bytearray) -> None:
         limit = self._settings.max_body_bytes
         too_large = ApiError(
             413, f"the request is larger than {limit:,} bytes. Send fewer documents", "too_large"
@@ -95,18 +101,27 @@ class Guard:
             raise ApiError(400, "the header Content-Length is no number", "invalid_header")
         if int(length[:20]) > limit:
             raise too_large
-        body = bytearray()
         try:
             async with asyncio.timeout(self._settings.body_timeout):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ApiError(400, "the client left", "client_left")
-                    body += message.get("body", b"")
+                    part = message.get("body", b"")
+                    body += part
+                    self._held += len(part)
                     if len(body) > limit:
                         raise too_large
+                    if self._held > self._settings.max_waiting_bytes:
+                        raise ApiError(
+                            429,
+                            "the requests that run or wait fill the server's memory. Try again "
+                            "later",
+                            "queue_full",
+                            headers={"Retry-After": "5"},
+                        )
                     if not message.get("more_body"):
-                        return bytes(body)
+                        return
         except TimeoutError:
             raise ApiError(408, "the request took too long to arrive", "slow_request") from None
 
@@ -120,7 +135,7 @@ def check_kind(headers: Headers) -> None:
         )
 
 
-def _with_body(body: bytes, receive: Receive) -> Receive:
+def _with_body(body: bytearray, receive: Receive) -> Receive:
     """Hand out a body that was read; then what comes after it."""
     parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    # The texts under the fields describe them in the OpenAPI schema.
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class TextPart(_Strict):
@@ -21,6 +22,7 @@ class FunctionCall(_Strict):
 
     name: str
     arguments: str
+    """A JSON object."""
 
 
 class ToolCallPart(_Strict):
@@ -47,6 +49,7 @@ class StreamOptions(_Strict):
     """What a stream has in addition."""
 
     include_usage: bool | None = None
+    """Whether a last chunk says how many tokens there were."""
     include_obfuscation: Literal[False] | None = None
 
 
@@ -61,39 +64,51 @@ DocumentField = str | dict[str, Any]
 
 
 class AnswerOptions(_Strict):
-    """What requests of all kinds may set.
-
-    Attributes:
-        documents: Texts, or objects with a text (`text`, `content` or `snippet`) and perhaps `id`,
-            `title`, `url` and `metadata`; or Cohere's `{id, data}`.
-        retrieve: Whether to search the server's index if there are no documents.
-        retrieval_top_k: Passages to find there.
-        citations: `annotations`: in the message's annotations. `inline`: also as [n] in the text,
-            which cannot be streamed. `off`: none.
-    """
+    """What requests of all kinds may set."""
 
     model: str
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    max_tokens: int | None = None
-    stream: bool | None = None
+    """The name that `/v1/models` lists."""
     documents: list[DocumentField] | None = None
-    retrieve: bool = True
-    retrieval_top_k: Annotated[int, Field(ge=1, le=200)] = 20
-    citations: Literal["annotations", "inline", "off"] = "annotations"
+    """What to answer from: texts, or objects with a text (`text`, `content` or `snippet`) and
+    perhaps `id`, `title`, `url` and `metadata`; or Cohere's `{id, data}`. Without this field the
+    prompt is searched for documents."""
     target_size: int | None = None
+    """Document tokens to keep."""
     compression_ratio: float | None = None
+    """Or: the fraction of the document tokens to remove."""
     read_size: int | Literal["auto", "all"] | None = None
+    """Document tokens that the model reads at most in order to choose."""
     method: str | None = None
+    """How to choose: `likelihood`, `contrast` or `finch`."""
     instruction: str | None = None
+    """Goes between documents and question."""
+    retrieve: bool = True
+    """Whether to search the server's index if there are no documents."""
+    retrieval_top_k: Annotated[int, Field(ge=1, le=200)] = 20
+    """Passages to find there."""
+    citations: Literal["annotations", "inline", "off"] = "annotations"
+    """Where it is said what the answer repeats word for word: in the message's `annotations`;
+    `inline`: also as [n] in the text; or nowhere."""
     context_detection: str | None = None
+    """How to look for documents in the prompt: `auto`, `off`."""
     strict: bool | None = None
-    # Labels, which change no answer.
+    """Whether a prompt without documents is an error."""
+    temperature: float | None = None
+    """0: always the most likely token."""
+    top_p: float | None = None
+    """Sample from the smallest set of tokens with this probability."""
+    top_k: int | None = None
+    """Sample from so many most likely tokens."""
+    seed: int | None = None
+    """Makes sampling repeatable."""
+    stop: str | list[str] | None = None
+    """Texts that end the answer and are left out of it."""
+    stream: bool | None = None
+    """Whether the answer comes piece by piece, as server-sent events."""
     user: str | None = None
+    """A label, which changes nothing."""
     metadata: dict[str, Any] | None = None
+    """Labels, which change nothing."""
     # What is understood only as far as it asks for nothing.
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
@@ -108,7 +123,11 @@ class ChatRequest(AnswerOptions):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    """The chat; the last message asks."""
+    max_tokens: int | None = None
+    """The most tokens of the answer."""
     max_completion_tokens: int | None = None
+    """The same, by its newer name."""
     stream_options: StreamOptions | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
@@ -122,7 +141,97 @@ class CompletionRequest(AnswerOptions):
     """`POST /v1/completions`: the prompt is a user's message."""
 
     prompt: str
+    """The question."""
+    max_tokens: int | None = None
+    """The most tokens of the answer."""
     stream_options: StreamOptions | None = None
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
     suffix: None = None
+
+
+class OutputPart(_Strict):
+    """A part of an item, as answers have it."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+
+
+class MessageItem(_Strict):
+    """A message in a response's input."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[OutputPart]
+    id: str | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+class CallItem(_Strict):
+    """A call of a tool that the assistant made."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    """A JSON object."""
+    id: str | None = None
+    status: str | None = None
+
+
+class CallOutputItem(_Strict):
+    """A tool's result."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str
+    id: str | None = None
+    status: str | None = None
+
+
+class TextOptions(_Strict):
+    """What the answer's text is like."""
+
+    format: TextFormat | None = None
+
+
+class ResponseRequest(AnswerOptions):
+    """`POST /v1/responses`. Nothing is stored: the input is the whole chat."""
+
+    input: str | Annotated[list[MessageItem | CallItem | CallOutputItem], Field(min_length=1)]
+    """The question, or the chat."""
+    instructions: str | None = None
+    """The system text."""
+    max_output_tokens: int | None = None
+    """The most tokens of the answer."""
+    text: TextOptions | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+    stream_options: StreamOptions | None = None
+    truncation: Literal["disabled"] | None = None
+    include: Annotated[list[Any], Field(max_length=0)] | None = None
+    top_logprobs: Literal[0] | None = None
+    background: Literal[False] | None = None
+    previous_response_id: None = None
+    conversation: None = None
+    prompt_cache_key: str | None = None
+    """A label, which changes nothing."""
+    safety_identifier: str | None = None
+    """A label, which changes nothing."""
+
+
+class EmbeddingRequest(_Strict):
+    """`POST /v1/embeddings`."""
+
+    model: str
+    """The encoder's name, as `/v1/models` lists it."""
+    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    """Texts; token ids are of another model's tokenizer."""
+    encoding_format: Literal["float", "base64"] = "float"
+    """Numbers, or their float32 bytes in base64."""
+    dimensions: None = None
+    user: str | None = None
+    """A label, which changes nothing."""

@@ -2,19 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest, Progress
 from finch_integrations.pipeline.rag import Retriever
 from finch_integrations.serve.errors import ApiError
+from finch_integrations.serve.memory import Room
 from finch_integrations.serve.metrics import Metrics
 from finch_integrations.serve.settings import ServerSettings
 from finch_integrations.types import CompressionProgress
 
 Event = CompressionProgress | AnswerPiece
+
+# What requests may have of the memory that is free once the model is loaded. The rest is for what
+# the model computes with, and for what was read and is kept.
+_SHARE = 0.5
 
 
 class Model(Protocol):
@@ -32,8 +37,26 @@ class Model(Protocol):
         """Measure a text."""
         ...
 
+    def bytes_needed(self, request: AskRequest) -> int:
+        """Bytes of keys and values that a request needs here at most."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Memory that is free where the model runs."""
+        ...
+
     def close(self) -> None:
         """Free the model."""
+        ...
+
+
+class Encoder(Protocol):
+    """What makes vectors of texts; see `retrieval.encoders`."""
+
+    name: str
+
+    def encode_documents(self, texts: Sequence[str]) -> Any:
+        """Encode texts, [N, D] float32."""
         ...
 
 
@@ -44,18 +67,28 @@ class Service:
         model: Answers.
         settings: The limits.
         retriever: Finds documents for requests without any; None: nothing does.
+        encoder_name: What encodes texts; None: nothing does.
+        room: For the caches of requests that run.
         metrics: Counts.
         active: Requests that run or wait.
         problem: Why the server cannot answer yet, or None.
     """
 
     def __init__(
-        self, model: Model, settings: ServerSettings, retriever: Retriever | None = None
+        self,
+        model: Model,
+        settings: ServerSettings,
+        retriever: Retriever | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         """Combine them; nothing is loaded."""
         self.model = model
         self.settings = settings
         self.retriever = retriever
+        self.encoder_name = None if encoder is None else f"{encoder.name}-encoder"
+        self.room = Room(settings.memory_bytes or 0)
+        self._encoder = encoder
+        self._encoding = asyncio.Lock()
         self.metrics = Metrics()
         self.active = 0
         self.problem: str | None = "the model is being loaded"
@@ -64,9 +97,32 @@ class Service:
         """Load the model; `problem` then says whether that worked."""
         try:
             await asyncio.to_thread(self.model.count_tokens, "ready")
+            if self.settings.memory_bytes is None:
+                free = await asyncio.to_thread(self.model.free_bytes)
+                self.room = Room(int(_SHARE * free))
             self.problem = None
         except Exception as error:
             self.problem = f"the model cannot be loaded: {error}"
+
+    @property
+    def names(self) -> list[str]:
+        """The models that requests can name."""
+        return [self.model.name, *([self.encoder_name] if self.encoder_name else [])]
+
+    def check_ready(self) -> None:
+        """Refuse a request while there is a problem.
+
+        Raises:
+            ApiError: There is.
+        """
+        if self.problem is not None:
+            raise ApiError(503, self.problem, "not_ready", headers={"Retry-After": "5"})
+
+    async def encode(self, texts: Sequence[str]) -> Any:
+        """Encode texts, [N, D] float32; one request after another."""
+        assert self._encoder is not None, "its name was asked for"
+        async with self._encoding:
+            return await asyncio.to_thread(self._encoder.encode_documents, texts)
 
     async def find(self, request: AskRequest, top_k: int) -> AskRequest:
         """Add what the index has on the question, if there is an index and no document."""
@@ -101,21 +157,19 @@ class Service:
             )
         self.active += 1
         self.metrics.active.set(self.active)
-        queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
-        # A task of its own, because a stream may be read by another task than its first piece.
-        task = asyncio.create_task(self._answer(request, queue))
         started = time.monotonic()
         try:
-            while True:
-                event = await self._next(queue, started)
-                yield event
-                if isinstance(event, AnswerPiece) and event.details is not None:
-                    self.metrics.answered(event.details, time.monotonic() - started)
-                    return
+            async with AsyncExitStack() as running:
+                await self._wait_for_room(request, running, started)
+                queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
+                running.push_async_callback(_end, self._start(request, queue))
+                while True:
+                    event = await self._next(queue, started)
+                    yield event
+                    if isinstance(event, AnswerPiece) and event.details is not None:
+                        self.metrics.answered(event.details, time.monotonic() - started)
+                        return
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             self.active -= 1
             self.metrics.active.set(self.active)
 
@@ -129,17 +183,46 @@ class Service:
         assert details is not None, "the last piece has the details"
         return details
 
-    async def _next(self, queue: "asyncio.Queue[Event | BaseException]", started: float) -> Event:
-        left = self.settings.timeout - (time.monotonic() - started)
-        try:
-            event = await asyncio.wait_for(queue.get(), max(left, 0))
-        except TimeoutError:
+    async def _wait_for_room(
+        self, request: AskRequest, running: AsyncExitStack, started: float
+    ) -> None:
+        needed = await asyncio.to_thread(self.model.bytes_needed, request)
+        if needed > self.room.total:
             raise ApiError(
-                504,
-                f"the answer took longer than {self.settings.timeout:g} seconds. Ask for fewer "
-                "tokens, or send fewer documents",
-                "timeout",
-            ) from None
+                400,
+                f"the request may need {needed:,} bytes of the model's memory; this server has "
+                f"{self.room.total:,} for requests. Ask for fewer tokens (max_tokens), keep fewer "
+                "(target_size), or shorten the chat",
+                "too_large",
+            )
+        try:
+            async with asyncio.timeout(self._left(started)):
+                await running.enter_async_context(self.room.hold(needed))
+        except TimeoutError:
+            raise self._late() from None
+
+    def _start(
+        self, request: AskRequest, queue: "asyncio.Queue[Event | BaseException]"
+    ) -> "asyncio.Task[None]":
+        # A task of its own, because a stream may be read by another task than its first piece.
+        return asyncio.create_task(self._answer(request, queue))
+
+    def _left(self, started: float) -> float:
+        return max(0.0, self.settings.timeout - (time.monotonic() - started))
+
+    def _late(self) -> ApiError:
+        return ApiError(
+            504,
+            f"the answer took longer than {self.settings.timeout:g} seconds. Ask for fewer "
+            "tokens, or send fewer documents",
+            "timeout",
+        )
+
+    async def _next(self, queue: "asyncio.Queue[Event | BaseException]", started: float) -> Event:
+        try:
+            event = await asyncio.wait_for(queue.get(), self._left(started))
+        except TimeoutError:
+            raise self._late() from None
         if isinstance(event, BaseException):
             raise event
         return event
@@ -163,3 +246,9 @@ class Service:
             queue.put_nowait(error)
         except BaseException:  # the model's worker was stopped
             queue.put_nowait(ApiError(503, "the server is shutting down", "shutting_down"))
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

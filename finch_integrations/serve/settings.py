@@ -17,6 +17,10 @@ class ServerSettings:
         host: The address that it listens on; beyond loopback a key is needed.
         api_key: What clients must send as `Authorization: Bearer …`; None: nothing.
         max_body_bytes: The largest request.
+        max_waiting_bytes: All requests that run or wait, as they were sent; further ones get
+            status 429.
+        memory_bytes: Keys and values of all requests that run, in the device's memory; further ones
+            wait. None: half of what is free once the model is loaded.
         max_documents: Documents of one request.
         max_tokens: Tokens of one answer.
         default_tokens: Tokens of an answer whose request has no limit.
@@ -29,6 +33,8 @@ class ServerSettings:
     host: str = "127.0.0.1"
     api_key: str | None = field(default=None, repr=False)
     max_body_bytes: int = 32 << 20
+    max_waiting_bytes: int = 256 << 20
+    memory_bytes: int | None = None
     max_documents: int = 2000
     max_tokens: int = 4096
     default_tokens: int = 1024
@@ -47,6 +53,8 @@ class ServerSettings:
             raise ConfigurationError("the server's key must be printable ASCII text")
         for name in (
             "max_body_bytes",
+            "max_waiting_bytes",
+            "memory_bytes",
             "max_documents",
             "max_tokens",
             "default_tokens",
@@ -54,8 +62,9 @@ class ServerSettings:
             "timeout",
             "body_timeout",
         ):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} must be above 0, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{name} must be above 0, got {value!r}")
 
     @property
     def loopback(self) -> bool:

@@ -75,7 +75,8 @@ def test_every_excerpt_is_the_text_it_names(texts, titles, scores, budget):
 def test_a_context_has_the_passages_that_are_in_its_cache(engine):
     context = engine.compress(DOCUMENTS, "What is said?", target_size=120)
     assert context.excerpts
-    assert sum(len(excerpt.text) for excerpt in context.excerpts) >= 110  # one token a byte
+    # One token a byte; white space at the ends of passages is left out.
+    assert sum(len(excerpt.text) for excerpt in context.excerpts) >= 100
     assert {e.document_id for e in context.excerpts} <= {"a", "b"}
     assert context.excerpts == engine.extract(DOCUMENTS, "What is said?", target_size=120)
 

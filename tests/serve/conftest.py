@@ -11,6 +11,7 @@ import uvicorn
 from finch_integrations import FinchEngine
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.serve import ServerSettings, make_app
+from finch_integrations.serve.run import make_config
 from tests.tiny import make_model, make_tokenizer
 
 
@@ -40,21 +41,20 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(folder, model=None, retriever=None, **settings):
+def serving(folder, model=None, retriever=None, encoder=None, **settings):
     """Run a server until the block ends."""
     engine = FinchEngine(make_model(), make_tokenizer())
     shared = SharedEngine(engine)
     shared.name = "tiny"
+    options = ServerSettings(**settings)
     app = make_app(
         shared if model is None else model,
         retriever=retriever,
-        settings=ServerSettings(**settings),
+        encoder=encoder,
+        settings=options,
     )
     socket = folder / "s"
-    config = uvicorn.Config(
-        app, uds=str(socket), access_log=False, log_level="error", timeout_graceful_shutdown=20
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(make_config(app, options, uds=str(socket), log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

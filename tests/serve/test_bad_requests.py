@@ -171,7 +171,6 @@ FIELDS = [
     {"retrieval_top_k": 0},
     {"retrieval_top_k": 10_000},
     {"citations": "some"},
-    {"citations": "inline", "stream": True},
     {"instruction": 3},
     {"instruction": "a\x00b", "documents": ["x" * 50]},
     {"chat_template_kwargs": {"messages": []}},

@@ -108,6 +108,12 @@ class Saying:
     def count_tokens(self, text):
         return len(text)
 
+    def bytes_needed(self, request):
+        return 0
+
+    def free_bytes(self):
+        return 1
+
     def close(self):
         pass
 
@@ -137,6 +143,7 @@ def test_quotes_are_cited_in_annotations_with_an_address_that_is_never_empty(tmp
         inline = running.post(chat(documents=CITED, citations="inline")).json()
         off = running.post(chat(documents=CITED, citations="off")).json()
         chunks = events_of(running.post(chat(documents=CITED, stream=True)))
+        marked = events_of(running.post(chat(documents=CITED, stream=True, citations="inline")))
     cited = [annotation["url_citation"] for annotation in plain["annotations"]]
     assert [one["url"] for one in cited] == ["https://example.org/a", "urn:document:doc-2"]
     assert [one["title"] for one in cited] == ["rules", "Menu"]
@@ -149,6 +156,9 @@ def test_quotes_are_cited_in_annotations_with_an_address_that_is_never_empty(tmp
         assert message["content"][place["start_index"] : place["end_index"]] == quoted
     assert off["choices"][0]["message"]["annotations"] == []
     assert chunks[-1]["choices"][0]["delta"]["annotations"] == plain["annotations"]
+    *texts, last = (chunk["choices"][0]["delta"] for chunk in marked)
+    assert "".join(delta["content"] for delta in texts) == message["content"]
+    assert last["annotations"] == message["annotations"]
 
 
 def test_what_was_read_for_another_question_is_counted_as_cached(server):

@@ -1,5 +1,6 @@
 """Keys, limits, slow and leaving clients, a full queue, shutting down."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -64,6 +65,35 @@ def test_a_request_that_trickles_in_is_ended(tmp_path):
             )
             assert connection.recv(1000).startswith(b"HTTP/1.1 408")
         assert running.post(chat()).status_code == 200
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_connection_whose_headers_trickle_in_is_closed(tmp_path, before):
+    with (
+        serving(tmp_path, body_timeout=0.5) as running,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.settimeout(10)
+        connection.connect(str(running.socket))
+        if before:
+            connection.sendall(before)
+            assert b"200" in connection.recv(1000)
+        started = time.monotonic()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for letter in b"GET /health HTTP/1.1\r\nHost: localhost\r\n" * 2:
+                connection.sendall(bytes([letter]))
+                time.sleep(0.05)
+                if time.monotonic() - started > 3:
+                    pytest.fail("the connection is still open")
+        assert time.monotonic() - started < 3
+        assert running.post(chat()).status_code == 200
+
+
+def test_an_answer_may_take_longer_than_headers(tmp_path):
+    with serving(tmp_path, body_timeout=0.1, max_tokens=2000) as running:
+        started = time.monotonic()
+        assert running.post(chat(max_tokens=300)).status_code == 200
+        assert time.monotonic() - started > 0.1
 
 
 def test_a_request_that_takes_too_long_is_ended_and_frees_its_place(tmp_path):
@@ -150,6 +180,12 @@ def test_what_a_model_cannot_do_is_not_in_the_log(tmp_path, caplog):
         name = "tiny"
 
         def count_tokens(self, text):
+            return 1
+
+        def bytes_needed(self, request):
+            return 0
+
+        def free_bytes(self):
             return 1
 
         def close(self):

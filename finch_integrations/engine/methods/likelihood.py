@@ -15,6 +15,7 @@ from torch import Tensor
 
 from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.methods.base import Reading
+from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
@@ -43,9 +44,10 @@ def score_by_likelihood(
     segments = _cut(reading, shortest, longest)
     matcher = WordMatcher(documents, segments)
     words = torch.stack([matcher.both(frame.question) for frame in reading.frames])
+    sentences = sentences_of(documents, segments)
     read = torch.stack(
         [
-            shortlist(segments, free, size)
+            shortlist(segments, demote_copies(free, sentences), size)
             for free, size in zip(words, reading.read_sizes, strict=True)
         ]
     )

@@ -1,0 +1,160 @@
+"""Many clients of one model: their answers together against one after the other.
+
+    python -m benchmarks.many
+    python -m benchmarks.many --loads answers --clients 2 4 8 --rounds 5
+
+What is compared is a worker with one place and one with a place for every client. There are three
+kinds of load: `answers`, over contexts that are there; `questions`, each with documents of its own,
+which begin with reading these; and `shared`, several questions over the same documents. Everything
+is a ratio of one run, of wall-clock time and, because other processes may share the cores, of CPU
+time; the median of the rounds is reported, which alternate. Answers are greedy and must be equal.
+"""
+
+from finch_integrations.cli.threads import set_threads
+
+set_threads(None)  # as `finch serve` does, before torch is imported
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import platform  # noqa: E402
+import statistics  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from datetime import date  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from finch_integrations import FinchEngine, PassageStore  # noqa: E402
+from finch_integrations.pipeline.ask import AskRequest, ask  # noqa: E402
+from finch_integrations.pipeline.waiting import Waiting  # noqa: E402
+from finch_integrations.pipeline.worker import Worker  # noqa: E402
+from finch_integrations.reading import read_documents  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+FILES = ROOT / "examples" / "station-handbook"
+QUESTIONS = ROOT / "examples" / "questions.json"
+LOADS = ("answers", "questions", "shared")
+TOKENS, TARGET = 64, 256
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--loads", choices=LOADS, nargs="+", default=LOADS)
+    parser.add_argument("--clients", type=int, nargs="+", default=[8])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/many.json")
+    options = parser.parse_args()
+    rows = []
+    with FinchEngine.from_pretrained("embedded", device="cpu", dtype="float32") as engine:
+        engine.store = PassageStore(memory_bytes=0)  # what another question read is read again
+        for load in options.loads:
+            for clients in options.clients:
+                rows.append(compare(engine, load, clients, options.rounds))
+                print(json.dumps(rows[-1]), flush=True)
+    result = {
+        "date": date.today().isoformat(),
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "most_answer_tokens": TOKENS,
+        "target_size": TARGET,
+        "rounds": options.rounds,
+        "rows": rows,
+    }
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def compare(engine: FinchEngine, load: str, clients: int, rounds: int) -> dict[str, Any]:
+    """Run the same load one after the other and together."""
+    requests = make_requests(load, clients)
+    contexts = [None] * clients
+    if load == "answers":
+        contexts = [
+            engine.compress(request.documents, question_of(request), target_size=TARGET)
+            for request in requests
+        ]
+    ratios: dict[str, list[float]] = {"wall": [], "cpu": [], "first_piece": []}
+    for _ in range(rounds):
+        alone, together = (run(engine, requests, contexts, places) for places in (1, clients))
+        assert alone["answers"] == together["answers"], "an answer depends on the others"
+        for name, values in ratios.items():
+            values.append(alone[name] / together[name])
+    return {
+        "load": load,
+        "clients": clients,
+        "answer_tokens": together["tokens"],
+        # How many times as much is done in the same time; above 1, together is better.
+        **{name: round(statistics.median(values), 2) for name, values in ratios.items()},
+        "wall_of_rounds": [round(value, 2) for value in ratios["wall"]],
+    }
+
+
+def make_requests(load: str, clients: int) -> list[AskRequest]:
+    """What each client asks."""
+    questions = [entry["question"] for entry in json.loads(QUESTIONS.read_text("utf-8"))]
+    pages = read_documents([FILES]).documents
+    return [
+        AskRequest(
+            messages=({"role": "user", "content": questions[number % len(questions)]},),
+            documents=(pages[0 if load == "shared" else number % len(pages)],),
+            compression={"target_size": TARGET},
+            sampling={"max_tokens": TOKENS},
+        )
+        for number in range(clients)
+    ]
+
+
+def question_of(request: AskRequest) -> str:
+    """What a request asks."""
+    return str(request.messages[-1]["content"])
+
+
+def run(
+    engine: FinchEngine, requests: list[AskRequest], contexts: list[Any], places: int
+) -> dict[str, Any]:
+    """Let every client ask at the same time."""
+    worker = Worker(places)
+    answers: dict[int, str] = {}
+    first: list[float] = []
+    tokens: list[int] = []
+    # One after the other, nobody knows of the next question.
+    queues = [Waiting()] * len(requests) if places > 1 else [Waiting() for _ in requests]
+    wall, cpu = time.perf_counter(), time.process_time()
+
+    def client(number: int) -> None:
+        request, context = requests[number], contexts[number]
+        pieces = []
+        with queues[number].queue(request) as (turn,):
+
+            def work(check: Any) -> Any:
+                if context is not None:
+                    return engine.stream(context, max_tokens=TOKENS)
+                return ask(engine, request, turn=turn, check=check)
+
+            for piece in worker.stream(work):
+                if not pieces:
+                    first.append(time.perf_counter() - wall)
+                pieces.append(piece.text)
+        tokens.append(len(pieces))
+        answers[number] = "".join(pieces)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    worker.stop()
+    return {
+        "answers": answers,
+        "tokens": sum(tokens),
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "first_piece": statistics.mean(first),
+    }
+
+
+if __name__ == "__main__":
+    main()
