@@ -123,16 +123,20 @@ def price() -> str:
     heads = [f"{s['tokens']:,} tokens, {s['dtype']}" for s in sections]
 
     def ratio(section: Mapping[str, Any], name: str, base: str, key: str) -> str:
-        runs = [run for run in section["runs"] if name in run and base in run]
+        runs = [
+            run for run in section["runs"] if key in run.get(name, ()) and key in run.get(base, ())
+        ]
         return f"{median(run[name][key] / run[base][key] for run in runs):.2f}×" if runs else ""
 
     whole = [
         [
             name,
             *(
-                f"{time} time, {ratio(s, name, 'prefill', 'bytes_over_model')} memory"
-                if (time := ratio(s, name, "prefill", "seconds"))
-                else ""
+                ", ".join(
+                    f"{share} {what}"
+                    for what, key in (("time", "seconds"), ("memory", "bytes_over_model"))
+                    if (share := ratio(s, name, "prefill", key))
+                )
                 for s in sections
             ),
         ]
