@@ -60,9 +60,10 @@ bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from 
 bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=folder of task files
 	$(if $(DATA),,$(error say where the task files are: make bench-quality DATA=FOLDER))
 	$(BIN)/finch fetch all
-	$(BIN)/python -m benchmarks.quality --data "$(DATA)"
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --answers
 	$(BIN)/python -m benchmarks.quality_results --out .benchmarks/quality.json
 	$(BIN)/python -m benchmarks.quality_report --results .benchmarks/quality.json
+	$(BIN)/python -m benchmarks.answer_report --results .benchmarks/quality.json
 
 dist: $(INSTALLED)  ## wheel and source archive, and a new environment that the wheel works in; FINCH_PROJECT_URL=address
 	rm -rf dist build/clean
