@@ -230,7 +230,9 @@ def _section(report: list[dict[str, Any]], options: argparse.Namespace) -> dict[
         f"{torch.backends.cpu.get_cpu_capability()}"
     )
     facts = {
-        "model": f"shape {options.shape}, random weights" if options.shape else "embedded",
+        "model": f"shape {options.shape}, random weights"
+        if options.shape
+        else "SmolLM2-135M-Instruct",
         "dtype": options.dtype,
         "tokens": options.tokens,
         "target_size": options.target,
@@ -254,7 +256,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--target", type=int, default=TARGET)
     parser.add_argument("--device")
-    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--shape", choices=("0.1b", "1b"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
