@@ -81,6 +81,8 @@ def torn(tokenizer: Any, documents: Sequence[Document]) -> tuple[int, int]:
 
 def score(engine: FinchEngine, item: Item) -> dict[str, Any]:
     """The scores of what is kept of an item's documents."""
+    # An engine remembers what it selected, whatever the rule was.
+    engine = FinchEngine(engine.backbone.model, engine.backbone.tokenizer)
     kept = engine.select(item.documents, item.question, compression_ratio=7 / 8)
     bench = Bench(engine, None, item, answer=False, feed=1024, compare=False)
     return bench.score_kept(kept.positions)
