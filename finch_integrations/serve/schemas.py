@@ -5,19 +5,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """An object without unknown fields, whose values are of the types that they should be."""
+
     # The texts under the fields describe them in the OpenAPI schema.
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class TextPart(_Strict):
+class TextPart(Strict):
     """A part of a message; models here read text only."""
 
     type: Literal["text", "input_text", "output_text"]
     text: str
 
 
-class FunctionCall(_Strict):
+class FunctionCall(Strict):
     """A call of a tool that the assistant made."""
 
     name: str
@@ -25,7 +27,7 @@ class FunctionCall(_Strict):
     """A JSON object."""
 
 
-class ToolCallPart(_Strict):
+class ToolCallPart(Strict):
     """A call with its id."""
 
     id: str
@@ -33,7 +35,7 @@ class ToolCallPart(_Strict):
     function: FunctionCall
 
 
-class ChatMessage(_Strict):
+class ChatMessage(Strict):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -45,7 +47,7 @@ class ChatMessage(_Strict):
     annotations: list[Any] | None = None
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream has in addition."""
 
     include_usage: bool | None = None
@@ -53,7 +55,7 @@ class StreamOptions(_Strict):
     include_obfuscation: Literal[False] | None = None
 
 
-class TextFormat(_Strict):
+class TextFormat(Strict):
     """The only format of answers."""
 
     type: Literal["text"]
@@ -63,7 +65,7 @@ class TextFormat(_Strict):
 DocumentField = str | dict[str, Any]
 
 
-class AnswerOptions(_Strict):
+class AnswerOptions(Strict):
     """What requests of all kinds may set."""
 
     model: str
@@ -150,7 +152,7 @@ class CompletionRequest(AnswerOptions):
     suffix: None = None
 
 
-class OutputPart(_Strict):
+class OutputPart(Strict):
     """A part of an item, as answers have it."""
 
     type: Literal["input_text", "output_text"]
@@ -159,7 +161,7 @@ class OutputPart(_Strict):
     logprobs: list[Any] | None = None
 
 
-class MessageItem(_Strict):
+class MessageItem(Strict):
     """A message in a response's input."""
 
     type: Literal["message"] = "message"
@@ -169,7 +171,7 @@ class MessageItem(_Strict):
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
 
-class CallItem(_Strict):
+class CallItem(Strict):
     """A call of a tool that the assistant made."""
 
     type: Literal["function_call"]
@@ -181,7 +183,7 @@ class CallItem(_Strict):
     status: str | None = None
 
 
-class CallOutputItem(_Strict):
+class CallOutputItem(Strict):
     """A tool's result."""
 
     type: Literal["function_call_output"]
@@ -191,7 +193,7 @@ class CallOutputItem(_Strict):
     status: str | None = None
 
 
-class TextOptions(_Strict):
+class TextOptions(Strict):
     """What the answer's text is like."""
 
     format: TextFormat | None = None
@@ -223,7 +225,7 @@ class ResponseRequest(AnswerOptions):
     """A label, which changes nothing."""
 
 
-class EmbeddingRequest(_Strict):
+class EmbeddingRequest(Strict):
     """`POST /v1/embeddings`."""
 
     model: str
