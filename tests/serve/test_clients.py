@@ -150,6 +150,7 @@ def test_llamaindexs_openai_client_answers_chats_and_prompts(server, client):
             api_key="none",
             is_chat_model=True,
             max_tokens=12,
+            temperature=0.0,  # theirs is 0.1
             http_client=connection,
             additional_kwargs={"extra_body": EXTRA},
         )
