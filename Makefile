@@ -55,13 +55,15 @@ docs: $(INSTALLED)  ## the documentation, into site/; a dead link is an error (w
 bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from one run
 	$(BIN)/finch fetch
 	$(BIN)/python -m benchmarks.prefill
+	$(BIN)/python -m benchmarks.price --out .benchmarks/price.json
 
 bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=folder of task files
 	$(if $(DATA),,$(error say where the task files are: make bench-quality DATA=FOLDER))
 	$(BIN)/finch fetch all
-	$(BIN)/python -m benchmarks.quality --data "$(DATA)"
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --answers
 	$(BIN)/python -m benchmarks.quality_results --out .benchmarks/quality.json
 	$(BIN)/python -m benchmarks.quality_report --results .benchmarks/quality.json
+	$(BIN)/python -m benchmarks.answer_report --results .benchmarks/quality.json
 
 dist: $(INSTALLED)  ## wheel and source archive, and a new environment that the wheel works in; FINCH_PROJECT_URL=address
 	rm -rf dist build/clean

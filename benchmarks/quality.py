@@ -13,7 +13,8 @@ method and budget one line of results is appended to `--out`:
     agrees    whether the likeliest first token is the same as with all documents
     survives  whether the text of a gold answer is still in the kept text (span methods)
     coverage  share of the gold documents' tokens that were kept (span methods)
-    f1, exact, contains   of the generated answer, with `--generate`
+    f1, exact, contains   of the generated answer, with `--answers`, where the right one is short
+    cited     of the passages that it quotes, the share that holds a right answer
 
 A run that was interrupted continues where it stopped.
 """
@@ -32,7 +33,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.answers import score_answer
+from benchmarks.answers import score_answer, score_citations
 from benchmarks.baselines import RETRIEVAL, Perplexity, rank_by_retrieval
 from benchmarks.items import Item, load_items, tasks_of
 from finch_integrations import FinchEngine, SamplingParams, __version__
@@ -51,6 +52,8 @@ from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
 BUDGETS = (4, 8, 16)
 CHUNK = 1024
+# Words of an answer that can be compared with another one word for word.
+SHORT = 5
 RESULTS = Path(__file__).parent / "results"
 RAW = Path(".benchmarks") / "quality.jsonl"
 
@@ -101,7 +104,7 @@ class Bench:
         self.encoder = encoder
         self.item = item
         self.inputs = self._read_as(item.question)
-        self._answer = answer
+        self._answer = answer and len(item.answers[0].split()) <= SHORT
         self._feed = feed
         self._ranked: dict[str, tuple[Sequence[Segment], Tensor]] = {}
 
@@ -229,7 +232,9 @@ class Bench:
                 cache_length(cache) + len(self.inputs.frame.suffix),
                 SamplingParams(max_tokens=32),
             )
-            scores |= score_answer(join_responses(pieces).text, self.item.answers)
+            answer = join_responses(pieces).text
+            scores |= score_answer(answer, self.item.answers)
+            scores |= score_citations(answer, self.item.documents, self.item.answers)
         return scores
 
     @cached_property
@@ -345,7 +350,7 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, choices=(*METHODS, *ABLATIONS, "ablations")
     )
-    parser.add_argument("--generate", action="store_true", help="have the answers written, too")
+    parser.add_argument("--answers", action="store_true", help="write short answers, too")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
@@ -376,7 +381,7 @@ def main() -> None:
         if row["model"] == known["model"]
     }
     methods = ABLATIONS if "ablations" in options.methods else options.methods
-    make_bench = partial(Bench, engine, encoder, answer=options.generate, feed=options.feed)
+    make_bench = partial(Bench, engine, encoder, answer=options.answers, feed=options.feed)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("a", encoding="utf-8") as out:
         for bucket, by_task in found.items():

@@ -23,7 +23,10 @@ Rows = dict[tuple[str, str, int | None], dict[str, Row]]
 
 _GROUP = ("bucket", "task", "method", "budget")
 _FACTS = ("model", "version", "commit", "torch", "transformers", "machine", "dtype")
-_SCORES = ("nll", "kl", "agrees", "survives", "coverage", "read", "f1", "exact", "contains")
+_SCORES = (
+    *("nll", "kl", "agrees", "survives", "coverage", "read"),
+    *("f1", "exact", "contains", "cited"),
+)
 
 
 def pack(rows: Iterable[Row]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import quality
-from benchmarks.answers import normalize, score_answer
+from benchmarks.answers import normalize, score_answer, score_citations
 from benchmarks.baselines import Perplexity, rank_by_retrieval
 from benchmarks.items import load_items, tasks_of
 from finch_integrations import Document
@@ -27,6 +27,26 @@ from tests.tiny import make_input
 def test_answers_are_scored_as_squads(answer, f1, exact, contains):
     scores = score_answer(answer, ["Eiffel Tower", "La dame de fer"])
     assert scores == {"f1": pytest.approx(f1), "exact": exact, "contains": contains}
+
+
+@pytest.mark.parametrize(
+    ("answer", "cited"),
+    [
+        ("The oil is in the red shed, I think.", 1),
+        ("The lamp is on the old tower.", 0),
+        ("The oil is in the red shed, and the lamp is on the old tower.", 0.5),
+        ("The lamp is on the old tower, which is white.", 0),  # its next sentence has the answer
+        ("In the shed.", None),  # too short to be a quote
+        ("", None),
+    ],
+)
+def test_a_citation_is_right_if_the_quoted_sentences_hold_an_answer(answer, cited):
+    documents = [
+        Document("It is night. The oil is in the red shed by the pier. Bring it."),
+        Document("The lamp is on the old tower, which is white. It is in the red shed at night."),
+    ]
+    scores = score_citations(answer, documents, ["blue house", "The RED shed"])
+    assert scores == ({} if cited is None else {"cited": cited})
 
 
 def test_case_articles_and_punctuation_do_not_count():

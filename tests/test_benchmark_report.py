@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import quality_report, quality_results
+from benchmarks import answer_report, quality_report, quality_results
 from tests.benchmark_rows import row, write, write_measured
 
 
@@ -85,6 +85,35 @@ def test_the_tables_say_what_was_recovered(results, monkeypatch, capsys):
     assert "| likelihood | 2.50 (100%) [67%] | 100% | 3 |" in output
     assert "| finch | 4.50 (20%) | 20% | 2 |" in output
     assert "- finch: +2.00 [+2.00, +2.00] over 2 items" in output
+
+
+def test_written_answers_are_compared_item_by_item(tmp_path, monkeypatch, capsys):
+    def answered(item, method, f1, **more):
+        contains = float(f1 == 1)
+        return row(item, method, 1.0, f1=f1, contains=contains, survives=True, **more)
+
+    rows = [
+        answered("a", "likelihood", 1.0, cited=1.0),
+        answered("b", "likelihood", 0.5),
+        row("c", "likelihood", 1.0, survives=True),  # its answer is too long to be compared
+        answered("a", "rag-hybrid", 0.5, cited=0.5),
+        answered("b", "rag-hybrid", 0.0, cited=0.0),
+        answered("d", "likelihood", 0.0, task="needle"),
+    ]
+    packed = write(tmp_path, rows)
+    argv = ["answer_report", "--results", str(packed), "--bucket", "4k"]
+    monkeypatch.setattr("sys.argv", argv)
+    answer_report.main()
+    lines = capsys.readouterr().out.splitlines()
+    hybrid = "rag-hybrid | 2 | 0.25 | 0% | 25% of 2 | 100% | -0.50 [-0.50, -0.50] | -0.50"
+    assert any(line.startswith(f"| squad_long | {hybrid}") for line in lines)
+    assert any(line.startswith(f"| all | {hybrid}") for line in lines)
+    assert "| squad_long | likelihood | 2 | 0.75 | 50% | 100% of 1 | 100% |  |  |" in lines
+    assert "| all | likelihood | 3 | 0.50 | 33% | 100% of 1 | 100% |  |  |" in lines
+    monkeypatch.setattr("sys.argv", ["answer_report", "--results", str(packed)])
+    with pytest.raises(SystemExit):
+        answer_report.main()
+    assert "no answers of 'embedded' at '2k'" in capsys.readouterr().err
 
 
 def test_without_the_bound_of_all_documents_nothing_is_recovered(tmp_path):
