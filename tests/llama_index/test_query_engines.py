@@ -251,6 +251,17 @@ async def test_condense_plus_context_chat_engine(llm, retriever, finch, how):
     assert answered["kept_tokens"] == 60
 
 
+@pytest.mark.parametrize("kind", [ContextChatEngine, CondensePlusContextChatEngine])
+def test_a_chats_second_turn_reads_nothing_that_the_first_has_read(llm, retriever, finch, kind):
+    engine = kind.from_defaults(retriever, llm=llm, memory=remember([]))
+    for question in (Q, "And whose is it?"):
+        engine.chat(question)
+    first, second = (turn for turn in finch() if turn["documents_from"] == "template")
+    assert first["read_tokens"] > 0
+    assert second["read_tokens"] < first["read_tokens"]
+    assert second["rated_tokens"] == first["rated_tokens"]
+
+
 async def test_condense_question_chat_engine(llm, retriever, finch):
     engine = CondenseQuestionChatEngine.from_defaults(
         make_engine(retriever, llm), llm=llm, memory=remember(HISTORY)
