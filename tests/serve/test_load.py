@@ -94,18 +94,22 @@ def test_mixed_requests_of_many_clients_are_answered_as_alone(tmp_path):
                 for number in range(count)
             ]
             dice.shuffle(order)
-            local = threading.local()
+            local, clients = threading.local(), []
 
             def one(task):
                 number, stream = task
                 if not hasattr(local, "client"):
                     local.client = running.client()
+                    clients.append(local.client)
                 return number, ask(local.client, *kinds[number], stream=stream)
 
             with ThreadPoolExecutor(CLIENTS) as pool:
-                return list(pool.map(one, order))
+                answers = list(pool.map(one, order))
+            for client in clients:
+                client.close()
+            return answers
 
-        load(CLIENTS * 6, seed=1000)  # threads and caches are there afterwards
+        load(REQUESTS, seed=1000)  # threads, caches and the allocator's arenas are there afterwards
         before, started = used(), time.monotonic()
         silent = send_only(running, *kinds[1])  # reads nothing until the end
         leavers = ThreadPoolExecutor(2)
