@@ -55,6 +55,7 @@ docs: $(INSTALLED)  ## the documentation, into site/; a dead link is an error (w
 bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from one run
 	$(BIN)/finch fetch
 	$(BIN)/python -m benchmarks.prefill
+	$(BIN)/python -m benchmarks.price --out .benchmarks/price.json
 
 bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=folder of task files
 	$(if $(DATA),,$(error say where the task files are: make bench-quality DATA=FOLDER))

@@ -34,7 +34,7 @@ from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.embedded import MODEL
 from finch_integrations.engine.generate import generate_step, join_responses
 from finch_integrations.engine.reasoning import Thoughts
-from finch_integrations.engine.sampling import make_sampler
+from finch_integrations.engine.sampling import Sampler
 from tests.engine.test_schema_suite import OWN, SUITE
 
 RESULTS = Path(__file__).parent / "results" / "constraint.json"
@@ -61,7 +61,7 @@ CONSTRAINTS = {
 }
 TEXTS = {
     **{f"own {number}": Constraint.json_schema(schema) for number, schema in enumerate(OWN)},
-    "regex": Constraint.regex(r"[a-f]{3,9}-\d{2} é日本"),
+    "regex": Constraint.regex(r"[a-f]{3,9}-[0-9]{2} é日本"),
     "choice": Constraint.choice(["yes (sure)", "no", "nö, 日本 🙂"]),
 }
 
@@ -78,7 +78,7 @@ def measure_overhead(engine: FinchEngine, tokens: int, rounds: int) -> dict[str,
             stop = backbone.stop_tokens
             matcher = make_matcher(constraint, backbone.tokenizer, size, set(stop), Thoughts())
         steps = generate_step(
-            backbone, new_cache(), ids, make_sampler(SamplingParams(temperature=0)), matcher
+            backbone, new_cache(), ids, Sampler(SamplingParams(temperature=0)), matcher
         )
         next(steps)
         started = time.perf_counter()

@@ -1,22 +1,34 @@
 """The price of a question: the first, the second, after a restart, eight at once, the same again.
 
     python -m benchmarks.price
-    python -m benchmarks.price --tokens 32000 --out .benchmarks/price-32k.json
+    python -m benchmarks.price --tokens 80000
+    python -m benchmarks.price --shape 1b --device cuda --out .benchmarks/price-1b.json
 
-Everything is a ratio to one full prefill of the same text by the same model in one pass, which is
-what a user without this package would run. A question is choosing and encoding; its answer costs
-the same either way. Each measurement runs in its own process, so that its peak memory can be
-measured; runs alternate and the median of the ratios is reported. The time is the processor's, so
-that other programs on the machine matter less; the wall clock's is in the file, too. Absolute times
-are not comparable between machines. The text is the example handbook, again and again under other
-headings where it is too short.
+A question is choosing and encoding; its answer costs the same either way. It is compared with one
+full prefill of the same text by the same model in one pass, which is what a user without this
+package would run, and with the first question. Each measurement runs in its own process, so that
+its peak memory can be measured. A run is one of each, and ratios are taken within a run; one that
+was interrupted continues where it stopped. On a CPU the time is the processor's, so that other
+programs on the machine matter less; the wall clock's is in the file, too. Absolute times are not
+comparable between machines. The text is the example handbook, again and again under other headings
+where it is too short. With `--shape` the model has random weights, on which no time depends.
+
+    first       nothing is kept
+    second      another question after the first
+    prepared    another question, after the rest was read while nobody waited (`read_ahead`)
+    restart     likewise, by a process that finds what was read on disk only
+    repeat      the first question again
+    many        eight questions at once, for each
+
+    everything  the model reads all documents
+    cascade     it reads those whose words match best (`read_size="auto"`, the default)
+    contrast, finch  other methods, which keep nothing
 """
 
 import argparse
 import json
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,59 +41,99 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 FILES = ROOT / "examples" / "station-handbook"
 QUESTIONS = ROOT / "examples" / "questions.json"
+OUT = ROOT / "benchmarks" / "results" / "price.json"
 TOKENS, TARGET, MANY = 7900, 1024, 8
-# What is measured, in the order of the table. Of "read": how much the model may read.
-READ = {"everything": "all", "cascade": "auto"}
-KINDS = ("first", "second", "restart", "many", "repeat")
+STORE_BYTES = 6 << 30
+HOW: dict[str, dict[str, Any]] = {
+    "everything": {"read_size": "all"},
+    "cascade": {"read_size": "auto"},
+    "contrast": {"method": "contrast"},
+    "finch": {"method": "finch"},
+}
+KINDS = ("second", "prepared", "restart", "repeat", "many")
+# Up to so many tokens -> what is measured; longer texts take too long for the rest.
+CELLS: dict[int, list[tuple[str, str]]] = {
+    16_000: [
+        ("prefill", ""),
+        *(("first", how) for how in HOW),
+        *((kind, "everything") for kind in KINDS if kind != "prepared"),
+        *((kind, "cascade") for kind in KINDS),
+    ],
+    40_000: [
+        ("prefill", ""),
+        ("first", "everything"),
+        ("second", "everything"),
+        *((kind, "cascade") for kind in ("first", *KINDS)),
+    ],
+    sys.maxsize: [(kind, "cascade") for kind in ("first", *KINDS)],
+}
 
 
-def measure(kind: str, read: str, tokens: int, target: int) -> dict[str, float]:
-    """Run one kind of work in this process; `prefill` ignores `read`."""
+def measure(kind: str, how: str, options: argparse.Namespace) -> dict[str, float]:
+    """Run one kind of work in this process."""
     import torch
 
-    from finch_integrations import FinchEngine, PassageStore
+    from finch_integrations import PassageStore
 
     questions = [entry["question"] for entry in json.loads(QUESTIONS.read_text("utf-8"))]
-    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=torch.float32)
-    documents, ids = _documents(engine, tokens)
+    engine = _engine(options)
+    device = engine.backbone.device
+    documents, ids = _documents(engine, options.tokens)
     engine.generate(engine.compress(["Warm up. " * 50], "Why?", target_size=20), max_tokens=2)
-    loaded = _peak_bytes()
-    if kind == "prefill":
-        batch = torch.tensor([ids])
+    loaded = _start_memory(device)
+    settings = {"target_size": options.target, **HOW.get(how, {})}
 
-        def prefill() -> None:
-            with torch.inference_mode():
-                engine.backbone.model(batch, use_cache=True, logits_to_keep=1)
-
-        return {**_time(prefill), **_memory(loaded)}
-    options: dict[str, Any] = {"target_size": target, "read_size": READ[read]}
+    def prefill() -> None:
+        with torch.inference_mode():
+            engine.backbone.model(
+                torch.tensor([ids], device=device), use_cache=True, logits_to_keep=1
+            )
 
     def ask(number: int) -> None:
-        engine.encode(engine.select(documents, questions[number], **options))
+        engine.compress(documents, questions[number], **settings)
 
     def ask_many() -> None:
-        for selection in engine.select_many(documents, questions[:MANY], **options):
+        for selection in engine.select_many(documents, questions[:MANY], **settings):
             engine.encode(selection)
 
-    # The first question of a process that keeps nothing for later ones is the plain price.
-    engine.store = PassageStore(memory_bytes=0 if kind in ("first", "many") else 2 << 30)
-    if kind == "second":
-        ask(0)
-        seconds = _time(lambda: ask(1))
-    elif kind == "repeat":
-        ask(0)
-        seconds = _time(lambda: ask(0))
-    elif kind == "restart":
-        with tempfile.TemporaryDirectory() as folder:
+    work: Callable[[], None] = lambda: ask(1)  # noqa: E731
+    with tempfile.TemporaryDirectory() as folder:
+        engine.store = PassageStore(memory_bytes=STORE_BYTES)
+        if kind in ("first", "many"):
+            engine.store = PassageStore(memory_bytes=0)
+            work = ask_many if kind == "many" else lambda: ask(0)
+        elif kind == "restart":
             engine.store = PassageStore(memory_bytes=0, folder=Path(folder) / "passages")
+        if kind in ("second", "prepared", "restart", "repeat"):
             ask(0)
+        if kind in ("prepared", "restart"):
+            engine.read_ahead(documents, **settings)
+        if kind == "restart":
             engine.store = PassageStore(memory_bytes=0, folder=Path(folder) / "passages")
-            seconds = _time(lambda: ask(1))
-    elif kind == "many":
-        seconds = {name: value / MANY for name, value in _time(ask_many).items()}
-    else:
-        seconds = _time(lambda: ask(0))
-    return {**seconds, **_memory(loaded)}
+        elif kind == "repeat":
+            work = lambda: ask(0)  # noqa: E731
+        elif kind == "prefill":
+            work = prefill
+        found = _time(work, device)
+    each = MANY if kind == "many" else 1
+    peak = _peak_bytes(device)
+    return {
+        **{name: value / each for name, value in found.items()},
+        "peak_bytes": peak,
+        "bytes_over_model": peak - loaded,
+        "tokens": len(ids),
+    }
+
+
+def _engine(options: argparse.Namespace) -> Any:
+    if options.shape:
+        from benchmarks.length import make_engine
+        from finch_integrations.engine.loading import resolve_device
+
+        return make_engine(options.shape, resolve_device(options.device))
+    from finch_integrations import FinchEngine
+
+    return FinchEngine.from_pretrained("embedded", device=options.device, dtype=options.dtype)
 
 
 def _documents(engine: Any, tokens: int) -> tuple[list[Any], list[int]]:
@@ -94,101 +146,137 @@ def _documents(engine: Any, tokens: int) -> tuple[list[Any], list[int]]:
     documents: list[Document] = []
     ids: list[int] = []
     copy = 0
-    while len(ids) < tokens:
+    while len(ids) < tokens - 20:
         copy += 1
         for page in pages:
-            title = f"{page.title or page.id}, copy {copy}"
+            title = f"{Path(str(page.id)).stem}, copy {copy}"
             text = f"# {title}\n\n{page.text}"
             found = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-            if len(ids) + len(found) > tokens:
-                found = found[: tokens - len(ids)]
+            found = found[: tokens - len(ids)]
             if len(found) < 20:
                 break
             own = tokenizer.decode(found).partition("\n\n")[2]
-            documents.append(Document(own, id=f"{page.id}-{copy}", title=title))
+            documents.append(Document(own, id=f"{title}", title=title))
             ids += found
-        if len(ids) > tokens - 20:
-            break
     return documents, ids
 
 
-def _time(work: Callable[[], None]) -> dict[str, float]:
+def _time(work: Callable[[], None], device: Any) -> dict[str, float]:
+    import torch
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    wait()
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return {"seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
+    wait()
+    passed = time.perf_counter() - wall
+    used = passed if device.type == "cuda" else time.process_time() - cpu
+    return {"seconds": used, "wall_seconds": passed}
 
 
-def _memory(loaded: int) -> dict[str, float]:
-    return {"peak_bytes": _peak_bytes(), "bytes_over_model": _peak_bytes() - loaded}
+def _start_memory(device: Any) -> int:
+    """Bytes in use now; the peak is counted from here on, where the system allows that."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return int(torch.cuda.memory_allocated())
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return _peak_bytes(device)
 
 
-def _peak_bytes() -> int:
+def _peak_bytes(device: Any) -> int:
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _run(kind: str, read: str, options: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.price", "--only", kind, read]
-    command += ["--tokens", str(options.tokens), "--target", str(options.target)]
+def _run(kind: str, how: str, options: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.price", "--only", kind, how]
+    for name in ("tokens", "target", "device", "dtype", "shape"):
+        if (value := getattr(options, name)) is not None:
+            command += [f"--{name}", str(value)]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(output.stdout.splitlines()[-1])
-    print(f"{kind}, {read}: {result['seconds']:.1f} s", file=sys.stderr, flush=True)
+    print(f"{kind} {how}: {result['seconds']:.1f} s", file=sys.stderr, flush=True)
     return result
 
 
-def main() -> None:
-    """Measure, print a table and write the numbers."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--only", nargs=2, metavar=("KIND", "READ"), help=argparse.SUPPRESS)
-    parser.add_argument("--tokens", type=int, default=TOKENS)
-    parser.add_argument("--target", type=int, default=TARGET)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "price.json")
-    options = parser.parse_args()
-    if options.only:
-        print(json.dumps(measure(*options.only, options.tokens, options.target)))
-        return
+def name_of(kind: str, how: str) -> str:
+    """What a measurement is called in the results."""
+    return f"{kind}, {how}" if how else kind
 
+
+def _section(report: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """The part of the results that has the same facts, or a new one."""
     import torch
     import transformers
 
-    cells = [(kind, read) for kind in KINDS for read in READ]
-    runs = [
-        {
-            "prefill": _run("prefill", "everything", options),
-            **{f"{kind}, {read}": _run(kind, read, options) for kind, read in cells},
-        }
-        for _ in range(options.repeats)
-    ]
-    ratios = {
-        f"{measured}: {kind}, {read}": [
-            run[f"{kind}, {read}"][key] / run["prefill"][key] for run in runs
-        ]
-        for measured, key in (
-            ("processor time", "seconds"),
-            ("wall-clock time", "wall_seconds"),
-            ("memory over the model", "bytes_over_model"),
-        )
-        for kind, read in cells
-    }
-    report = {
-        "date": date.today().isoformat(),
-        "model": "SmolLM2-135M-Instruct, float32",
+    device = options.device or "cpu"
+    machine = (
+        torch.cuda.get_device_name()
+        if device == "cuda"
+        else f"{platform.machine()}, {torch.get_num_threads()} threads, "
+        f"{torch.backends.cpu.get_cpu_capability()}"
+    )
+    facts = {
+        "model": f"shape {options.shape}, random weights"
+        if options.shape
+        else "SmolLM2-135M-Instruct",
+        "dtype": options.dtype,
         "tokens": options.tokens,
         "target_size": options.target,
         "questions_at_once": MANY,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
-        f"{torch.backends.cpu.get_cpu_capability()}",
+        "machine": machine,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "ratios": ratios,
-        "runs": runs,
     }
-    for name, values in ratios.items():
-        print(f"{name}: {statistics.median(values):.2f}  ({', '.join(f'{v:.2f}' for v in values)})")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for section in report:
+        if facts.items() <= section.items():
+            return section
+    report.append({"date": date.today().isoformat(), **facts, "runs": []})
+    return report[-1]
+
+
+def main() -> None:
+    """Measure and write the numbers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", nargs=2, metavar=("KIND", "HOW"), help=argparse.SUPPRESS)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--target", type=int, default=TARGET)
+    parser.add_argument("--device")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--shape", choices=("0.1b", "1b"))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(measure(*options.only, options)))
+        return
+    report = json.loads(options.out.read_text("utf-8")) if options.out.exists() else []
+    runs = _section(report, options)["runs"]
+    cells = next(cells for most, cells in CELLS.items() if options.tokens <= most)
+    for number in range(options.repeats):
+        if len(runs) <= number:
+            runs.append({})
+        for kind, how in cells:
+            name = name_of(kind, how)
+            if name not in runs[number]:
+                runs[number][name] = _run(kind, how, options)
+                # At once: a run may be cut off.
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -148,6 +148,12 @@ class SamplingParams:
             random.
         top_p: Sample from the smallest set of tokens with this probability, 0 < top_p ≤ 1.
         top_k: Sample from this many most likely tokens; 0 means all.
+        min_p: Sample from tokens with at least this share of the most likely one's probability.
+        repetition_penalty: Above 1 makes tokens of the answer less likely to come again.
+        presence_penalty: Taken off the logits of tokens that the answer has, between -2 and 2.
+        frequency_penalty: The same, times how often it has them.
+        logprobs: Report the log-probability of every token, before penalties and temperature.
+        top_logprobs: And of so many of the most likely tokens at its place, at most 20.
         stop: Strings that end the answer; matched on the decoded text and left out of it.
         seed: Makes sampling repeatable.
     """
@@ -156,6 +162,12 @@ class SamplingParams:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: bool = False
+    top_logprobs: int = 0
     stop: tuple[str, ...] = ()
     seed: int | None = None
 
@@ -172,6 +184,22 @@ class SamplingParams:
         if not (_is_real(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigurationError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
         _require_int("top_k", self.top_k, minimum=0)
+        if not (_is_real(self.min_p) and 0 <= self.min_p <= 1):
+            raise ConfigurationError(f"min_p must be between 0 and 1, got {self.min_p!r}")
+        if not (_is_real(self.repetition_penalty) and 0 < self.repetition_penalty < math.inf):
+            raise ConfigurationError(
+                f"repetition_penalty must be above 0 (1: none), got {self.repetition_penalty!r}"
+            )
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            if not (_is_real(value) and -2 <= value <= 2):
+                raise ConfigurationError(f"{name} must be between -2 and 2, got {value!r}")
+        _require_bool("logprobs", self.logprobs)
+        _require_int("top_logprobs", self.top_logprobs, minimum=0)
+        if self.top_logprobs > 20:
+            raise ConfigurationError(f"top_logprobs must be at most 20, got {self.top_logprobs}")
+        if self.top_logprobs and not self.logprobs:
+            raise ConfigurationError("top_logprobs needs logprobs=True")
         if self.seed is not None:
             _require_int("seed", self.seed, minimum=0)
             if self.seed >= 2**64:

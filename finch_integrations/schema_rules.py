@@ -4,6 +4,7 @@ Each rule takes a schema and what its references are in, and returns a schema th
 returns the same one where it can do nothing.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
@@ -42,6 +43,29 @@ def _whole_counts(schema: dict[str, Any], root: Mapping[str, Any]) -> dict[str, 
         return int(value) if count and isinstance(value, float) and value == int(value) else value
 
     return {key: whole(key, value) for key, value in schema.items()}
+
+
+def _ascii_classes(schema: dict[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
+    """Let digits and word characters be ASCII, as the standard says; grammars have all scripts'."""
+    changed = dict(schema)
+    if isinstance(schema.get("pattern"), str):
+        changed["pattern"] = _ascii_pattern(schema["pattern"])
+    if "patternProperties" in schema:
+        named = schema["patternProperties"].items()
+        changed["patternProperties"] = {_ascii_pattern(name): part for name, part in named}
+    return changed
+
+
+def _ascii_pattern(pattern: str) -> str:
+    written, in_class = "", False
+    for part in re.findall(r"\\[\s\S]|[\s\S]", pattern):
+        ranges = {r"\d": "0-9", r"\w": "A-Za-z0-9_"}.get(part)
+        if ranges is None:
+            in_class = part == "[" or (in_class and part != "]")
+            written += part
+        else:
+            written += ranges if in_class else f"[{ranges}]"
+    return written
 
 
 def _not(schema: dict[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,6 +237,7 @@ _Rule = Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]
 # First those that look at keywords that others change.
 RULES: tuple[_Rule, ...] = (
     _whole_counts,
+    _ascii_classes,
     _unevaluated_properties,
     _unevaluated_items,
     _unique_items,

@@ -194,6 +194,23 @@ class CompressionProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """How likely a token was.
+
+    Attributes:
+        token: Its text, by itself; of a part of a character "�".
+        id: Its id.
+        logprob: Natural logarithm of its probability, before penalties and temperature.
+        top: The most likely tokens at its place, most likely first, if they were asked for.
+    """
+
+    token: str
+    id: int
+    logprob: float
+    top: "tuple[TokenLogprob, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationResponse:
     """A streamed piece of an answer, or the whole answer.
 
@@ -204,6 +221,7 @@ class GenerationResponse:
         generation_tokens: Tokens generated so far.
         finish_reason: None until the last piece; then `stop` (stop token or stop string) or
             `length` (`max_tokens` or the model's window reached).
+        logprobs: Of the tokens, if they were asked for.
     """
 
     text: str
@@ -211,3 +229,4 @@ class GenerationResponse:
     prompt_tokens: int
     generation_tokens: int
     finish_reason: FinishReason | None
+    logprobs: tuple[TokenLogprob, ...] = ()

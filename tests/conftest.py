@@ -18,10 +18,12 @@ from tests.tiny import make_model, make_tokenizer
 def nothing_retrieved():
     """What other tests retrieved is no evidence."""
     from finch_integrations.pipeline.evidence import RETRIEVED
+    from finch_integrations.pipeline.history import TRIMMED
     from finch_integrations.pipeline.misses import MISSED
 
     RETRIEVED.forget()
     MISSED.forget()
+    TRIMMED.forget()
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,22 @@ def test_the_prefill_figure_shows_medians():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["time"]
 
 
+def test_the_price_figure_shows_each_share_of_the_prefill_of_its_own_run():
+    runs = [
+        {"prefill": {"seconds": 10}, "first, cascade": {"seconds": 3}},
+        {"prefill": {"seconds": 20}, "first, cascade": {"seconds": 10}},
+        {"first, cascade": {"seconds": 1}},
+    ]
+    sections = [
+        {"tokens": 7900, "dtype": "auto", "runs": runs},
+        {"tokens": 80_000, "dtype": "auto", "runs": runs[2:]},
+    ]
+    axes = plots.price_figure(sections).axes[0]
+    shares = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "None"]
+    assert shares == [0.4]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["first, cascade"]
+
+
 def test_the_command_writes_the_saved_results_as_svg_and_png(tmp_path, monkeypatch):
     for folder in ("one", "two"):
         monkeypatch.setattr("sys.argv", ["plots", "--out", str(tmp_path / folder)])

@@ -114,3 +114,32 @@ def test_the_embedded_embedder_finds_by_meaning():
         ["Which boat is leaking?", "When do we eat?", "What is the door code?"], texts, strict=True
     ):
         assert retriever.retrieve(query, bm25_weight=0)[0].text == text
+
+
+def test_a_follow_up_is_answered_from_what_the_question_before_it_is_about(embedded_engine):
+    """By itself it could be about anything."""
+    pages = read_documents([HANDBOOK]).documents
+    question, follow_up = "What is the door code of the chemical store?", "And where is that?"
+    options = {"target_size": 256}
+    first = embedded_engine.select(pages, question, **options)
+    history = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": "The door code is 7316."},
+    ]
+    second = embedded_engine.select(pages, follow_up, history=history, **options)
+    alone = embedded_engine.select(pages, follow_up, **options)
+    place = "The chemical store behind the dry room has a keypad"
+    found = [
+        any(place in excerpt.text for excerpt in selection.excerpts)
+        for selection in (first, second, alone)
+    ]
+    assert found == [True, True, False]
+    assert second.stats.read_tokens < 0.7 * first.stats.rated_tokens
+
+
+def test_after_reading_ahead_follow_ups_read_nothing(embedded_engine):
+    pages = read_documents([HANDBOOK]).documents
+    embedded_engine.read_ahead(pages, target_size=256)
+    for question in ("How thick must the ice be?", "How much coffee does the station drink?"):
+        stats = embedded_engine.select(pages, question, target_size=256).stats
+        assert stats.read_tokens == 0 < stats.rated_tokens

@@ -201,6 +201,27 @@ def test_what_is_no_schema_is_left_to_the_compiler(schema):
     prepare(schema)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "texts", "others"),
+    [
+        (r"^\d+$", ["1"], ["١", "𜳴"]),
+        (r"^[\d-]+$", ["1-"], ["١"]),
+        (r"^\w$", ["_", "a", "0"], ["é"]),
+        (r"^[\[\w]$", ["[", "a"], ["é"]),
+        (r"^\\d$", ["\\d"], ["1"]),
+        (r"^[^\d]$", ["a"], ["1"]),
+    ],
+)
+def test_digits_and_words_in_patterns_are_ascii(pattern, texts, others):
+    for schema, wrap in (
+        ({"type": "string", "pattern": pattern}, lambda text: text),
+        ({"patternProperties": {pattern: {}}, "additionalProperties": False}, lambda t: {t: 1}),
+    ):
+        narrowed = prepare(schema)
+        assert all(valid(narrowed, wrap(text)) for text in texts)
+        assert not any(valid(narrowed, wrap(text)) for text in others)
+
+
 def test_data_in_schemas_stays():
     schema = {"enum": [{"not": {"format": "path", "minItems": 1.0}}], "default": {"format": "path"}}
     assert prepare(schema) == schema

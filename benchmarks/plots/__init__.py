@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.plots.cost import prefill_figure, time_figure
+from benchmarks.plots.cost import prefill_figure, price_figure, time_figure
 from benchmarks.plots.front import front_figure, front_length_figure
 from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
 from benchmarks.plots.results import load_json, load_quality
@@ -28,6 +28,7 @@ __all__ = [
     "load_json",
     "load_quality",
     "prefill_figure",
+    "price_figure",
     "quality_figure",
     "rag_figure",
     "retrieval_figure",
@@ -50,6 +51,7 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
         yield "quality-length", length_figure(buckets)
     for name, draw in (
         ("prefill", prefill_figure),
+        ("price", price_figure),
         ("length", time_figure),
         ("retrieval", retrieval_figure),
         ("scale", scale_figure),

@@ -94,3 +94,45 @@ def prefill_figure(result: Mapping[str, Any]) -> Figure:
         )
     draw_legend(figure, [axes])
     return figure
+
+
+@rc_context(RC)
+def price_figure(sections: Sequence[Mapping[str, Any]]) -> Figure:
+    """The time of a first and of later questions as shares of one full prefill."""
+    measured = [s for s in sections if any("prefill" in run for run in s["runs"])]
+    names = list(
+        dict.fromkeys(
+            name
+            for section in measured
+            for run in section["runs"]
+            for name in run
+            if name != "prefill"
+        )
+    )
+    figure = make_figure(7.6, 0.3 * max(1, len(names)) + 1.6)
+    axes = figure.subplots()
+    for section, marker in zip(measured, "os^D", strict=False):
+        label = f"{section['tokens']:,} tokens, {section['dtype']}"
+        for place, name in enumerate(names):
+            shares = [
+                run[name]["seconds"] / run["prefill"]["seconds"]
+                for run in section["runs"]
+                if name in run and "prefill" in run
+            ]
+            if shares:
+                axes.plot(
+                    [float(np.median(shares))],
+                    [place],
+                    color=BLACK,
+                    marker=marker,
+                    linestyle="none",
+                    label=label,
+                )
+                label = ""
+    axes.axvline(1, color=BLACK, linestyle="--", linewidth=1, label="full prefill")
+    axes.set_xlim(0, 1.1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    axes.set_xlabel("share of the full prefill's time; median of the runs, lower is better")
+    draw_legend(figure, [axes])
+    return figure

@@ -13,6 +13,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "length": results.length,
     "memory": caches.memory,
     "prefill": results.prefill,
+    "price": results.price,
     "public_names": reference.overview,
     "quality": results.quality,
     "recall": results.recall,

@@ -116,6 +116,56 @@ def length() -> str:
     return head + "\n\n" + make_table(["document tokens", "full prefill", *methods], rows)
 
 
+def price() -> str:
+    """The tables of `benchmarks.price`: shares of a full prefill, and of the first question."""
+    sections = _read("price.json")
+    names = list(dict.fromkeys(name for s in sections for run in s["runs"] for name in run))
+    heads = [f"{s['tokens']:,} tokens, {s['dtype']}" for s in sections]
+
+    def ratio(section: Mapping[str, Any], name: str, base: str, key: str) -> str:
+        runs = [
+            run for run in section["runs"] if key in run.get(name, ()) and key in run.get(base, ())
+        ]
+        return f"{median(run[name][key] / run[base][key] for run in runs):.2f}×" if runs else ""
+
+    whole = [
+        [
+            name,
+            *(
+                ", ".join(
+                    f"{share} {what}"
+                    for what, key in (("time", "seconds"), ("memory", "bytes_over_model"))
+                    if (share := ratio(s, name, "prefill", key))
+                )
+                for s in sections
+            ),
+        ]
+        for name in names
+        if name != "prefill"
+    ]
+    later = [
+        [name, *(ratio(s, name, f"first, {name.split(', ')[1]}", "seconds") for s in sections)]
+        for name in names
+        if ", " in name and not name.startswith("first")
+    ]
+    facts = sorted(
+        {
+            f"{len(s['runs'])} runs of {s['tokens']:,} tokens, {s['dtype']}; {s['model']}; target "
+            f"{s['target_size']:,}; {s['machine']}; {_versions(s)}; {s['date']}"
+            for s in sections
+        }
+    )
+    return "\n\n".join(
+        [
+            ".\n".join(facts) + ".",
+            "Shares of one full prefill:",
+            make_table(["", *heads], whole),
+            "Times as shares of the first question's, with the documents read in the same way:",
+            make_table(["", *heads], later),
+        ]
+    )
+
+
 def recall() -> str:
     """The table of `benchmarks.retrieval`."""
     report = _read("retrieval.json")

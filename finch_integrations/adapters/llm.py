@@ -48,6 +48,12 @@ class LLMAdapter(Adapter):
         temperature: 0 is deterministic.
         top_p: Sample from the smallest set of tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 means all.
+        min_p: Sample from tokens with at least this share of the most likely one's probability.
+        repetition_penalty: Above 1 makes tokens of the answer less likely to come again.
+        presence_penalty: Taken off the logits of tokens that the answer has.
+        frequency_penalty: The same, times how often it has them.
+        logprobs: Report the log-probability of every token.
+        top_logprobs: And of so many of the most likely tokens at its place.
         seed: Makes sampling repeatable.
         stop: Strings that end the answer and are left out of it.
         context_detection: `auto` uses everything that says where documents are, including
@@ -70,6 +76,12 @@ class LLMAdapter(Adapter):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
     seed: int | None = None
     stop: list[str] | None = None
     context_detection: ContextDetection = "auto"
@@ -80,6 +92,13 @@ class LLMAdapter(Adapter):
     reasoning: bool | None = None
     count_tokens: Callable[[str], int] | None = Field(default=None, exclude=True, repr=False)
     token_ratio: float | None = None
+
+    @classmethod
+    def _arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        values = super()._arguments(values)
+        if isinstance(stop := values.get("stop"), str):
+            values["stop"] = [stop]
+        return values
 
     def _check_options(self) -> None:
         if self.count_tokens is not None or self.token_ratio is not None:
@@ -97,7 +116,7 @@ class LLMAdapter(Adapter):
             ConfigurationError: An option is unknown or wrong.
         """
         call = check_call(kwargs)
-        handle = self.handle.named(call.get("model"))
+        handle = self.handle.named(call.get("model"), call.get("revision"))
         names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
         prompt = {name: getattr(self, name) for name in names}
         prompt |= {name: call[name] for name in names if call.get(name) is not None}

@@ -1,23 +1,22 @@
-"""Constraints on what a model may write next: compiled for its tokenizer by llguidance.
-
-A matcher is state beside the sampler: it masks the logits, accepts the token that was taken, and
-says when nothing more may follow.
-"""
+"""Constraints on what a model may write next, compiled for its tokenizer by llguidance."""
 
 import json
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Protocol
-
-import numpy as np
-import torch
-from torch import Tensor
+from functools import partial
+from typing import Any
 
 from finch_integrations.constraints import Constraint
+from finch_integrations.engine.matchers import (
+    GrammarMatcher,
+    Matcher,
+    ThinkingMatcher,
+    TriggeredMatcher,
+    first_line,
+)
 from finch_integrations.engine.reasoning import Thoughts
-from finch_integrations.engine.text_stream import TextStream
 from finch_integrations.errors import (
     ConstraintError,
     MissingExtraError,
@@ -30,150 +29,6 @@ from finch_integrations.schema_narrowing import prepare
 JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _COMPILED = 32  # grammars kept for every tokenizer
 _PARTS_TRIED = 200
-
-
-class Matcher(Protocol):
-    """What the model may write next."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the answer is complete: nothing may follow."""
-        ...
-
-    def mask(self, logits: Tensor) -> Tensor:
-        """Set the logits of tokens that must not come next to -inf, [vocabulary]."""
-        ...
-
-    def accept(self, token: int) -> None:
-        """Go on after a token."""
-        ...
-
-
-class GrammarMatcher:
-    """A grammar from the answer's first token on."""
-
-    def __init__(self, matcher: Any, noun: str) -> None:
-        self._matcher = matcher
-        self._noun = noun
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing may follow."""
-        return bool(self._matcher.is_stopped())
-
-    def allowed(self, size: int) -> Tensor:
-        """Which of the first `size` tokens may come next, bool, [size].
-
-        Raises:
-            ConstraintError: The grammar became too complex for the text so far.
-        """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        if self._matcher.is_error():
-            raise ConstraintError(
-                f"the {self._noun} is too complex to follow: {_first_line(self._matcher)}. "
-                "Simplify it"
-            )
-        flags = torch.from_numpy(np.unpackbits(bits, bitorder="little")[:size]).bool()
-        # Some models have logits for more tokens than there are.
-        return torch.nn.functional.pad(flags, (0, size - len(flags)))
-
-    def mask(self, logits: Tensor) -> Tensor:
-        """Leave only the tokens that keep the text in the language."""
-        allowed = self.allowed(logits.shape[-1])
-        return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
-
-    def accept(self, token: int) -> None:
-        """Go on after a token."""
-        self._matcher.consume_token(token)
-
-    def accept_text(self, ids: list[int]) -> bool:
-        """Go on after a text's tokens, if it is in the language."""
-        return bool(self._matcher.try_consume_tokens(ids) == len(ids))
-
-
-class TriggeredMatcher:
-    """Free text, until it contains a string that begins the grammar's part."""
-
-    def __init__(
-        self, compiler: "Compiler", constraint: Constraint, tokenizer: Any, thoughts: Thoughts
-    ) -> None:
-        self._compiler, self._constraint = compiler, constraint
-        assert constraint.trigger, "it is what this matcher looks for"
-        self._trigger = constraint.trigger
-        self._stream = TextStream(tokenizer, shown=(self._trigger,))
-        self._thoughts = thoughts
-        self._text = ""
-        self._inner: GrammarMatcher | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether the grammar's part is complete."""
-        return self._inner is not None and self._inner.done
-
-    def mask(self, logits: Tensor) -> Tensor:
-        """Change nothing in free text."""
-        return logits if self._inner is None else self._inner.mask(logits)
-
-    def accept(self, token: int) -> None:
-        """Go on after a token; begin the grammar's part if the text now contains the trigger."""
-        if self._inner is not None:
-            self._inner.accept(token)
-            return
-        self._text += self._stream.push(token)
-        said = self._thoughts.split(self._text, final=False)[1]
-        if self._constraint.trigger_at_start:
-            said = said.lstrip()
-            at = 0 if said.startswith(self._trigger) else -1
-        else:
-            at = said.find(self._trigger)
-        if at >= 0:
-            inner = self._compiler.compile(self._constraint)
-            if inner.accept_text(self._compiler.tokenize(said[at:])):
-                self._inner = inner
-
-
-class ThinkingMatcher:
-    """Thoughts, which are free, before the part that another matcher constrains."""
-
-    def __init__(
-        self, inner: GrammarMatcher, thoughts: Thoughts, tokenizer: Any, stop: set[int]
-    ) -> None:
-        self._inner = inner
-        self._thoughts = thoughts
-        self._stop = sorted(stop)
-        self._begin = thoughts.begin_token(tokenizer)
-        self._stream = TextStream(tokenizer, shown=(thoughts.end,))
-        self._text = ""
-        self._state = "thinking" if thoughts.opened else "start"
-
-    @property
-    def done(self) -> bool:
-        """Whether the constrained part is complete."""
-        return self._state == "answering" and self._inner.done
-
-    def mask(self, logits: Tensor) -> Tensor:
-        """Allow everything but an end while thinking."""
-        if self._state == "thinking":
-            masked = logits.clone()
-            masked[self._stop] = float("-inf")
-            return masked
-        masked = self._inner.mask(logits)
-        if self._state == "start" and self._begin is not None:
-            masked[self._begin] = logits[self._begin]
-        return masked
-
-    def accept(self, token: int) -> None:
-        """Go on after a token."""
-        if self._state == "start":
-            self._state = "thinking" if token == self._begin else "answering"
-            if self._state == "thinking":
-                return
-        if self._state == "answering":
-            self._inner.accept(token)
-            return
-        self._text += self._stream.push(token)
-        if self._thoughts.end in self._text:
-            self._state = "answering"
 
 
 class Compiler:
@@ -207,10 +62,6 @@ class Compiler:
         self._compiled: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens of a text, special ones included where it spells them."""
-        return list(self._tokenizer.tokenize_str(text, parse_special=True))
-
     def compile(self, constraint: Constraint) -> GrammarMatcher:
         """Compile a constraint, or copy it if that has been done.
 
@@ -225,6 +76,18 @@ class Compiler:
             while len(self._compiled) > _COMPILED:
                 self._compiled.popitem(last=False)
             return GrammarMatcher(self._compiled[key].deep_copy(), constraint.noun)
+
+    def begin(self, constraint: Constraint, text: str) -> GrammarMatcher | None:
+        """A matcher for what follows a text; None: the text does not begin the language.
+
+        Special tokens count where the text spells them.
+
+        Raises:
+            ConstraintError: As `compile` raises it.
+        """
+        matcher = self.compile(constraint)
+        ids = list(self._tokenizer.tokenize_str(text, parse_special=True))
+        return matcher if matcher.accept_text(ids) else None
 
     def _compile(self, constraint: Constraint) -> Any:
         if constraint.kind == "json_schema":
@@ -313,7 +176,8 @@ def make_matcher(
             compiler = _compilers[tokenizer] = Compiler(tokenizer, vocabulary, stop)
     inner = compiler.compile(constraint)
     if constraint.trigger is not None:
-        return TriggeredMatcher(compiler, constraint, tokenizer, thoughts)
+        begin = partial(compiler.begin, constraint)
+        return TriggeredMatcher(constraint, begin, tokenizer, thoughts)
     if thoughts.begin:
         return ThinkingMatcher(inner, thoughts, tokenizer, stop)
     return inner
@@ -326,9 +190,4 @@ def _problem(matcher: Any) -> str:
         if matcher.is_stopped() and not matcher.is_accepting():
             return "no finite text follows it; does a required part contain itself?"
         return ""
-    return _first_line(matcher)
-
-
-def _first_line(matcher: Any) -> str:
-    lines = [line.strip() for line in str(matcher.get_error()).split("<state>")[0].splitlines()]
-    return " ".join(line for line in lines if line and set(line) != {"^"})[:300]
+    return first_line(matcher)

@@ -8,10 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from finch_integrations.downloads import EmbeddedModel, verify
-from finch_integrations.engine.gguf import load_gguf
 
 NAME = "embedded"
 
@@ -30,6 +27,11 @@ def _unpack(path: Path, work: Path, folder: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    # Only here: naming the model, as `finch models` does, needs no torch.
+    import torch
+
+    from finch_integrations.engine.gguf import load_gguf
+
     model: Any
     model, tokenizer = load_gguf(gguf, dtype=torch.float32)
     model.save_pretrained(folder)

@@ -1,17 +1,17 @@
 """Decoding an answer from a compressed context: tokens, then pieces of text."""
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finch_integrations.config import SamplingParams
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, new_cache, share_cache
-from finch_integrations.engine.constraining import Matcher
 from finch_integrations.engine.context import CompressedContext
-from finch_integrations.engine.sampling import Sampler, make_sampler
+from finch_integrations.engine.matchers import Matcher
+from finch_integrations.engine.sampling import Sampler
 from finch_integrations.engine.support import window_error
 from finch_integrations.engine.text_stream import TextStream
-from finch_integrations.types import FinishReason, GenerationResponse
+from finch_integrations.types import FinishReason, GenerationResponse, TokenLogprob
 
 # The suffix of one answer is fed at once up to this length, then piece by piece.
 _PREFILL_LENGTH = 1024
@@ -126,7 +126,7 @@ def stream_tokens(
     stop_tokens = backbone.stop_tokens
     stream = TextStream(backbone.tokenizer, params.stop, shown=guide.shown)
     matcher = guide.matcher
-    sampler = make_sampler(params)
+    sampler = Sampler(params)
     limit = min(params.max_tokens, backbone.spec.window - cache_length(cache) - len(ids))
     steps = generate_step(backbone, cache, ids, sampler, matcher)
     for count, token in enumerate(steps, start=1):
@@ -146,9 +146,20 @@ def stream_tokens(
             prompt_tokens=prompt_tokens,
             generation_tokens=count,
             finish_reason=reason,
+            logprobs=(_logprob(backbone, sampler, token),) if params.logprobs else (),
         )
         if reason is not None:
             return
+
+
+def _logprob(backbone: Backbone, sampler: Sampler, token: int) -> TokenLogprob:
+    logprob, top = sampler.logprobs(token)
+
+    def named(id: int, value: float) -> TokenLogprob:
+        return TokenLogprob(token=backbone.tokenizer.decode([id]), id=id, logprob=value)
+
+    first = named(token, logprob)
+    return replace(first, top=tuple(named(id, value) for id, value in top))
 
 
 def join_responses(pieces: Iterator[GenerationResponse]) -> GenerationResponse:
@@ -161,4 +172,5 @@ def join_responses(pieces: Iterator[GenerationResponse]) -> GenerationResponse:
         prompt_tokens=last.prompt_tokens,
         generation_tokens=last.generation_tokens,
         finish_reason=last.finish_reason,
+        logprobs=tuple(one for piece in all_pieces for one in piece.logprobs),
     )

@@ -1,39 +1,29 @@
 """What a model computed when it read passages, kept in memory and, if asked for, on disk."""
 
-import json
 import logging
 import os
-import statistics
 import threading
-import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from finch_integrations.engine.lru import ByteLRU
-from finch_integrations.engine.passage_folder import (
-    ModelSpeed,
-    PassageFolder,
-    ReadSpeed,
-    drop_from_page_cache,
-    is_key,
-    keeping_pays,
+from finch_integrations.engine.passage_files import is_key
+from finch_integrations.engine.passage_folder import PassageFolder
+from finch_integrations.engine.passage_format import (
+    decode_passage,
+    measure_read_speed,
+    save_passage,
 )
+from finch_integrations.engine.passage_settings import ModelSpeed, ReadSpeed, keeping_pays
 from finch_integrations.errors import ConfigurationError, FinchError, InvalidInputError
 
 logger = logging.getLogger(__name__)
 
-# Increased when the files change, so that older ones are not used.
-_FORMAT = "finch-passage-1"
-# Files and their size for measuring how fast they are read: about that of a passage.
-_PROBES = 8
-_PROBE_BYTES = 2 << 20
 # A speed that is so much higher than the one on record replaces it.
 _FASTER = 1.2
 
@@ -225,7 +215,7 @@ class PassageStore:
         if folder is None or not self._reads:
             return None
         try:
-            return folder.read_speed(lambda: measure_read_speed(folder))
+            return folder.read_speed(lambda: measure_read_speed(folder.path))
         except (OSError, SafetensorError) as error:
             self._stop_writing(folder, error)
             return None
@@ -271,7 +261,7 @@ class PassageStore:
             data = folder.read(key)
             if data is None:
                 return None
-            tensors = _decode(key, data)
+            tensors = decode_passage(key, data)
             if tensors is None:
                 folder.remove(key)
         except OSError as error:
@@ -284,7 +274,7 @@ class PassageStore:
 
     def _write(self, folder: PassageFolder, key: str, tensors: Mapping[str, Tensor]) -> None:
         try:
-            folder.write(key, lambda draft: _save(key, tensors, draft))
+            folder.write(key, lambda file: save_passage(key, tensors, file))
         except (OSError, SafetensorError, FinchError) as error:
             self._stop_writing(folder, error)
 
@@ -298,59 +288,8 @@ class PassageStore:
             )
 
 
-def measure_read_speed(folder: PassageFolder) -> ReadSpeed:
-    """Write files as large as a passage and read them as a store does.
-
-    Raises:
-        OSError: They cannot be written or read.
-        SafetensorError: They cannot be written.
-    """
-    # Not zeros, which some file systems do not store; and not from the global random state.
-    random = torch.randint(255, (_PROBE_BYTES,), generator=torch.Generator(), dtype=torch.uint8)
-    key = "0" * 64
-    seconds = []
-    cold = []
-    for _ in range(_PROBES):
-        with folder.draft(lambda draft: _save(key, {"probe": random}, draft)) as path:
-            cold.append(drop_from_page_cache(path))
-            begin = time.perf_counter()
-            _decode(key, path.read_bytes())
-            seconds.append(time.perf_counter() - begin)
-    speed = _PROBE_BYTES / statistics.median(seconds)
-    return ReadSpeed(bytes_per_second=speed, cold=all(cold))
-
-
 def _check_key(key: str) -> None:
     if not is_key(key):
         raise InvalidInputError(
             f"a passage's key must be a SHA-256 in 64 hexadecimal digits, got {key!r}"
         )
-
-
-def _save(key: str, tensors: Mapping[str, Tensor], path: Path) -> None:
-    metadata = {"format": _FORMAT, "key": key, "checksum": _checksum(key, tensors)}
-    safetensors.torch.save_file(dict(tensors), path, metadata=metadata)
-
-
-def _decode(key: str, data: bytes) -> dict[str, Tensor] | None:
-    """Read a file's content; None if it is damaged, of another format or of another key.
-
-    It is read from memory, not mapped: a mapped file that another process truncates kills this one.
-    """
-    try:
-        tensors = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header["__metadata__"]
-        expected = {"format": _FORMAT, "key": key, "checksum": _checksum(key, tensors)}
-        return tensors if metadata == expected else None
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
-        return None
-
-
-def _checksum(key: str, tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of names, types, shapes and numbers."""
-    value = zlib.crc32(key.encode())
-    for name, tensor in sorted(tensors.items()):
-        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
-        value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, value)
-    return f"{value:08x}"

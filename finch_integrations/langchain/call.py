@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -19,7 +20,7 @@ from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import find_quotes
 from finch_integrations.pipeline.request import describe, make_request
 from finch_integrations.pipeline.shared_engine import SharedEngine
-from finch_integrations.types import Document
+from finch_integrations.types import Document, TokenLogprob
 
 ADVICE = (
     "If it has documents, say where: pass them with documents=…, write them with format_docs or "
@@ -57,6 +58,7 @@ class Call:
             )
             return ChatGenerationChunk(message=message)
         documents = self.request.documents
+        likely = {"logprobs": _logprobs(details.logprobs)} if details.logprobs else {}
         quotes = find_quotes(details.text, documents)
         message = AIMessageChunk(
             content=piece.text,
@@ -74,13 +76,28 @@ class Call:
             # Only here: LangChain joins the strings and adds the numbers of all chunks.
             response_metadata={
                 "model_provider": PROVIDER,
-                "model_name": self.handle.name,
+                "model_name": self.handle.label,
                 "finish_reason": details.finish_reason,
                 "citations": make_citations(quotes, documents, details.document_shares),
                 "finch": describe(details, documents, self.source),
+                **likely,
             },
         )
         return ChatGenerationChunk(message=message)
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """As OpenAI writes them."""
+
+    def written(one: TokenLogprob) -> dict[str, Any]:
+        return {"token": one.token, "bytes": list(one.token.encode()), "logprob": one.logprob}
+
+    return {
+        "content": [
+            {**written(one), "top_logprobs": [written(other) for other in one.top]}
+            for one in tokens
+        ]
+    }
 
 
 def _thoughts(piece: AnswerPiece) -> dict[str, str]:

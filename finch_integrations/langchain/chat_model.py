@@ -20,6 +20,7 @@ from pydantic import Field
 
 from finch_integrations import __version__
 from finch_integrations.adapters.llm import LLMAdapter
+from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.call import Call, given_documents, make_call
 from finch_integrations.langchain.citations import PROVIDER
 from finch_integrations.langchain.messages import to_turns
@@ -51,10 +52,12 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         llm: Another chat model, which answers; passages are chosen for it here, by `scorer`. Its
             tools, structured output and options stay its own. See `WrappedChat`.
         streaming: Have `invoke` stream to callbacks.
+        n: Answers per prompt; `generate` returns all, `invoke` the first.
     """
 
     llm: BaseChatModel | None = Field(default=None, exclude=True, repr=False)
     streaming: bool = False
+    n: int = 1
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         """Make a `WrappedChat` of `ChatFinch(llm=…)`."""
@@ -96,7 +99,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         if documents is not None:
             count = len(documents) if isinstance(documents, Sequence) else 1
             kwargs["documents"] = f"<{count} documents>"
-        return super()._get_invocation_params(stop=stop, **kwargs)
+        return super()._get_invocation_params(stop=stop or self.stop, **kwargs)
 
     def _resolve_model_profile(self) -> ModelProfile:
         profile = ModelProfile(
@@ -111,10 +114,29 @@ class ChatFinch(LLMAdapter, BaseChatModel):
             structured_output=True,
             temperature=True,
         )
-        if self.engine is not None and (engine := self.engine.loaded):
-            # Of the messages; documents may be longer.
-            profile["max_input_tokens"] = engine.window
-        return profile
+        return profile | self._window_profile()
+
+    def _window_profile(self) -> ModelProfile:
+        """What is only known of a model that is loaded."""
+        engine = self.handle.loaded
+        # Of the messages; documents may be longer.
+        return ModelProfile() if engine is None else ModelProfile(max_input_tokens=engine.window)
+
+    def _note_window(self) -> None:
+        """Complete the profile once the model is loaded; one that the user gave stays."""
+        if self.profile is not None and "max_input_tokens" not in self.profile:
+            self.profile.update(self._window_profile())
+
+    def warm_up(self) -> Self:
+        """Load the model now instead of at the first call; its profile then has its window.
+
+        Raises:
+            ModelLoadError: There is no such model, or it cannot be read.
+            UnsupportedModelError: The model cannot be compressed for.
+        """
+        super().warm_up()
+        self._note_window()
+        return self
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenize with the model's own tokenizer; loads the model if necessary."""
@@ -216,7 +238,12 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, **kwargs))
+        return _together(
+            [
+                generate_from_stream(self._stream(messages, stop, **options))
+                for options in self._several(kwargs)
+            ]
+        )
 
     async def _agenerate(
         self,
@@ -225,8 +252,28 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        async with aclosing(self._astream(messages, stop, **kwargs)) as chunks:
-            return await agenerate_from_stream(chunks)
+        answers = []
+        for options in self._several(kwargs):
+            async with aclosing(self._astream(messages, stop, **options)) as chunks:
+                answers.append(await agenerate_from_stream(chunks))
+        return _together(answers)
+
+    def _several(self, kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The options of each of `n` answers; with a seed, each has its own."""
+        options = dict(kwargs)
+        number = self.n if options.get("n") is None else options["n"]
+        options.pop("n", None)
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ConfigurationError(f"n must be a whole number of at least 1, got {number!r}")
+        seed = options.get("seed", self.seed)
+        if number == 1 or seed is None:
+            return [options] * number
+        return [{**options, "seed": seed + number} for number in range(number)]
+
+    def _should_stream(self, **kwargs: Any) -> bool:
+        # Several answers are no stream.
+        several = (kwargs.get("n") or self.n) != 1
+        return not several and super()._should_stream(**kwargs)
 
     def _stream(
         self,
@@ -239,6 +286,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         with closing(call.handle.stream(call.request)) as pieces:
             for piece in pieces:
                 if chunk := call.make_chunk(piece):
+                    self._note_window()
                     if run_manager:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -255,6 +303,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         async with aclosing(call.handle.astream(call.request)) as pieces:
             async for piece in pieces:
                 if chunk := await convert(call.make_chunk, piece):
+                    self._note_window()
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -263,3 +312,8 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> Call:
         return make_call(messages, self._read_call({**kwargs, "stop": stop}))
+
+
+def _together(answers: Sequence[ChatResult]) -> ChatResult:
+    """Several answers to one prompt as one result."""
+    return ChatResult(generations=[one for answer in answers for one in answer.generations])

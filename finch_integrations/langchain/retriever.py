@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -190,11 +190,16 @@ def _refuse_two(embeddings: Any, vectorstore: VectorStore | None) -> None:
 def _search_of(
     vectorstore: VectorStore | None, store_kwargs: dict[str, Any] | None
 ) -> StoreSearch | None:
-    if vectorstore is None:
-        return None
+    return None if vectorstore is None else _Search(vectorstore, store_kwargs or {})
 
-    def search(query: str, k: int) -> list[Document]:
-        hits = vectorstore.similarity_search(query, k=k, **(store_kwargs or {}))
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Searches a store; can be pickled if the store can."""
+
+    store: VectorStore
+    options: Mapping[str, Any]
+
+    def __call__(self, query: str, k: int) -> list[Document]:
+        hits = self.store.similarity_search(query, k=k, **self.options)
         return [from_langchain(hit) for hit in hits]
-
-    return search

@@ -2,28 +2,34 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    LogProb,
+)
 
 from finch_integrations.adapters.llm import CallArguments
 from finch_integrations.errors import FinchError
 from finch_integrations.llama_index.documents import as_documents, place_in_node
-from finch_integrations.llama_index.messages import to_turns
+from finch_integrations.llama_index.messages import shows_a_chat, to_turns
 from finch_integrations.llama_index.tools import make_message
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.pipeline.request import describe, make_request
 from finch_integrations.pipeline.shared_engine import SharedEngine
-from finch_integrations.types import Document, DocumentShare, ToolCall
+from finch_integrations.types import Document, DocumentShare, TokenLogprob, ToolCall
 
 ADVICE = (
-    "If it has documents, say where: pass them with documents=…, or describe your prompt with "
-    "context_patterns; LangChain's format_docs has its counterpart in templates with the variable "
-    "context_str. Nodes that a retriever of the same task returned are found by themselves, as "
-    "evidence, unless configure_evidence turned that off or they were rewritten"
+    "If it has documents, say where: pass them with documents=…, name your template's variables "
+    "with template_variables, mark the texts as format_docs does (<document>…</document>), or "
+    "describe your prompt with context_patterns. Nodes that a retriever of the same task returned "
+    "are found by themselves, as evidence, unless configure_evidence turned that off or they were "
+    "rewritten"
 )
 
 
@@ -67,12 +73,13 @@ class Call:
             message=make_message(answer.text, answer.reasoning, answer.calls),
             delta=piece.text,
             raw=None if piece.details is None else self._describe(piece.details),
+            logprobs=None if piece.details is None else _logprobs(piece.details.logprobs),
             additional_kwargs={"thinking_delta": piece.reasoning} if piece.reasoning else {},
         )
 
     def _describe(self, details: AnswerDetails) -> dict[str, Any]:
         return {
-            "model": self.handle.name,
+            "model": self.handle.label,
             "finish_reason": details.finish_reason,
             "invalid_tool_calls": [asdict(call) for call in details.invalid_calls],
             "usage": {
@@ -85,6 +92,15 @@ class Call:
             ),
             "finch": describe(details, self.request.documents, self.source),
         }
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> list[list[LogProb]] | None:
+    """For every token the most likely ones at its place; itself, if only that was asked for."""
+
+    def written(one: TokenLogprob) -> LogProb:
+        return LogProb(token=one.token, logprob=one.logprob, bytes=list(one.token.encode()))
+
+    return [[written(other) for other in one.top or (one,)] for one in tokens] or None
 
 
 def make_citations(
@@ -125,9 +141,18 @@ def make_call(
     """
     documents, prompt = arguments.documents, arguments.prompt
     given = None if documents is None else as_documents(documents, "documents")
+    if shows_a_chat(messages):
+        prompt = replace(prompt, strict=False)
     turns = to_turns(messages, read_templates=prompt.context_detection != "off")
     request, source = make_request(
-        turns, given, prompt, arguments.options, arguments.answer, run=run, advice=ADVICE
+        turns,
+        given,
+        prompt,
+        arguments.options,
+        arguments.answer,
+        run=run,
+        advice=ADVICE,
+        trim_history=True,
     )
     return Call(arguments.handle, request, source)
 
@@ -135,7 +160,10 @@ def make_call(
 def as_completion(response: ChatResponse) -> CompletionResponse:
     """The same response, for a prompt that is one text."""
     return CompletionResponse(
-        text=response.message.content or "", delta=response.delta, raw=response.raw
+        text=response.message.content or "",
+        delta=response.delta,
+        raw=response.raw,
+        logprobs=response.logprobs,
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt
 from llama_index.core.base.llms.types import (
@@ -40,7 +40,7 @@ from finch_integrations.llama_index.structured import (
     auntil_complete,
     until_complete,
 )
-from finch_integrations.llama_index.templates import MarkedPrompt, format_marked
+from finch_integrations.llama_index.templates import VARIABLES, Kind, MarkedPrompt, format_marked
 from finch_integrations.llama_index.tools import convert_tools, read_calls
 from finch_integrations.pipeline.ask import convert
 
@@ -62,9 +62,9 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
 
     LlamaIndex splits a context over several calls when it exceeds `context_window`, unless
     `Settings.context_window`, `Settings.num_output` or `Settings.prompt_helper` is set: then that
-    one counts. Chat engines allow their memory the same length, but history is not compressed; give
-    them a memory with a `token_limit` below the model's own window. What does not fit is a
-    `ContextTooLongError`, never cut.
+    one counts. Chat engines allow their memory the same length, but history is not compressed: of
+    one that outgrows the model's own window the oldest turns are left out, with a warning. What
+    does not fit otherwise is a `ContextTooLongError`, never cut.
 
     Example:
         llm = FinchLLM(model="embedded", target_size=2048, max_tokens=200)
@@ -75,11 +75,15 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     Attributes:
         context_window: Tokens of documents that LlamaIndex may put into one prompt, by its own
             tokenizer. Not the model's window, which the engine knows and stays within.
+        template_variables: Your own templates' variables, as `"context"` or `"query"`: with
+            `{"notes": "context", "ask": "query"}`, `notes` and `ask` are used like LlamaIndex's
+            `context_str` and `query_str`.
         llm: Another LLM, which answers; passages are chosen for it here, by `scorer`. Its function
             calling, structured output and options stay its own. See `WrappedLLM`.
     """
 
     context_window: int = 1_000_000
+    template_variables: dict[str, Any] = Field(default_factory=dict)
     llm: LLM | None = Field(default=None, exclude=True, repr=False)
     # An answer that is constrained to a schema needs no tool.
     pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.LLM
@@ -102,6 +106,12 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
                 "FinchLLM renders prompts with the model's own chat template. Leave "
                 "messages_to_prompt, completion_to_prompt and query_wrapper_prompt out"
             )
+        for name, kind in self.template_variables.items():
+            if kind not in get_args(Kind):
+                raise ConfigurationError(
+                    f"template_variables says of a variable that it is 'context' or 'query', got "
+                    f"{kind!r} for {name!r}"
+                )
         super()._check_options()
         if self.context_window <= self._num_output:
             raise ConfigurationError(
@@ -274,7 +284,14 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     # chat engines and evaluators.
 
     def _get_messages(self, prompt: BasePromptTemplate, **prompt_args: Any) -> list[ChatMessage]:
-        return format_marked(partial(super()._get_messages, prompt), prompt, prompt_args)
+        return format_marked(
+            partial(super()._get_messages, prompt), prompt, prompt_args, self.marked_variables
+        )
+
+    @property
+    def marked_variables(self) -> dict[str, Kind]:
+        """Which variables of templates are context and query."""
+        return {**VARIABLES, **self.template_variables}
 
     def structured_predict(
         self,
@@ -291,7 +308,7 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
         with never_a_value_error(NO_OUTPUT):
             return super().structured_predict(
                 output_cls,
-                _marked(prompt),
+                self._marked(prompt),
                 self._constrained(output_cls, llm_kwargs),
                 **prompt_args,
             )
@@ -307,7 +324,7 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
         with never_a_value_error(NO_OUTPUT):
             return await super().astructured_predict(
                 output_cls,
-                _marked(prompt),
+                self._marked(prompt),
                 self._constrained(output_cls, llm_kwargs),
                 **prompt_args,
             )
@@ -321,7 +338,7 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     ) -> Any:
         options = self._constrained(output_cls, llm_kwargs)
         outputs = super()._structured_stream_call(
-            output_cls, _marked(prompt), options, **prompt_args
+            output_cls, self._marked(prompt), options, **prompt_args
         )
         return until_complete(outputs, output_cls)
 
@@ -334,9 +351,12 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     ) -> Any:
         options = self._constrained(output_cls, llm_kwargs)
         outputs = await super()._structured_astream_call(
-            output_cls, _marked(prompt), options, **prompt_args
+            output_cls, self._marked(prompt), options, **prompt_args
         )
         return auntil_complete(outputs, output_cls)
+
+    def _marked(self, prompt: BasePromptTemplate) -> Any:
+        return MarkedPrompt.around(prompt, self.marked_variables)
 
     def _constrained(
         self, output_cls: type[BaseModel], llm_kwargs: dict[str, Any] | None
@@ -350,7 +370,3 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
     def as_structured_llm(self, output_cls: type[BaseModel], **kwargs: Any) -> StructuredLLM:
         """Make an LLM whose answers are objects of the output class."""
         return FinchStructuredLLM(llm=self, output_cls=output_cls, **kwargs)
-
-
-def _marked(prompt: BasePromptTemplate) -> Any:
-    return MarkedPrompt.around(prompt)

@@ -1,6 +1,7 @@
 """LlamaIndex messages to turns."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from llama_index.core.base.llms.types import (
 )
 
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.llama_index.templates import Span, read_spans
+from finch_integrations.llama_index.templates import Span, is_step, read_spans
 from finch_integrations.pipeline.detection import Role, Turn
 from finch_integrations.pipeline.places import Place, strip_place
 from finch_integrations.types import Document, ToolCall
@@ -34,6 +35,7 @@ _ROLES: dict[MessageRole, Role] = {
 }
 
 
+_SPEAKER = re.compile(r"^[ \t]*(user|assistant): ", re.MULTILINE)
 # What becomes of blocks that are neither text nor a document.
 Others = Literal["refuse", "name", "skip"]
 
@@ -41,6 +43,14 @@ Others = Literal["refuse", "name", "skip"]
 def as_messages(prompt: str) -> list[ChatMessage]:
     """A prompt as a chat: the user's turn."""
     return [ChatMessage(role=MessageRole.USER, content=prompt)]
+
+
+def shows_a_chat(messages: Sequence[ChatMessage]) -> bool:
+    """Whether it is a prompt about a chat: chat engines ask so for the question to search for."""
+    if len(messages) != 1:
+        return False
+    speakers = {speaker[1] for speaker in _SPEAKER.finditer(messages[0].content or "")}
+    return {"user", "assistant"} <= speakers
 
 
 def to_turns(
@@ -76,6 +86,7 @@ def to_turns(
         turn = _to_turn(message, f"message {number + 1}", others)
         if turn.call_id and not turn.name:
             turn = replace(turn, name=names.get(turn.call_id, ""))
+        turn = replace(turn, is_step=read_templates and is_step(message))
         if documents:  # else an empty context: the prompt stays as it is
             queries = [(start, stop) for kind, start, stop in spans[number] if kind == "query"]
             query = queries[-1] if queries else None

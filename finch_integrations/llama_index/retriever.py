@@ -16,9 +16,11 @@ from llama_index.core.schema import (
     RelatedNodeInfo,
     TextNode,
 )
+from llama_index.core.vector_stores.types import MetadataFilters
 
 from finch_integrations.documents import prepare_documents
 from finch_integrations.errors import ConfigurationError
+from finch_integrations.llama_index.filters import as_predicate
 from finch_integrations.retrieval.hybrid import HybridRetriever
 from finch_integrations.retrieval.searchers import StoreSearch
 from finch_integrations.retrieval.selection import SCORES
@@ -46,6 +48,7 @@ class FinchNodeRetriever(BaseRetriever):
         *,
         nodes: Mapping[str, BaseNode] | None = None,
         similarity_top_k: int = 10,
+        filters: MetadataFilters | None = None,
         callback_manager: CallbackManager | None = None,
         **options: Any,
     ) -> None:
@@ -55,12 +58,17 @@ class FinchNodeRetriever(BaseRetriever):
             hybrid: What searches.
             nodes: By their id; returned instead of nodes made from the found texts.
             similarity_top_k: Nodes to find.
+            filters: LlamaIndex's, on the nodes' metadata.
             callback_manager: LlamaIndex's.
             options: Further fields of `RetrievalConfig`, and `filter`.
         """
         super().__init__(callback_manager=callback_manager)
         self.hybrid = hybrid
         self._nodes = dict(nodes or {})
+        if filters is not None:
+            if options.get("filter") is not None:
+                raise ConfigurationError("filter and filters are given; give one of them")
+            options["filter"] = as_predicate(filters)
         self._options = {"top_k": similarity_top_k, **options}
 
     @classmethod

@@ -9,14 +9,15 @@ from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.prompts import BasePromptTemplate
 
 from finch_integrations.errors import FinchError
-from finch_integrations.llama_index.templates import format_marked
+from finch_integrations.llama_index.templates import VARIABLES, format_marked
 
 
 class FinchStructuredLLM(StructuredLLM):
     """Like `StructuredLLM`; the model inside learns where prompts put their context."""
 
     def _get_messages(self, prompt: BasePromptTemplate, **prompt_args: Any) -> list[ChatMessage]:
-        return format_marked(partial(super()._get_messages, prompt), prompt, prompt_args)
+        variables = getattr(self.llm, "marked_variables", VARIABLES)
+        return format_marked(partial(super()._get_messages, prompt), prompt, prompt_args, variables)
 
 
 def until_complete(outputs: Iterable[Any], output_cls: type[Any]) -> Generator[Any, None, None]:

@@ -7,38 +7,48 @@ up; if the marked text differs in anything else, nothing is known and nothing is
 import re
 import secrets
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.base.llms.types import ChatMessage, TextBlock
-from llama_index.core.bridge.pydantic import SerializeAsAny
-from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.bridge.pydantic import Field, SerializeAsAny
+from llama_index.core.postprocessor.pii import DEFAULT_PII_TMPL
+from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 
 Kind = Literal["context", "query"]
 Span = tuple[Kind, int, int]
 
 # The names that LlamaIndex's synthesizers, chat engines and evaluators fill in.
-_VARIABLES: dict[str, Kind] = {
+VARIABLES: Mapping[str, Kind] = {
     "context_str": "context",
     "context_msg": "context",
     "context_messages": "context",
     "query_str": "query",
 }
 _KINDS: tuple[Kind, ...] = ("context", "query")
-_SPANS = "finch_spans"
+_SPANS, _STEP = "finch_spans", "finch_step"
+# Templates with no other variables condense a chat, choose a tool or plan: steps before the answer.
+_OF_STEPS = frozenset(
+    {"chat_history", "context_list", "num_choices", "num_queries", "query", "query_str"}
+    | {"question", "tools_str"}
+)
+# LLMs that rank answer with numbers, so that every text must stay under its own.
+_NUMBERED = re.compile(r"Document 1:")
 
 
 class MarkedPrompt(BasePromptTemplate):
     """A prompt template whose messages say where context and question are."""
 
     inner: SerializeAsAny[BasePromptTemplate]
+    variables: dict[str, Any] = Field(default_factory=lambda: dict(VARIABLES))
 
     @classmethod
-    def around(cls, inner: BasePromptTemplate) -> Self:
-        """Wrap a template."""
+    def around(cls, inner: BasePromptTemplate, variables: Mapping[str, Kind] = VARIABLES) -> Self:
+        """Wrap a template; `variables` says which of its variables are context and query."""
         return cls(
             inner=inner,
+            variables=dict(variables),
             metadata=inner.metadata,
             template_vars=inner.template_vars,
             kwargs=inner.kwargs,
@@ -47,7 +57,7 @@ class MarkedPrompt(BasePromptTemplate):
 
     def partial_format(self, **kwargs: Any) -> "MarkedPrompt":
         """Fill in some variables."""
-        return MarkedPrompt.around(self._current().partial_format(**kwargs))
+        return MarkedPrompt.around(self._current().partial_format(**kwargs), self.variables)
 
     def format(self, llm: BaseLLM | None = None, **kwargs: Any) -> str:
         """Format into a text, which cannot be marked."""
@@ -56,7 +66,9 @@ class MarkedPrompt(BasePromptTemplate):
     def format_messages(self, llm: BaseLLM | None = None, **kwargs: Any) -> list[ChatMessage]:
         """Format into messages with spans."""
         prompt = self._current()
-        return format_marked(lambda **kw: prompt.format_messages(llm=llm, **kw), prompt, kwargs)
+        return format_marked(
+            lambda **kw: prompt.format_messages(llm=llm, **kw), prompt, kwargs, self.variables
+        )
 
     def get_template(self, llm: BaseLLM | None = None) -> str:
         """Show the template."""
@@ -73,31 +85,40 @@ def format_marked(
     format: Callable[..., list[ChatMessage]],
     prompt: BasePromptTemplate,
     prompt_args: Mapping[str, Any],
+    variables: Mapping[str, Kind] = VARIABLES,
 ) -> list[ChatMessage]:
     """Format messages; those that contain context or question say where.
+
+    Texts that nobody asks about, or that are asked for by their numbers, are no documents to answer
+    from: their messages say that they are a step of something else.
 
     Args:
         format: Formats `prompt` with the variables it gets.
         prompt: The template; variables that were filled in earlier are in its `kwargs`.
         prompt_args: The other variables.
+        variables: Which variables are context and query.
     """
     values = {
         name: _joined(value)
         for name, value in {**prompt.kwargs, **prompt_args}.items()
-        if name in _VARIABLES
+        if name in variables
     }
     given = {**prompt_args, **{name: values[name] for name in values.keys() & prompt_args.keys()}}
     plain = format(**given)
-    if not any(_VARIABLES[name] == "context" for name in values):
+    if _is_step(prompt, {*prompt.kwargs, *prompt_args}, values, variables):
+        return [_with_note(message, {_STEP: True}) for message in plain]
+    if not any(variables[name] == "context" for name in values):
         return plain
     marks = _Marks()
     marked = format(
-        **{**given, **{n: marks.put_around(_VARIABLES[n], value) for n, value in values.items()}}
+        **{**given, **{n: marks.put_around(variables[n], value) for n, value in values.items()}}
     )
     taken = [marks.take_out(message) for message in marked]
     found = any(kind == "context" for _, spans in taken for kind, _, _ in spans)
     if not found or [message for message, _ in taken] != plain:
         return plain
+    if any(_are_numbered(message, spans) for message, spans in taken):
+        return [_with_note(message, {_STEP: True}) for message in plain]
     return [_with_spans(message, spans) for message, spans in taken]
 
 
@@ -112,12 +133,42 @@ def read_spans(message: ChatMessage) -> tuple[Span, ...]:
     return () if changed else spans
 
 
+def is_step(message: ChatMessage) -> bool:
+    """Whether a template has made the message for something else than answering from documents."""
+    return bool(message.additional_kwargs.get(_STEP))
+
+
 def without_spans(message: ChatMessage) -> ChatMessage:
     """The message as other models get it."""
-    if _SPANS not in message.additional_kwargs:
+    notes = message.additional_kwargs
+    if _SPANS not in notes and _STEP not in notes:
         return message
-    rest = {name: value for name, value in message.additional_kwargs.items() if name != _SPANS}
+    rest = {name: value for name, value in notes.items() if name not in (_SPANS, _STEP)}
     return message.model_copy(update={"additional_kwargs": rest})
+
+
+def _is_step(
+    prompt: BasePromptTemplate,
+    names: Collection[str],
+    values: Mapping[str, Any],
+    variables: Mapping[str, Kind],
+) -> bool:
+    contexts = [value for name, value in values.items() if variables[name] == "context"]
+    if not contexts:
+        return bool(names) and _OF_STEPS.issuperset(names)
+    asked = any(variables[name] == "query" for name in values)
+    template = prompt.template if isinstance(prompt, PromptTemplate) else ""
+    return not asked or template == DEFAULT_PII_TMPL
+
+
+def _are_numbered(message: ChatMessage, spans: Sequence[Span]) -> bool:
+    """Whether the context begins with the number of its first text, or comes after it."""
+    text = message.content or ""
+    starts = [start for kind, start, _ in spans if kind == "context"]
+    if not starts:
+        return False
+    near = text[max(0, starts[0] - 20) : starts[0] + 20].strip()
+    return _NUMBERED.search(near) is not None
 
 
 class _Marks:
@@ -197,9 +248,11 @@ def _with_spans(message: ChatMessage, spans: Sequence[Span]) -> ChatMessage:
         "spans": [list(span) for span in spans],
         "checksum": _checksum(message.content or "", spans),
     }
-    return message.model_copy(
-        update={"additional_kwargs": {**message.additional_kwargs, _SPANS: noted}}
-    )
+    return _with_note(message, {_SPANS: noted})
+
+
+def _with_note(message: ChatMessage, note: Mapping[str, Any]) -> ChatMessage:
+    return message.model_copy(update={"additional_kwargs": {**message.additional_kwargs, **note}})
 
 
 def _checksum(text: str, spans: Sequence[Span]) -> int:

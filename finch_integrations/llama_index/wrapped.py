@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Hashable, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -24,7 +24,7 @@ from finch_integrations.llama_index.call import ADVICE, make_citations, never_a_
 from finch_integrations.llama_index.documents import as_documents
 from finch_integrations.llama_index.evidence import current_run
 from finch_integrations.llama_index.llm import NO_OUTPUT, FinchLLM
-from finch_integrations.llama_index.messages import as_messages, to_turns
+from finch_integrations.llama_index.messages import as_messages, shows_a_chat, to_turns
 from finch_integrations.llama_index.rewriting import rewrite
 from finch_integrations.llama_index.templates import format_marked
 from finch_integrations.pipeline.chooser import TokenCount
@@ -179,7 +179,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Any:
         """Answer with an object as the wrapped model does."""
-        call = self._prepare_wrapped(self._marked(prompt, prompt_args), llm_kwargs or {})
+        call = self._prepare_wrapped(self._marked_messages(prompt, prompt_args), llm_kwargs or {})
         with never_a_value_error(NO_OUTPUT):
             return self.llm.structured_predict(output_cls, call.template, dict(call.rest))
 
@@ -191,7 +191,9 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Any:
         """Like `structured_predict`, without blocking the event loop."""
-        call = await self._aprepare_wrapped(self._marked(prompt, prompt_args), llm_kwargs or {})
+        call = await self._aprepare_wrapped(
+            self._marked_messages(prompt, prompt_args), llm_kwargs or {}
+        )
         with never_a_value_error(NO_OUTPUT):
             return await self.llm.astructured_predict(output_cls, call.template, dict(call.rest))
 
@@ -203,7 +205,7 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
         """Like `structured_predict`, object by object as it grows."""
-        call = self._prepare_wrapped(self._marked(prompt, prompt_args), llm_kwargs or {})
+        call = self._prepare_wrapped(self._marked_messages(prompt, prompt_args), llm_kwargs or {})
         return self.llm.stream_structured_predict(output_cls, call.template, dict(call.rest))
 
     async def astream_structured_predict(
@@ -214,13 +216,15 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         """Like `stream_structured_predict`, without blocking the event loop."""
-        call = await self._aprepare_wrapped(self._marked(prompt, prompt_args), llm_kwargs or {})
+        call = await self._aprepare_wrapped(
+            self._marked_messages(prompt, prompt_args), llm_kwargs or {}
+        )
         found: Any = await self.llm.astream_structured_predict(
             output_cls, call.template, dict(call.rest)
         )
         return found  # type: ignore[no-any-return]
 
-    def _marked(
+    def _marked_messages(
         self, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]
     ) -> list[ChatMessage]:
         """Format a prompt; its messages say where the context is."""
@@ -228,7 +232,9 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
         def format(**values: Any) -> list[ChatMessage]:
             return prompt.format_messages(llm=self, **values)
 
-        return self._extend_messages(format_marked(format, prompt, prompt_args))
+        return self._extend_messages(
+            format_marked(format, prompt, prompt_args, self.marked_variables)
+        )
 
     # Choosing
 
@@ -323,6 +329,8 @@ def _find(
     """The messages' texts, and the documents in them."""
     documents, prompt = arguments.documents, arguments.prompt
     given = None if documents is None else as_documents(documents, "documents")
+    if shows_a_chat(messages):
+        prompt = replace(prompt, strict=False)
     read_templates = prompt.context_detection != "off"
     turns = to_turns(messages, read_templates=read_templates, only_text=False)
     found = find_documents(turns, given, prompt, run=run)

@@ -4,15 +4,17 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finch_integrations.config import with_overrides
 from finch_integrations.documents import check_text
 from finch_integrations.engine.answer_parts import Parts
+from finch_integrations.engine.prompt import build_frame, make_prompt
 from finch_integrations.errors import ContextTooLongError, InvalidInputError
 from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.answering import Answering, plan_answer
+from finch_integrations.pipeline.history import trim_history
 from finch_integrations.pipeline.misses import report_miss
 from finch_integrations.types import (
     CompressionProgress,
@@ -25,6 +27,7 @@ from finch_integrations.types import (
     InvalidToolCall,
     Message,
     SelectionStats,
+    TokenLogprob,
     ToolCall,
 )
 
@@ -50,6 +53,7 @@ class AskRequest:
         result: The tool's result that the documents are in; see `Prompt`.
         answer: What the answer may consist of: tools, a schema.
         advice: Said of a long chat without documents: how they are found if it has some.
+        trim_history: Leave out the oldest turns of a chat that does not fit the window.
         chat_template_kwargs: Further variables for the chat template.
         compression: Fields of `CompressionConfig` to change.
         sampling: Fields of `SamplingParams` to change.
@@ -62,6 +66,7 @@ class AskRequest:
     result: Message | None = None
     answer: AnswerOptions = field(default_factory=AnswerOptions)
     advice: str = ""
+    trim_history: bool = False
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -85,6 +90,8 @@ class AnswerDetails:
         reasoning: The thoughts before the answer.
         calls: The calls that were made.
         invalid_calls: What began as a call and is none, for example because it was cut.
+        logprobs: How likely every token was, thoughts and calls included, if that was asked for.
+        trimmed_messages: How many of the oldest messages were left out.
     """
 
     text: str
@@ -99,6 +106,8 @@ class AnswerDetails:
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
     invalid_calls: tuple[InvalidToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    trimmed_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +153,9 @@ def ask(
     context: CompressedContext | None = None
     pieces: Iterator[GenerationResponse]
     answering = plan_answer(engine, request.answer, request.chat_template_kwargs)
+    before = len(request.messages)
+    if request.trim_history:
+        request = _fitting(engine, request, answering)
     if request.documents:
         system, history, question = _split(request.messages)
         options = dict(request.compression)
@@ -168,6 +180,7 @@ def ask(
         pieces = _chat(engine, request, answering)
     started = time.perf_counter()
     text = reasoning = ""
+    logprobs: list[TokenLogprob] = []
     calls: tuple[ToolCall, ...] = ()
     for piece in pieces:
         parts = answering.reader.push(piece.text)
@@ -177,6 +190,7 @@ def ask(
             parts = Parts(
                 parts.text + last.text, parts.reasoning + last.reasoning, parts.calls + last.calls
             )
+        logprobs += piece.logprobs
         text += parts.text
         reasoning += parts.reasoning
         calls += parts.calls
@@ -194,10 +208,53 @@ def ask(
                 reasoning=reasoning,
                 calls=calls,
                 invalid_calls=answering.reader.invalid,
+                logprobs=tuple(logprobs),
+                trimmed_messages=before - len(request.messages),
             )
         yield AnswerPiece(
             text=parts.text, reasoning=parts.reasoning, calls=parts.calls, details=details
         )
+
+
+def _fitting(engine: "FinchEngine", request: AskRequest, answering: Answering) -> AskRequest:
+    """The same with as much of its history as fits, with documents and an answer."""
+    sampling = with_overrides(engine.sampling, request.sampling)
+    room = engine.window - min(sampling.max_tokens, engine.window // 4)
+    if request.documents:
+        target = with_overrides(engine.compression, request.compression).target_size
+        room -= engine.window // 4 if target is None else target
+
+    def fits(messages: Sequence[Message]) -> bool:
+        # A token has at least one byte, and a template adds few: most chats need not be counted.
+        if sum(len(one["content"].encode("utf-8", "replace")) for one in messages) < room // 2:
+            return True
+        return _length(engine, replace(request, messages=tuple(messages)), answering) <= room
+
+    messages = trim_history(request.messages, fits)
+    return replace(request, messages=messages)
+
+
+def _length(engine: "FinchEngine", request: AskRequest, answering: Answering) -> int:
+    """Tokens of the prompt, documents left out."""
+    said: dict[str, Any] = {
+        "tools": request.answer.tools,
+        "chat_template_kwargs": answering.chat_template_kwargs,
+    }
+    if not request.documents:
+        return engine.count_chat_tokens(request.messages, **said)
+    system, history, question = _split(request.messages)
+    if request.instruction is not None:
+        said["instruction"] = request.instruction
+    prompt = make_prompt(
+        question=question,
+        system=system,
+        history=history,
+        closing=request.closing,
+        result=request.result,
+        **said,
+    )
+    frame = build_frame(engine.backbone.tokenizer, prompt)
+    return len(frame.prefix) + len(frame.suffix)
 
 
 def read_ahead(

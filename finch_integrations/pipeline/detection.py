@@ -44,6 +44,7 @@ class Turn:
         blocks: Documents from the message's content blocks.
         template: Documents that a template has inserted into the text, and where.
         query: Where a template has inserted the question.
+        is_step: Whether a template has made it for something else than answering from documents.
         artifact: Documents that a tool returned in addition to its text.
         instruction: The part of the text that leads up to the question.
         question: The part of the text that is the question, once documents were found around it.
@@ -60,6 +61,7 @@ class Turn:
     blocks: tuple[Document, ...] = ()
     template: tuple[Place, ...] = ()
     query: Span | None = None
+    is_step: bool = False
     artifact: tuple[Document, ...] = ()
     instruction: str = ""
     question: str | None = None
@@ -165,11 +167,13 @@ def detect(
         return replace(found, in_blocks=not given)
     if given is not None:
         mode = "off"
+    asking = _asking(turns)
+    if asking is not None and turns[asking].is_step:
+        return replace(_compose(turns, (), "none"), missed=mode != "off")
     unasked = 0
     for source, splits in _sources(turns, template, mode, patterns, strict, evidence):
         places = [tuple(p for cut in split.cuts for p in cut.places) for split in splits]
         documents = documents_of(place for found in places for place in found)
-        asking = _asking(turns)
         rest = [
             _without(turn, split, asks=number == asking, queries=evidence.queries)
             for number, (turn, split) in enumerate(zip(turns, splits, strict=True))
@@ -206,26 +210,29 @@ def _sources(
     own = [_own_documents(turn) for turn in turns]
     if any(own):
         yield "artifact", _find_retrieved(turns, own, Evidence(queries=evidence.queries))
-    tagged = [
-        Split(tuple(find_tagged(turn.text))) if turn.role != "assistant" else NO_SPLIT
-        for turn in turns
-    ]
     certain = mode == "marked" or any(has_marks(turn.text) for turn in turns)
     if certain:
-        yield "mark", tagged
+        yield "mark", _tagged(turns)
     if mode == "marked":
         return
     yield "pattern", _each(turns, lambda turn: split_by_patterns(turn.text, patterns))
     if evidence.texts:
         yield "evidence", _find_retrieved(turns, own, evidence)
     if not certain:
-        yield "mark", tagged
+        yield "mark", _tagged(turns)
     if not strict:
         known = _each(turns, lambda turn: split_known(turn.text, asks=turn.role == "user"))
         if sum(map(bool, (split.cuts for split in known))) == 1:
             yield "pattern", known
     if mode == "longest":
         yield "longest", _longest(turns)
+
+
+def _tagged(turns: Sequence[Turn]) -> list[Split]:
+    return [
+        Split(tuple(find_tagged(turn.text))) if turn.role != "assistant" else NO_SPLIT
+        for turn in turns
+    ]
 
 
 def _each(turns: Sequence[Turn], split: Callable[[Turn], Split | None]) -> list[Split]:

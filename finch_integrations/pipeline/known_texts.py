@@ -23,7 +23,8 @@ _SHORTEST, _SHORTEST_PIECE = 8, 64
 _FEW_WORDS, _UNEXPECTED_PIECE = 24, 256
 # Samples that this many texts share say nothing; the texts are then searched one by one.
 _SHARED = 16
-_BLANKS = b" \t\n\r\x0b\x0c"
+_SPACE = 0x20
+_BLANKS = bytes(range(_SPACE + 1))
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
 _BITS = np.uint64(64 - 20)
 # What is around a short text that stands by itself.
@@ -67,7 +68,7 @@ class KnownText:
     @property
     def nbytes(self) -> int:
         """About the size in memory, once prepared."""
-        return 3 * len(self.text) + 5000
+        return 4 * len(self.text) + 6000
 
     @property
     def spellings(self) -> "list[_Spelling]":
@@ -80,14 +81,18 @@ class KnownText:
 class _Spelling:
     """One way to write a text, as bytes, and its samples."""
 
-    __slots__ = ("bytes", "keys", "offsets")
+    __slots__ = ("_bare", "bytes", "keys", "offsets")
 
     def __init__(self, spelling: bytes) -> None:
+        self._bare: _Spelling | None = None
         self.bytes = spelling
         self.keys, self.offsets = _samples_of(spelling)
 
     def without_blanks(self) -> "_Spelling":
-        return _Spelling(self.bytes.translate(None, _BLANKS))
+        """The same without white space, prepared when it is first looked for."""
+        if self._bare is None:
+            self._bare = _Spelling(self.bytes.translate(None, _BLANKS))
+        return self._bare
 
 
 def find_known(
@@ -119,7 +124,7 @@ def find_known(
     ]
     if missed:
         data = np.frombuffer(buffer, dtype=np.uint8)
-        places = np.flatnonzero(~np.isin(data, np.frombuffer(_BLANKS, dtype=np.uint8)))
+        places = np.flatnonzero(data > _SPACE)
         bare = [(number, escaped, one.without_blanks()) for number, escaped, one in missed]
         for start, end, (number, escaped, _), whole in _search(data[places].tobytes(), bare):
             found.add(int(places[start]), int(places[end - 1]) + 1, number, escaped, whole)
@@ -215,7 +220,9 @@ class _Samples:
         keys = np.concatenate([needles[index][2].keys for index in sampled])
         offsets = np.concatenate([needles[index][2].offsets for index in sampled])
         owners = np.repeat(sampled, [len(needles[index][2].keys) for index in sampled])
-        samples = _keys(np.frombuffer(buffer, np.uint8)[: len(buffer) // _STRIDE * _STRIDE])
+        # The last sample may end where the buffer ends.
+        sampled_to = (len(buffer) + _SAMPLE) // _STRIDE * _STRIDE
+        samples = _keys(np.frombuffer(buffer[:sampled_to].ljust(sampled_to, b"\0"), np.uint8))
         hits = np.flatnonzero(_table(keys)[samples >> _BITS])
         near = np.flatnonzero(_table(samples[hits])[keys >> _BITS])
         near = near[np.argsort(keys[near], kind="stable")]

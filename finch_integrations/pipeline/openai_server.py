@@ -120,12 +120,12 @@ class OpenAIServer:
                 except httpx.TransportError as error:
                     failure = error
                 time.sleep(attempts.delay_after(failure))
-            answer = ServerAnswer(errors)
+            answer = ServerAnswer(errors, [tool["name"] for tool in request.answer.tools])
             with errors.translated():
                 for event in EventSource(response).iter_sse():
-                    if text := answer.read(event.data):
-                        yield AnswerPiece(text=text)
-            yield AnswerPiece(text="", details=answer.details())
+                    if piece := answer.read(event.data):
+                        yield piece
+            yield answer.last()
 
     async def astream(self, request: AskRequest) -> AsyncGenerator[AnswerPiece, None]:
         """Like `stream`, without blocking the event loop; cancelling closes the connection."""
@@ -147,12 +147,12 @@ class OpenAIServer:
                 except httpx.TransportError as error:
                     failure = error
                 await asyncio.sleep(attempts.delay_after(failure))
-            answer = ServerAnswer(errors)
+            answer = ServerAnswer(errors, [tool["name"] for tool in request.answer.tools])
             with errors.translated():
                 async for event in EventSource(response).aiter_sse():
-                    if text := answer.read(event.data):
-                        yield AnswerPiece(text=text)
-            yield AnswerPiece(text="", details=answer.details())
+                    if piece := answer.read(event.data):
+                        yield piece
+            yield answer.last()
 
     @property
     def _url(self) -> str:
@@ -173,11 +173,6 @@ class OpenAIServer:
                 f"{self!r} reads texts, not documents. Choose passages of them first: "
                 "ChooseThenGenerate(…), or FinchRAG with a scorer"
             )
-        if request.answer != AnswerOptions():
-            raise ConfigurationError(
-                f"{self!r} is not asked to call tools. Wrap the framework's own model of the "
-                "server instead, which passes them: ChatFinch(llm=…) or FinchLLM(llm=…)"
-            )
         if unknown := sorted(request.sampling.keys() - _SENT):
             raise ConfigurationError(
                 f"a model server cannot be asked for {', '.join(unknown)}; "
@@ -189,6 +184,7 @@ class OpenAIServer:
             "stream": True,
             "stream_options": {"include_usage": True},
             **{name: value for name, value in request.sampling.items() if value is not None},
+            **_answering(request.answer),
         }
         if request.chat_template_kwargs:
             content["chat_template_kwargs"] = dict(request.chat_template_kwargs)
@@ -215,6 +211,36 @@ class OpenAIServer:
 
     def __repr__(self) -> str:
         return f"OpenAIServer({self.base_url!r}, {self.name!r})"
+
+
+def _answering(answer: AnswerOptions) -> dict[str, Any]:
+    """What an answer may consist of, as the API takes it.
+
+    Raises:
+        ConfigurationError: The API has no notation for it.
+    """
+    body: dict[str, Any] = {}
+    if answer.tools:
+        body["tools"] = [{"type": "function", "function": dict(tool)} for tool in answer.tools]
+        named = {"type": "function", "function": {"name": answer.tool_choice}}
+        body["tool_choice"] = {"auto": "auto", "any": "required"}.get(answer.tool_choice, named)
+        if answer.parallel_calls is not None:
+            body["parallel_tool_calls"] = answer.parallel_calls
+    if answer.constraint is not None:
+        if answer.constraint.kind != "json_schema":
+            raise ConfigurationError(
+                f"a model server cannot be asked to follow a {answer.constraint.noun}, only a JSON "
+                "schema. Give one, or answer with a local model"
+            )
+        schema = json.loads(answer.constraint.text)
+        facts = {"name": "answer", "schema": schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": facts}
+    if answer.reasoning is not None:
+        raise ConfigurationError(
+            "a model server cannot be told whether to think in a way that all servers know. Give "
+            "chat_template_kwargs={'enable_thinking': …} if yours takes them"
+        )
+    return body
 
 
 def _written(message: Message) -> dict[str, Any]:

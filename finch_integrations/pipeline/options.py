@@ -1,6 +1,6 @@
 """What a constructor and a call may set, checked and sorted."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,11 +12,53 @@ _COMPRESSION = frozenset(field.name for field in fields(CompressionConfig))
 BUDGETS = frozenset({"target_size", "compression_ratio", "max_kv_bytes"})
 SAMPLING = frozenset(field.name for field in fields(SamplingParams))
 _OTHERS = frozenset(
-    {"chat_template_kwargs", "context_detection", "documents", "instruction", "model", "strict"}
+    {"chat_template_kwargs", "context_detection", "documents", "instruction", "model", "revision"}
+    | {"strict"}
 )
 # What hosted models take and a local one does not need; accepted so that ours can replace them.
-_HOSTED = frozenset({"api_key", "max_retries", "timeout"})
-_ALIASES = {"max_new_tokens": "max_tokens", "model_name": "model"}
+_HOSTED = frozenset(
+    {"api_key", "default_headers", "default_query", "extra_body", "extra_headers", "extra_query"}
+    | {"max_retries", "openai_api_key", "organization", "request_timeout", "stream_options"}
+    | {"stream_usage", "timeout", "user"}
+)
+# Names of other makers' options that mean the same here.
+_ALIASES = {
+    "max_completion_tokens": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "num_predict": "max_tokens",
+    "model_id": "model",
+    "model_name": "model",
+    "repeat_penalty": "repetition_penalty",
+    "stop_sequences": "stop",
+}
+# And of those that mean nothing here: what to write.
+_INSTEAD = {
+    "additional_kwargs": "write its options directly: temperature=…, top_p=…, top_k=…",
+    "base_url": "to have a server answer, wrap its model (llm=…), or give FinchRAG an OpenAIServer",
+    "batch_size": "leave it out: requests that run at the same time share their steps",
+    "client_kwargs": "leave it out: there is no client",
+    "device_map": "write model_kwargs={'device_map': …}",
+    "do_sample": "write temperature=0 for do_sample=False",
+    "format": "write response_format={'type': 'json_object'}, or use structured output",
+    "generate_kwargs": "write its options directly: temperature=…, top_p=…, top_k=…",
+    "is_chat_model": "leave it out: the model's own chat template is used",
+    "is_function_calling_model": "leave it out: every model can call tools here",
+    "json_mode": "write response_format={'type': 'json_object'}, or use structured output",
+    "keep_alive": "leave it out: a model stays loaded until close()",
+    "logit_bias": "it has no counterpart; a constraint says what an answer may consist of",
+    "n": "ask several times, with other seeds",
+    "num_ctx": "leave it out: the model's whole window is used, and documents may be longer",
+    "num_gpu": "write device='cuda', or model_kwargs={'device_map': …}",
+    "num_thread": "leave it out, and set torch's: torch.set_num_threads(…)",
+    "openai_api_base": "to have a server answer, wrap its model (llm=…)",
+    "pipeline_kwargs": "write its options directly: temperature=…, top_p=…, top_k=…",
+    "repeat_last_n": "leave it out: repetition_penalty looks at the whole answer",
+    "stopping_ids": "write stop=[…], with the strings that end an answer",
+    "task": "leave it out: the model answers chats",
+    "thinking": "write reasoning=True or False",
+    "tokenizer_kwargs": "leave it out: the model's own tokenizer is used",
+    "tokenizer_name": "leave it out: the model's own tokenizer is used",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +105,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], *, owner: str) ->
     """
     if unknown := sorted(set(given) - set(known)):
         raise ConfigurationError(
-            f"{owner} has no option {', '.join(map(repr, unknown))}; "
-            f"known: {', '.join(sorted(known))}"
+            f"{owner} has no option {', '.join(map(repr, unknown))}; {_instead(unknown, known)}"
         )
 
 
@@ -75,13 +116,21 @@ def check_call(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         ConfigurationError: An option is unknown or given under both of its names.
     """
     resolved = _resolve_aliases(kwargs)
+    ignored = _HOSTED | ({"n"} if resolved.get("n") in (1, None) else set())
+    resolved = {name: value for name, value in resolved.items() if name not in ignored}
     known = _COMPRESSION | SAMPLING | _OTHERS | ANSWER_OPTIONS
     if unknown := sorted(resolved.keys() - known):
         raise ConfigurationError(
-            f"a call takes no option {', '.join(map(repr, unknown))}; "
-            f"known: {', '.join(sorted(known))}"
+            f"a call takes no option {', '.join(map(repr, unknown))}; {_instead(unknown, known)}"
         )
     return resolved
+
+
+def _instead(unknown: Sequence[str], known: Iterable[str]) -> str:
+    """What to write instead of unknown options."""
+    if named := [f"{name}: {_INSTEAD[name]}" for name in unknown if name in _INSTEAD]:
+        return "; ".join(named)
+    return f"known: {', '.join(sorted(known))}"
 
 
 def split_compression(

@@ -9,21 +9,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from finch_integrations.pipeline.line_starts import LineStart
 from finch_integrations.pipeline.places import Cut, Place, strip_place
-from finch_integrations.pipeline.questions import ANSWER, LABEL
+from finch_integrations.pipeline.questions import LABEL, find_answer
 from finch_integrations.types import Document
 
 _NOUN = r"(?:context|documents?|articles?|passages?|sources?|excerpts?|information)"
 _ANNOUNCED = re.compile(
     r"\b(?:us(?:e|ing)|based (?:only |solely )?(?:up)?on|given|from|with)\b[^\n.]{0,60}?"
-    rf"\b(?:following\b[^\n.]{{0,40}}?\b{_NOUN}|{_NOUN}\s+(?:given |provided )?below)\b[^\n]*:"
-    r"[ \t]*$",
-    re.IGNORECASE | re.MULTILINE,
+    rf"\b(?:following\b[^\n.]{{0,40}}?\b{_NOUN}|{_NOUN}[ \t]+(?:given |provided )?below)\b[^\n]*:",
+    re.IGNORECASE,
 )
-_LABEL = re.compile(
-    r"^[ \t#*]*(?:retrieved )?context(?: information)?[ \t*]*:[ \t*]*", re.IGNORECASE | re.MULTILINE
-)
-_RULE = re.compile(r"^-{6,}[ \t]*$", re.MULTILINE)
+_COLON = re.compile(r":(?=[ \t]*(?:\n|\Z))")
+# A line is no announcement if it is longer.
+_ANNOUNCEMENT = 500
+_LABEL = LineStart(r"[ \t#*]*(?:retrieved )?context(?: information)?[ \t*]*:[ \t*]*")
+_RULE = LineStart(r"-{6,}[ \t]*(?=\n|\Z)")
 _RULED = re.compile(rf"\b{_NOUN}\b[^\n]*(?:\bbelow\b[^\n]*|:)[ \t]*\s*\Z", re.IGNORECASE)
 # "Chat History:", "Instructions:", "## Rules"; names of documents are no other part.
 _PART = re.compile(
@@ -61,7 +62,7 @@ def split_known(text: str, *, asks: bool) -> Split | None:
     (region,) = regions
     stop = region.end
     if region.ruled:
-        if asks and not LABEL.search(text, region.cut_end):
+        if asks and not any(LABEL.find(text, region.cut_end)):
             return None
     else:
         stop = _without_last_paragraphs(text, region.start, region.end)
@@ -106,30 +107,41 @@ _SEVERAL = [_Region(0, 0, 0, 0)] * 2
 
 def _between_rules(text: str) -> list[_Region]:
     """What is between two dashed lines that are announced."""
-    rules = list(_RULE.finditer(text))
-    if len(rules) < 2 or not _RULED.search(text[: rules[0].start()]):
+    rules = [match.span("line") for match in _RULE.find(text)]
+    if len(rules) < 2 or not _RULED.search(text[: rules[0][0]]):
         return []
     if len(rules) > 2:
         return _SEVERAL
     first, last = rules
-    return [_Region(first.start(), first.end(), last.start(), last.end(), ruled=True)]
+    return [_Region(*first, *last, ruled=True)]
 
 
 def _between_labels(text: str) -> list[_Region]:
     """What is between the labels of context and question, or before the answer's."""
-    begins = [match.span() for match in _LABEL.finditer(text)]
-    if not begins:
-        begins = [(match.end(), match.end()) for match in _ANNOUNCED.finditer(text)]
-    asked = [match.start() for match in LABEL.finditer(text)]
+    asked = [match.start("line") for match in LABEL.find(text)]
+    if not asked:
+        return []
+    begins = [match.span("line") for match in _LABEL.find(text)] or _announced(text)
     if not begins or not asked:
         return []
     if len(begins) > 1 or len(asked) > 1:
         return _SEVERAL
     (cut_start, start), (question,) = begins[0], asked
-    answer = ANSWER.search(text)
     if question > start:
         return [_Region(cut_start, start, question, question)]
-    return [_Region(cut_start, start, answer.start(), answer.start())] if answer else []
+    answer = find_answer(text)
+    return [] if answer is None else [_Region(cut_start, start, answer, answer)]
+
+
+def _announced(text: str) -> list[Span]:
+    """The ends of lines that announce documents."""
+    ends = []
+    for colon in _COLON.finditer(text):
+        line = text.rfind("\n", 0, colon.start()) + 1
+        if colon.end() - line <= _ANNOUNCEMENT and _ANNOUNCED.search(text, line, colon.end()):
+            after = text.find("\n", colon.end())
+            ends.append((after, after) if after >= 0 else (len(text), len(text)))
+    return ends
 
 
 def _without_last_paragraphs(text: str, start: int, end: int) -> int:

@@ -4,19 +4,19 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from finch_integrations.pipeline.line_starts import LineStart
+
 Span = tuple[int, int]
 
 _ITSELF = "question|frage|pregunta|domanda|pergunta|vraag|问题|問題|質問|вопрос|질문"
-LABEL = re.compile(
-    rf"^[ \t#*>]*(?:(?:the |my )?(?:user|latest|new|current|follow.?up|standalone|original)s?"
+LABEL = LineStart(
+    rf"[ \t#*>]*(?:(?:the |my )?(?:user|latest|new|current|follow.?up|standalone|original)s?"
     rf"(?:'s)? )*(?:(?P<itself>{_ITSELF})|query|input|anfrage|requête|consulta|查询|human|user)"
-    r"[ \t*]*[:：][ \t*]*",
-    re.IGNORECASE | re.MULTILINE,
+    r"[ \t*]*[:：][ \t*]*"
 )
 # The assistant's turn follows this label.
-ANSWER = re.compile(
-    r"^[ \t#*]*(?:\w+[ \t]+){0,2}(?:answer|antwort|réponse|回答|答案)[ \t*]*[:：]\s*\Z",
-    re.IGNORECASE | re.MULTILINE,
+_ANSWER = re.compile(
+    r"[ \t#*]*(?:\w+[ \t]+){0,2}(?:answer|antwort|réponse|回答|答案)[ \t*]*[:：]", re.IGNORECASE
 )
 _TAGGED = re.compile(
     r"<(question|query|user_question|user_query|input)>(?P<text>.*?)</\1>",
@@ -28,7 +28,7 @@ _INSTRUCTS = re.compile(
     r"|must|only|brief(?:ly)?|concise(?:ly)?|sentences?)\b",
     re.IGNORECASE,
 )
-_BEFORE, _AFTER = "\n>\"'`:：*#]}([{", "\n<\"'`)]}"
+_BEFORE, _AFTER = "\n>\"'`:：;|=*#]}([{", "\n<\"'`;|)]}"
 
 
 def find_question(text: str, taken: Sequence[Span], queries: Sequence[str] = ()) -> Span | None:
@@ -53,7 +53,7 @@ def find_question(text: str, taken: Sequence[Span], queries: Sequence[str] = ())
     for number in (len(free) - 1, *range(len(free) - 1)):
         start, end = free[number]
         if label := _asked(text[start:end]):
-            return _without_labels(text, start + label.end(), end)
+            return _without_labels(text, start + label.end("line"), end)
     return _unlabelled(text, free)
 
 
@@ -66,6 +66,13 @@ def find_alone(text: str, query: str, part: Span) -> Iterator[Span]:
         if (not before or before[-1] in _BEFORE) and (not after or after[0] in _AFTER):
             yield start, end
         start = text.find(query, end, part[1])
+
+
+def find_answer(text: str, start: int = 0) -> int | None:
+    """Where a text's last line begins if that is the label of an answer that is to follow."""
+    end = len(text.rstrip())
+    line = max(start, text.rfind("\n", start, end) + 1)
+    return line if _ANSWER.fullmatch(text, line, end) else None
 
 
 def _free(text: str, taken: Sequence[Span]) -> list[Span]:
@@ -89,8 +96,8 @@ def _unlabelled(text: str, free: Sequence[Span]) -> Span | None:
 
 def _without_labels(text: str, start: int, end: int) -> Span | None:
     """A stretch without the labels of what comes after it: the answer's, the documents'."""
-    if answer := ANSWER.search(text[start:end]):
-        end = start + answer.start()
+    if (answer := find_answer(text[start:end])) is not None:
+        end = start + answer
     stretch = text[start:end].rstrip()
     if label := _LABEL_LINE.search(stretch):
         end = start + label.start()
@@ -109,10 +116,10 @@ def _asked(text: str) -> re.Match[str] | None:
 
     It is if it follows a line that is labelled as the question ("Question: …", "Query: …").
     """
-    labels = list(LABEL.finditer(text))
+    labels = list(LABEL.find(text))
     asked = labels[-1] if labels else None
     for label, following in reversed(list(pairwise(labels))):
-        line = text[label.end() : following.start()].strip()
+        line = text[label.end("line") : following.start("line")].strip()
         if following["itself"] or not line or "\n" in line:
             break
         if label["itself"]:

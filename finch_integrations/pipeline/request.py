@@ -69,6 +69,7 @@ def make_request(
     *,
     run: Hashable = None,
     advice: str = "",
+    trim_history: bool = False,
 ) -> tuple[AskRequest, DocumentsFrom]:
     """Take the documents out of a chat.
 
@@ -80,6 +81,7 @@ def make_request(
         answer: What it may consist of.
         run: What it is a part of; retrieved documents are known by it.
         advice: How documents can be found that were not.
+        trim_history: Leave out the oldest turns of a chat that does not fit the window.
 
     Returns:
         The request, and where its documents were found.
@@ -100,6 +102,7 @@ def make_request(
         result=found.result,
         answer=answer,
         advice=advice if found.missed else "",
+        trim_history=trim_history,
         chat_template_kwargs=prompt.chat_template_kwargs,
         compression=options.compression,
         sampling=options.sampling,
@@ -150,6 +153,8 @@ def describe(
         "document_characters": sum(len(document.text) for document in documents),
         "decode_s": details.generation_seconds,
     }
+    if details.trimmed_messages:
+        statistics["trimmed_messages"] = details.trimmed_messages
     if stats := details.compression:
         statistics |= {
             "document_tokens": stats.document_tokens,

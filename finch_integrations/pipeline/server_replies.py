@@ -3,7 +3,8 @@
 import json
 import random
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -18,10 +19,15 @@ from finch_integrations.errors import (
     ServerRefusedError,
     ServerUnavailableError,
 )
-from finch_integrations.pipeline.ask import AnswerDetails
-from finch_integrations.types import FinishReason
+from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece
+from finch_integrations.types import FinishReason, InvalidToolCall, ToolCall
 
-_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_FINISH: dict[str, FinishReason] = {
+    "function_call": "stop",
+    "length": "length",
+    "stop": "stop",
+    "tool_calls": "stop",
+}
 _LONGEST_WAIT = 60.0
 _MESSAGE_LENGTH = 300
 # How llama.cpp, vLLM, SGLang, Ollama and hosted models say that a prompt is too long.
@@ -163,38 +169,61 @@ class Attempts:
 class ServerAnswer:
     """Puts an answer together from the events of its stream."""
 
-    def __init__(self, errors: ServerErrors) -> None:
+    def __init__(self, errors: ServerErrors, tools: Collection[str] = ()) -> None:
+        """Start an answer; `tools` are the names that it may call."""
         self._errors = errors
+        self._tools = tools
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls: dict[int, dict[str, str]] = {}
         self._usage: dict[str, Any] = {}
         self._reason: str | None = None
         self._started = time.perf_counter()
 
-    def read(self, data: str) -> str:
-        """Take in one event and return its new text; often there is none.
+    def read(self, data: str) -> AnswerPiece | None:
+        """Take in one event and return what it adds to the answer; often there is nothing.
 
         Raises:
             ServerUnavailableError: It is an error, or no event of such a stream.
         """
         if data.strip() == "[DONE]":
-            return ""
+            return None
         try:
             event = json.loads(data)
             if "error" in event:
                 raise self._errors.in_stream(event["error"])
             self._usage = event.get("usage") or self._usage
-            text = ""
+            text = thought = ""
             for choice in event.get("choices") or ():
-                text += (choice.get("delta") or {}).get("content") or ""
+                delta = choice.get("delta") or {}
+                text += delta.get("content") or ""
+                # vLLM's newer name, and that of most others.
+                thought += delta.get("reasoning_content") or delta.get("reasoning") or ""
+                for call in delta.get("tool_calls") or ():
+                    self._read_call(call)
                 self._reason = choice.get("finish_reason") or self._reason
         except (AttributeError, TypeError, ValueError):
             raise self._errors.in_stream(f"its stream has {data[:_MESSAGE_LENGTH]!r}") from None
         if text:
             self._texts.append(text)
-        return text
+        if thought:
+            self._thoughts.append(thought)
+        return AnswerPiece(text=text, reasoning=thought) if text or thought else None
 
-    def details(self) -> AnswerDetails:
-        """Describe the whole answer. A server that does not count tokens: one for each piece.
+    def _read_call(self, part: dict[str, Any]) -> None:
+        """Add to a call; servers that send each in one piece may leave its number out."""
+        index = part.get("index")
+        known = self._calls.setdefault(
+            len(self._calls) if index is None else index, {"id": "", "name": "", "arguments": ""}
+        )
+        function = part.get("function") or {}
+        known["id"] = part.get("id") or known["id"]
+        known["name"] += function.get("name") or ""
+        arguments = function.get("arguments") or ""
+        known["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+    def last(self) -> AnswerPiece:
+        """The end of the answer. A server that does not count tokens: one for each piece.
 
         Raises:
             ServerUnavailableError: The answer has no end.
@@ -202,7 +231,15 @@ class ServerAnswer:
         reason = _FINISH.get(self._reason or "")
         if reason is None:
             raise self._errors.unfinished(self._reason)
-        return AnswerDetails(
+        calls: list[ToolCall] = []
+        invalid: list[InvalidToolCall] = []
+        for _, call in sorted(self._calls.items()):
+            made = _as_call(call, self._tools)
+            if isinstance(made, InvalidToolCall):
+                invalid.append(made)
+            else:
+                calls.append(made)
+        details = AnswerDetails(
             text="".join(self._texts),
             finish_reason=reason,
             prompt_tokens=int(self._usage.get("prompt_tokens") or 0),
@@ -210,7 +247,23 @@ class ServerAnswer:
             generation_seconds=time.perf_counter() - self._started,
             compression=None,
             document_shares=(),
+            reasoning="".join(self._thoughts),
+            calls=tuple(calls),
+            invalid_calls=tuple(invalid),
         )
+        return AnswerPiece(text="", calls=details.calls, details=details)
+
+
+def _as_call(call: dict[str, str], tools: Collection[str]) -> ToolCall | InvalidToolCall:
+    try:
+        arguments = json.loads(call["arguments"] or "{}")
+    except (ValueError, RecursionError):
+        arguments = None
+    if call["name"] in tools and isinstance(arguments, dict):
+        id = call["id"] or uuid.uuid4().hex[:9]
+        return ToolCall(id=id, name=call["name"], arguments=arguments)
+    known = "its arguments are no JSON object" if call["name"] in tools else "there is no such tool"
+    return InvalidToolCall(name=call["name"], text=call["arguments"], error=known)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

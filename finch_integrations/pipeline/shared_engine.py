@@ -157,6 +157,13 @@ class SharedEngine:
         return self._ready or registry.find(self._key)
 
     @property
+    def label(self) -> str:
+        """The name; of a model that was given loaded, with what tells it from others."""
+        if self._ready is None:
+            return self.name
+        return f"{self.name} {self._ready.backbone.fingerprint.rpartition('-')[2][:8]}"
+
+    @property
     def has_scorer(self) -> bool:
         """Whether another model chooses the passages."""
         return self.scorer is not None or bool(self._ready and self._ready.scorer)
@@ -191,24 +198,30 @@ class SharedEngine:
         """Memory that is free where the model runs; loads the model if necessary."""
         return free_bytes(self.engine)
 
-    def named(self, model: object) -> "SharedEngine":
+    def named(self, model: object, revision: str | None = None) -> "SharedEngine":
         """This one, or one of another model on the same device with the same scorer.
 
         Args:
             model: Name or path of the other model; None: this one.
+            revision: Of the hub model; None: this one's, or another model's default.
 
         Raises:
-            ConfigurationError: It is something else.
+            ConfigurationError: It is something else, or a loaded model cannot have the revision.
         """
-        if model is None or model == self.name:
+        model = self.name if model is None else model
+        if model == self.name and revision in (None, self._settings["revision"]):
             return self
+        if model == self.name and self._ready is not None:
+            raise ConfigurationError(
+                f"revision={revision!r} cannot be applied to a model that is already loaded"
+            )
         if not isinstance(model, str | Path):
             raise ConfigurationError(
                 f"model=… of a call must name a model, got {type(model).__name__}. "
                 "A loaded model is given to the constructor"
             )
         # The revision belongs to this model only.
-        settings = {**self._settings, "revision": None}
+        settings = {**self._settings, "revision": revision}
         return SharedEngine(model, model_kwargs=settings, scorer=self.scorer)
 
     def stream(

@@ -42,6 +42,10 @@ class Collection:
         )
         self._ids = ids  # given where reading all documents for them would take long
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out what has been found of headings."""
+        return Collection, (self.documents, self.spans, self.chunk_size, self._ids)
+
     @classmethod
     def build(cls, documents: Sequence[Document], chunk_size: int | None) -> "Collection":
         """Cut documents into chunks of at most `chunk_size` characters; None: do not cut them."""

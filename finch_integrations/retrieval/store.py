@@ -110,6 +110,10 @@ class StoredDocuments(Sequence[Document]):
             raise ValueError("documents.jsonl has another length than it was written with")
         self._read = lru_cache(maxsize=_RECENT)(self._parse)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle has the documents themselves: it may be opened where the folder is not."""
+        return tuple, (tuple(self),)
+
     def __len__(self) -> int:
         return len(self._offsets) - 1
 

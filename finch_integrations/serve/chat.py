@@ -4,11 +4,13 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from finch_integrations.documents import check_text, prepare_documents, with_unique_ids
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pipeline.answer_options import AnswerOptions as Answering
+from finch_integrations.pipeline.answer_options import read_answer_options
 from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom, Turn
 from finch_integrations.pipeline.options import SAMPLING, make_options
@@ -22,7 +24,7 @@ from finch_integrations.pipeline.request import (
 from finch_integrations.serve.documents import read_documents, url_of
 from finch_integrations.serve.errors import ApiError
 from finch_integrations.serve.marking import with_marks
-from finch_integrations.serve.schemas import AnswerOptions, ChatMessage
+from finch_integrations.serve.schemas import AnswerOptions, ChatMessage, ChatRequest
 from finch_integrations.serve.settings import ServerSettings
 from finch_integrations.types import Document, ToolCall
 
@@ -84,7 +86,7 @@ def read_call(
         chat_template_kwargs={},
     )
     turns = [_turn(message, f"messages[{n}]") for n, message in enumerate(messages)]
-    request, source = make_request(turns, given, prompt, options)
+    request, source = make_request(turns, given, prompt, options, _answer_of(body))
     if len(request.documents) > server.max_documents:
         raise ApiError(
             400,
@@ -94,6 +96,14 @@ def read_call(
             param="documents",
         )
     return Call(with_ids(request), source)
+
+
+def _answer_of(body: AnswerOptions) -> Answering:
+    """What the answer may consist of."""
+    names = {"tools", "tool_choice", "parallel_tool_calls", "response_format"}
+    said = body.model_dump(include=names, exclude_none=True, by_alias=True)
+    # Responses and completions have no tools yet; what they say of them asks for nothing.
+    return read_answer_options(said) if isinstance(body, ChatRequest) else Answering()
 
 
 def with_ids(request: AskRequest) -> AskRequest:
@@ -159,7 +169,7 @@ class Answer:
             text, found = with_marks(text, found)
         choice: dict[str, Any] = {
             "index": 0,
-            "finish_reason": details.finish_reason,
+            "finish_reason": _reason(details),
             "logprobs": None,
         }
         if self._kind == "text":
@@ -167,9 +177,11 @@ class Answer:
         else:
             choice["message"] = {
                 "role": "assistant",
-                "content": text,
+                "content": text if text or not details.calls else None,
                 "refusal": None,
                 "annotations": self._annotations(found),
+                **({"tool_calls": list(map(_call, details.calls))} if details.calls else {}),
+                **({"reasoning_content": details.reasoning} if details.reasoning else {}),
             }
         return {
             **self._head,
@@ -179,9 +191,32 @@ class Answer:
             "finch": self._statistics(details),
         }
 
-    def piece(self, text: str, *, first: bool = False) -> dict[str, Any]:
-        """A chunk with some text."""
-        delta = {"role": "assistant", "content": text} if first else {"content": text}
+    def piece(
+        self,
+        text: str,
+        *,
+        first: bool = False,
+        reasoning: str = "",
+        calls: Sequence[ToolCall] = (),
+        called: int = 0,
+    ) -> dict[str, Any]:
+        """A chunk.
+
+        Args:
+            text: New text.
+            first: Whether nothing came before it.
+            reasoning: New thoughts.
+            calls: Calls that are complete now.
+            called: How many came before them.
+        """
+        delta: dict[str, Any] = {"role": "assistant"} if first else {}
+        if text or not (reasoning or calls):
+            delta["content"] = text
+        if reasoning:
+            delta["reasoning_content"] = reasoning
+        if calls:
+            numbered = enumerate(calls, start=called)
+            delta["tool_calls"] = [{"index": number, **_call(call)} for number, call in numbered]
         return self._chunk(delta, None)
 
     def last(self, details: AnswerDetails, citations: str) -> dict[str, Any]:
@@ -192,7 +227,7 @@ class Answer:
             _, quotes = with_marks(details.text, quotes)
         if found := self._annotations(quotes):
             delta["annotations"] = found
-        chunk = self._chunk(delta, details.finish_reason)
+        chunk = self._chunk(delta, _reason(details))
         return {**chunk, "finch": self._statistics(details)}
 
     def usage(self, details: AnswerDetails) -> dict[str, Any]:
@@ -210,6 +245,8 @@ class Answer:
 
     def _statistics(self, details: AnswerDetails) -> dict[str, Any]:
         statistics = describe(details, self._call.request.documents, self._call.source)
+        if details.invalid_calls:
+            statistics["invalid_tool_calls"] = list(map(asdict, details.invalid_calls))
         return {**statistics, "document_scores": describe_shares(details.document_shares)}
 
     def _quotes(self, details: AnswerDetails, citations: str) -> Sequence[Quote]:
@@ -220,6 +257,17 @@ class Answer:
     def _annotations(self, quotes: Sequence[Quote]) -> list[dict[str, Any]]:
         documents = self._call.request.documents
         return [_annotation(quote, documents[quote.document]) for quote in quotes]
+
+
+def _reason(details: AnswerDetails) -> str:
+    made = details.calls and details.finish_reason == "stop"
+    return "tool_calls" if made else details.finish_reason
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    arguments = json.dumps(call["arguments"], ensure_ascii=False)
+    function = {"name": call["name"], "arguments": arguments}
+    return {"id": call["id"], "type": "function", "function": function}
 
 
 def usage_of(details: AnswerDetails) -> dict[str, Any]:

@@ -4,6 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finch_integrations.serve.tool_schemas import (
+    FunctionTool,
+    ResponseFormat,
+    TextFormat,
+    ToolChoice,
+)
+
 
 class _Strict(BaseModel):
     # The texts under the fields describe them in the OpenAPI schema.
@@ -51,12 +58,6 @@ class StreamOptions(_Strict):
     include_usage: bool | None = None
     """Whether a last chunk says how many tokens there were."""
     include_obfuscation: Literal[False] | None = None
-
-
-class TextFormat(_Strict):
-    """The only format of answers."""
-
-    type: Literal["text"]
 
 
 # Documents as strings, with our fields, as vLLM takes them or as Cohere does.
@@ -129,10 +130,14 @@ class ChatRequest(AnswerOptions):
     max_completion_tokens: int | None = None
     """The same, by its newer name."""
     stream_options: StreamOptions | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
+    """What the model may call."""
+    tool_choice: ToolChoice | None = None
+    """Whether it may, must or must not call, or which of them it must."""
     parallel_tool_calls: bool | None = None
-    response_format: TextFormat | None = None
+    """Whether it may make several calls at once."""
+    response_format: ResponseFormat | None = None
+    """What the answer must look like."""
     modalities: list[Literal["text"]] | None = None
     top_logprobs: Literal[0] | None = None
 

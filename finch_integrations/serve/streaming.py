@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from finch_integrations.serve.errors import ApiError, as_api_error
 from finch_integrations.serve.marking import MarkedText
 from finch_integrations.serve.responses import ResponseAnswer
 from finch_integrations.serve.service import Event
+from finch_integrations.types import ToolCall
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -25,8 +26,8 @@ Result = TypeVar("Result")
 class Writer(Protocol):
     """Writes the events of one answer in a protocol's form; called in one thread at a time."""
 
-    def piece(self, text: str) -> list[str]:
-        """Write some text, which may be empty."""
+    def piece(self, text: str, reasoning: str, calls: Sequence[ToolCall]) -> list[str]:
+        """Write some text, thoughts and complete calls; often there is nothing."""
         ...
 
     def last(self, details: AnswerDetails) -> list[str]:
@@ -51,13 +52,18 @@ class ChatWriter:
         """
         self._answer, self._citations, self._usage = answer, citations, usage
         self._opened = False
+        self._called = 0
 
-    def piece(self, text: str) -> list[str]:
-        """Write some text."""
-        if not text and self._opened:
+    def piece(self, text: str, reasoning: str, calls: Sequence[ToolCall]) -> list[str]:
+        """Write some text, thoughts and complete calls."""
+        if self._opened and not (text or reasoning or calls):
             return []
         first, self._opened = not self._opened, True
-        return [_data(self._answer.piece(text, first=first))]
+        chunk = self._answer.piece(
+            text, first=first, reasoning=reasoning, calls=calls, called=self._called
+        )
+        self._called += len(calls)
+        return [_data(chunk)]
 
     def last(self, details: AnswerDetails) -> list[str]:
         """Write the end."""
@@ -79,8 +85,8 @@ class ResponseWriter:
         self._answer, self._citations = answer, citations
         self._number = 0
 
-    def piece(self, text: str) -> list[str]:
-        """Write some text."""
+    def piece(self, text: str, reasoning: str, calls: Sequence[ToolCall]) -> list[str]:
+        """Write some text; requests of this form have no tools."""
         opening = self._answer.opening() if self._number == 0 else []
         return self._write([*opening, *([self._answer.delta(text)] if text else [])])
 
@@ -154,7 +160,7 @@ async def _write(piece: AnswerPiece, writer: Writer, marked: MarkedText | None) 
         text = await asyncio.to_thread(marked.push, text)
         if details is not None:
             text += await asyncio.to_thread(marked.finish)
-    written = writer.piece(text)
+    written = writer.piece(text, piece.reasoning, piece.calls)
     if details is not None:
         written += await asyncio.to_thread(writer.last, details)
     return written

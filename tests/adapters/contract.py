@@ -256,7 +256,7 @@ class AnswerContract(AdapterContract):
         assert answer.prompt_tokens == expected.prompt_tokens
         assert answer.generated_tokens == 8
         assert answer.finish_reason == "length"
-        assert answer.model == "LlamaForCausalLM"
+        assert answer.model == f"LlamaForCausalLM {engine.backbone.fingerprint[-16:-8]}"
         assert answer.finch["documents_from"] == "none"
 
     def test_documents_are_compressed_as_the_engine_compresses_them(self, llm, engine):
@@ -411,6 +411,85 @@ class AnswerContract(AdapterContract):
         answer = self.ask(llm, Q, documents=TEXTS)
         assert answer.text == engine.generate(context, **sampling).text
         assert answer.finch["kept_tokens"] == 70
+
+    @pytest.mark.parametrize("name", ["max_completion_tokens", "max_new_tokens", "num_predict"])
+    def test_other_names_of_options_mean_the_same(self, engine, name):
+        text = self.ask(self.adapter(engine=engine, max_tokens=3), Q).text
+        assert self.ask(self.adapter(engine=engine, **{name: 3}), Q).text == text
+        assert self.ask(self.adapter(engine=engine), Q, **{name: 3}).text == text
+        with pytest.raises(ConfigurationError, match="another name of max_tokens"):
+            self.adapter(engine=engine, max_tokens=3, **{name: 3})
+
+    @pytest.mark.parametrize(
+        ("name", "instead"),
+        [
+            ("num_ctx", "the model's whole window is used"),
+            ("generate_kwargs", "write its options directly"),
+            ("pipeline_kwargs", "write its options directly"),
+            ("tokenizer_name", "the model's own tokenizer is used"),
+            ("do_sample", "write temperature=0"),
+            ("device_map", "write model_kwargs="),
+            ("keep_alive", "a model stays loaded until close"),
+            ("format", "write response_format"),
+            ("base_url", r"wrap its model \(llm=…\)"),
+        ],
+    )
+    def test_what_other_makers_options_are_here_is_said(self, llm, name, instead):
+        with pytest.raises(
+            ConfigurationError, match=f"has no option '{name}'; {name}: .*{instead}"
+        ):
+            self.adapter(**{name: 1})
+        with pytest.raises(
+            ConfigurationError, match=f"takes no option '{name}'; {name}: .*{instead}"
+        ):
+            self.ask(llm, Q, **{name: 1})
+
+    def test_one_stop_string_needs_no_list(self, engine):
+        sampling = {"max_tokens": 60, "temperature": 1.0, "seed": 3}
+        said = self.ask(self.adapter(engine=engine, **sampling), Q).text
+        for options in ({"stop": said[4]}, {"stop_sequences": [said[4]]}):
+            assert (
+                self.ask(self.adapter(engine=engine, **sampling, **options), Q).text
+                == (said[: said.index(said[4])])
+            )
+        assert (
+            self.ask(self.adapter(engine=engine, **sampling), Q, stop=said[4]).text
+            == (said[: said.index(said[4])])
+        )
+
+    @pytest.mark.parametrize(
+        "sampling",
+        [
+            {"repetition_penalty": 1.5},
+            {"repeat_penalty": 1.5},
+            {"presence_penalty": 1.0, "frequency_penalty": 0.5},
+            {"temperature": 1.0, "seed": 1, "min_p": 0.3},
+        ],
+    )
+    def test_penalties_and_min_p_reach_the_engine(self, llm, engine, sampling):
+        own = {**sampling}
+        if "repeat_penalty" in own:
+            own["repetition_penalty"] = own.pop("repeat_penalty")
+        chat = [{"role": "user", "content": Q}]
+        expected = join_responses(engine.chat(chat, max_tokens=8, **own)).text
+        assert self.ask(llm, Q, **sampling).text == expected
+        made = self.adapter(engine=engine, max_tokens=8, **sampling)
+        assert self.ask(made, Q).text == expected
+
+    def test_a_revision_can_be_given_per_call(self, folder, engine):
+        named = self.adapter(model=str(folder))
+        assert named._read_call({"revision": "x"}).handle._settings["revision"] == "x"
+        assert named._read_call({"revision": "x"}).handle != named.handle
+        assert named._read_call({}).handle == named.handle
+        # The revision belongs to one model only.
+        old = self.adapter(model=str(folder), revision="old")
+        assert old._read_call({}).handle._settings["revision"] == "old"
+        other = old._read_call({"model": "other/model"}).handle
+        assert other._settings["revision"] is None
+        other = old._read_call({"model": "other/model", "revision": "new"}).handle
+        assert other._settings["revision"] == "new"
+        with pytest.raises(ConfigurationError, match="already loaded"):
+            self.adapter(engine=engine)._read_call({"revision": "x"})
 
     def test_options_of_a_call_come_before_the_adapters(self, llm, engine):
         sampling = {"max_tokens": 20, "temperature": 0.7, "seed": 5}

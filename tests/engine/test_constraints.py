@@ -7,15 +7,24 @@ import jsonschema
 import pytest
 import torch
 
-from finch_integrations import Constraint, ConstraintError, FinchEngine, MissingExtraError
+from finch_integrations import (
+    Constraint,
+    ConstraintError,
+    FinchEngine,
+    MissingExtraError,
+    UnsupportedModelError,
+)
 from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.engine.reasoning import Thoughts
 from tests import templates
+from tests.engine.test_tokenization import FAMILIES as CUTS
 from tests.tiny import make_model, make_piece_tokenizer, make_tokenizer
 
 ASK = [{"role": "user", "content": "Answer!"}]
 TOKENIZERS = {"bytes": make_tokenizer, "pieces": make_piece_tokenizer}
+FAMILIES = {name: made for name, made in CUTS.items() if name != "sentencepiece"}
+FAMILIES |= {name: make() for name, make in TOKENIZERS.items()}
 PERSON = {
     "type": "object",
     "properties": {
@@ -121,6 +130,31 @@ def test_the_likeliest_tokens_that_fit_are_taken(engine):
 
 def _words(parts, times):
     return [""] if not times else [a + b for a in parts for b in _words(parts, times - 1)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_written_with_tokens_of_any_family_is_in_the_language(family):
+    """Random choices; the tokenizer's own decoder gives the text."""
+    tokenizer = FAMILIES[family]
+    size, generator = len(tokenizer), torch.Generator().manual_seed(5)
+    quotes = torch.tensor([8.0 * ('"' in tokenizer.decode([t])) for t in range(size)])
+    letters = {"type": "array", "items": {"enum": ["the", "ab c"]}, "minItems": 1, "maxItems": 3}
+    schemas = [PERSON, letters] if family in TOKENIZERS else [letters]
+    for schema in schemas * 5:
+        constraint = Constraint.json_schema(schema)
+        matcher = make_matcher(constraint, tokenizer, size, {size - 1}, Thoughts())
+        ids = []
+        while not matcher.done:
+            logits = matcher.mask(torch.randn(size, generator=generator) + quotes)
+            ids.append(int(torch.multinomial(logits.softmax(0), 1, generator=generator)))
+            matcher.accept(ids[-1])
+        assert follows(tokenizer.decode(ids), schema), tokenizer.decode(ids)
+
+
+def test_a_tokenizer_that_cannot_write_every_text_is_refused():
+    """Its pieces have no bytes to fall back on; models of today have."""
+    with pytest.raises(UnsupportedModelError, match="cannot be constrained with this model's"):
+        make_matcher(Constraint.regex("a"), CUTS["sentencepiece"], 80, {79}, Thoughts())
 
 
 def test_an_answer_that_is_cut_says_so(constrained):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from finch_integrations import ContextTooLongError, FinchEngine, SamplingParams
-from finch_integrations.engine.sampling import make_sampler
+from finch_integrations.engine.sampling import Sampler
 from tests.tiny import CONFIGS, make_input, make_model, text_of
 
 DOCUMENTS = [text_of(120, seed=1), text_of(80, seed=2)]
@@ -124,7 +124,7 @@ def test_sampling_follows_the_distribution():
         (SamplingParams(temperature=1.0, top_k=2, seed=0), {1, 2}),
         (SamplingParams(temperature=1.0, top_p=0.8, seed=0), {1, 2}),
     ]:
-        sampler = make_sampler(params)
+        sampler = Sampler(params)
         counts = torch.bincount(torch.tensor([sampler(logits) for _ in range(3000)]), minlength=4)
         assert {i for i, count in enumerate(counts.tolist()) if count} == allowed
         kept = torch.tensor([i in allowed for i in range(4)])

@@ -27,8 +27,10 @@ from safetensors.torch import save_file
 
 from finch_integrations import ConfigurationError, InvalidInputError
 from finch_integrations.engine import passage_folder
+from finch_integrations.engine.passage_files import draft
 from finch_integrations.engine.passage_folder import PassageFolder, clear, summarize
-from finch_integrations.engine.passage_store import PassageStore, measure_read_speed
+from finch_integrations.engine.passage_format import measure_read_speed
+from finch_integrations.engine.passage_store import PassageStore
 
 
 def key(number):
@@ -756,7 +758,7 @@ def test_a_file_that_another_process_is_writing_is_left_alone(folder):
         clear(folder)
         assert drafts(folder) == [path]
 
-    with other.draft(save):
+    with draft(other.path, save):
         pass
     (folder / ".0123456789abcdef.draft").write_text("left by a killed process")
     PassageStore(folder=folder)
@@ -817,7 +819,8 @@ def test_the_measured_speed_is_that_of_reading(folder, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", slow)
-    speed = measure_read_speed(PassageFolder(folder, 1000))
+    PassageFolder(folder, 1000)
+    speed = measure_read_speed(folder)
     assert 1e6 < speed.bytes_per_second < (2 << 20) / 0.05
 
 

@@ -10,11 +10,11 @@ from langchain_core.messages import (
     SystemMessage,
 )
 
-from finch_integrations import FinchEngine, PassageStore
+from finch_integrations import ConfigurationError, FinchEngine, PassageStore
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.langchain import ChatFinch
 from tests.busy import busy_until
-from tests.tiny import text_of
+from tests.tiny import make_model, text_of
 
 Q = "Where is it?"
 
@@ -29,7 +29,8 @@ def finch(message):
 def test_usage_is_collected_by_langchains_callback(chat):
     with get_usage_metadata_callback() as usage:
         message = chat.invoke(Q)
-    assert usage.usage_metadata == {"LlamaForCausalLM": dict(message.usage_metadata)}
+    name = f"LlamaForCausalLM {chat.handle.engine.backbone.fingerprint[-16:-8]}"
+    assert usage.usage_metadata == {name: dict(message.usage_metadata)}
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
@@ -97,3 +98,60 @@ def test_a_batch_over_the_same_documents_reads_them_once(model, tokenizer, how):
     assert [message.text for message in found] == [message.text for message in alone]
     read = sorted(finch(message)["read_tokens"] for message in found)
     assert read == [0, 0, 0, finch(alone[0])["read_tokens"]]
+
+
+# Options of other makers' models
+
+
+def test_logprobs_are_in_the_answer_s_metadata(chat):
+    message = chat.invoke(Q, logprobs=True, top_logprobs=2)
+    content = message.response_metadata["logprobs"]["content"]
+    assert "".join(one["token"] for one in content).startswith(message.text[:3])
+    assert len(content) == message.usage_metadata["output_tokens"]
+    assert all(one["logprob"] <= 0 and len(one["top_logprobs"]) == 2 for one in content)
+    assert "logprobs" not in chat.invoke(Q).response_metadata
+    streamed = None
+    for chunk in chat.stream(Q, logprobs=True, top_logprobs=2):
+        streamed = chunk if streamed is None else streamed + chunk
+    assert streamed.response_metadata["logprobs"]["content"] == content
+
+
+async def test_several_answers_to_one_prompt(engine):
+    chat = ChatFinch(engine=engine, max_tokens=8, temperature=1.0, seed=3, n=3)
+    (answers,) = chat.generate([[HumanMessage(Q)]]).generations
+    texts = [answer.text for answer in answers]
+    assert len(set(texts)) == 3
+    for number, text in enumerate(texts):
+        assert chat.invoke(Q, n=1, seed=3 + number).text == text
+    assert chat.invoke(Q).text == texts[0]
+    (again,) = (await chat.agenerate([[HumanMessage(Q)]], n=2)).generations
+    assert [answer.text for answer in again] == texts[:2]
+    with pytest.raises(ConfigurationError, match="n must be a whole number of at least 1, got -1"):
+        chat.generate([[HumanMessage(Q)]], n=-1)
+    free = ChatFinch(engine=engine, max_tokens=8, temperature=1.0, streaming=True)
+    (answers,) = free.generate([[HumanMessage(Q)]], n=2).generations
+    assert len(answers) == 2
+
+
+def test_the_profile_has_the_window_once_the_model_is_loaded(folder):
+    chat = ChatFinch(model=str(folder), max_tokens=2)
+    assert "max_input_tokens" not in chat.profile
+    other = ChatFinch(model=str(folder), max_tokens=2)
+    chat.warm_up()
+    window = chat.handle.engine.window
+    assert chat.profile["max_input_tokens"] == window
+    other.invoke(Q)
+    assert other.profile["max_input_tokens"] == window
+    assert ChatFinch(model=str(folder)).profile["max_input_tokens"] == window
+    own = ChatFinch(model=str(folder), profile={"max_input_tokens": 7}).warm_up()
+    assert own.profile["max_input_tokens"] == 7
+    chat.close()
+
+
+def test_usage_tells_loaded_models_apart(engine, tokenizer):
+    smaller = FinchEngine(make_model(num_hidden_layers=1), tokenizer)
+    with get_usage_metadata_callback() as usage:
+        for one in (engine, smaller, engine):
+            ChatFinch(engine=one, max_tokens=2).invoke(Q)
+    assert len(usage.usage_metadata) == 2
+    assert all(name.startswith("LlamaForCausalLM ") for name in usage.usage_metadata)

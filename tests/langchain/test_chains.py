@@ -78,6 +78,21 @@ def test_conversational_retrieval(chat, retriever, answer):
     )
 
 
+def test_a_second_turn_reads_nothing_that_the_first_has_read(chat, retriever):
+    stuff = STUFF | chat
+    context = joined(retriever.invoke(Q))
+    history = []
+    turns = []
+    for question in (Q, "And whose is it?"):
+        answer = stuff.invoke({"context": context, "input": question, "chat_history": history})
+        turns.append(finch(answer))
+        history += [HumanMessage(question), answer]
+    first, second = turns
+    assert first["read_tokens"] > 0
+    assert second["read_tokens"] < first["read_tokens"]
+    assert second["rated_tokens"] == first["rated_tokens"]
+
+
 INTRO = "Use the following pieces of retrieved context to answer the question. Be concise."
 PROMPTS = {
     "question first": (

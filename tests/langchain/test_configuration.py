@@ -49,7 +49,7 @@ def test_a_configurable_model_that_was_given_stays_it(chat, engine):
     configurable = chat.configurable_fields(max_tokens=ConfigurableField(id="length"))
     message = configurable.with_config(configurable={"length": 3}).invoke(Q)
     assert message.usage_metadata["output_tokens"] == 3
-    assert message.response_metadata["model_name"] == chat.model
+    assert message.response_metadata["model_name"] == chat.handle.label
 
 
 def test_tracing_names_the_model_and_leaves_the_documents_out(chat):

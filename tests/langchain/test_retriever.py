@@ -1,5 +1,7 @@
 """FinchRetriever: LangChain's standard suite, options, wrapped stores, chains, saving."""
 
+import pickle
+
 import pytest
 from langchain_classic.chains import create_retrieval_chain
 from langchain_classic.chains.combine_documents import create_stuff_documents_chain
@@ -170,3 +172,19 @@ def test_it_works_in_a_classic_chain(chat, answer):
 def test_it_wraps_a_retriever_that_exists():
     hybrid = HybridRetriever.from_documents(["A door."])
     assert FinchRetriever(hybrid=hybrid).invoke("door")[0].page_content == "A door."
+
+
+@pytest.mark.parametrize("how", ["words", "embeddings", "store", "loaded"])
+def test_it_can_be_pickled(how, store, tmp_path):
+    options = {}
+    if how == "embeddings":
+        options = {"embeddings": DeterministicFakeEmbedding(size=8)}
+    if how == "store":
+        options = {"vectorstore": store, "store_kwargs": {}}
+    retriever = FinchRetriever.from_documents(DOCUMENTS, k=3, **options)
+    if how == "loaded":
+        retriever.save(tmp_path / "index")
+        retriever = FinchRetriever.load(tmp_path / "index", k=3)
+    again = pickle.loads(pickle.dumps(retriever))
+    for query in ("boat", "the store", "door code"):
+        assert again.invoke(query) == retriever.invoke(query)

@@ -157,6 +157,20 @@ def test_documents_of_the_call_come_before_the_question(chat, inner, engine):
     assert [score["document_id"] for score in scores] == list("abc")
 
 
+def test_a_follow_up_is_chosen_for_after_the_question_before_it(chat, inner, engine):
+    earlier, small = "Whom do I ask at the gate?", {"target_size": 60}
+    messages = [HumanMessage(earlier), AIMessage("Them."), HumanMessage(QUESTION)]
+    chat.invoke(messages, documents=DOCUMENTS, **small)
+    *_, human = inner.asked[0]
+    wanted, alone = (
+        left_of(engine, TEXTS, question, **small)
+        for question in (f"{earlier}\n{QUESTION}", QUESTION)
+    )
+    assert wanted != alone
+    kept = [Document(t, id=d.id) for d, t in zip(DOCUMENTS, wanted, strict=True) if t]
+    assert human.content == f"{format_docs(kept)}\n\n{INSTRUCTION} {QUESTION}"
+
+
 def test_documents_in_a_message_are_taken_out_of_its_arguments(chat, inner):
     message = HumanMessage(QUESTION, additional_kwargs={"documents": DOCUMENTS, "x": 1})
     chat.invoke([message])

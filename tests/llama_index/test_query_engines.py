@@ -174,24 +174,15 @@ def test_documents_may_hold_braces_rules_and_labels(llm, answer):
     assert response == answer([text], Q, **QA)
 
 
-def test_a_prompt_without_a_query_asks_what_it_says_behind_the_context(llm, answer):
-    template = PromptTemplate("Here is a section:\n{context_str}\n\nSummarize it.\nSummary: ")
-    text = text_of(150)
-    expected = answer(
-        [text],
-        "Summarize it.\nSummary:",
-        system="Here is a section:",
-        instruction="Question:",
-    )
-    assert llm.predict(template, context_str=text) == expected
-
-
-def test_a_prompt_that_ends_with_the_context_asks_what_it_says_before(llm, answer):
-    text = text_of(150)
-    expected = answer([text], "Summarize this:", instruction="Question:")
-    assert (
-        llm.predict(PromptTemplate("Summarize this:\n{context_str}"), context_str=text) == expected
-    )
+@pytest.mark.parametrize(
+    "template",
+    ["Here is a section:\n{context_str}\n\nSummarize it.\nSummary: ", "Summarize:\n{context_str}"],
+)
+def test_a_text_that_nothing_is_asked_about_is_read_as_a_whole(llm, finch, template):
+    prompt, text = PromptTemplate(template), text_of(150)
+    expected = llm.complete(prompt.format(context_str=text), context_detection="off").text
+    assert llm.predict(prompt, context_str=text) == expected
+    assert {statistics["documents_from"] for statistics in finch()} == {"none"}
 
 
 def test_an_empty_context_leaves_the_prompt_as_it_is(llm, calls):
@@ -260,6 +251,17 @@ async def test_condense_plus_context_chat_engine(llm, retriever, finch, how):
     assert answered["kept_tokens"] == 60
 
 
+@pytest.mark.parametrize("kind", [ContextChatEngine, CondensePlusContextChatEngine])
+def test_a_chats_second_turn_reads_nothing_that_the_first_has_read(llm, retriever, finch, kind):
+    engine = kind.from_defaults(retriever, llm=llm, memory=remember([]))
+    for question in (Q, "And whose is it?"):
+        engine.chat(question)
+    first, second = (turn for turn in finch() if turn["documents_from"] == "template")
+    assert first["read_tokens"] > 0
+    assert second["read_tokens"] < first["read_tokens"]
+    assert second["rated_tokens"] == first["rated_tokens"]
+
+
 async def test_condense_question_chat_engine(llm, retriever, finch):
     engine = CondenseQuestionChatEngine.from_defaults(
         make_engine(retriever, llm), llm=llm, memory=remember(HISTORY)
@@ -274,11 +276,14 @@ async def test_simple_chat_engine(llm, how):
     assert await chat(engine, how) == llm.chat([*HISTORY, say(Q)]).message.content
 
 
-def test_a_history_beyond_the_models_window_is_an_error_not_cut(llm, retriever):
-    history = [say(text_of(3000)), say(text_of(3000), "assistant")]
-    engine = ContextChatEngine.from_defaults(retriever, llm=llm, memory=remember(history))
+def test_a_history_beyond_the_models_window_loses_its_oldest_turns(llm, retriever, finch):
+    old = [say(text_of(3000)), say(text_of(3000), "assistant")]
+    engine = ContextChatEngine.from_defaults(retriever, llm=llm, memory=remember([*old, *HISTORY]))
+    without = ContextChatEngine.from_defaults(retriever, llm=llm, memory=remember(HISTORY))
+    assert str(engine.chat(Q)) == str(without.chat(Q))
+    assert [statistics.get("trimmed_messages") for statistics in finch()] == [2, None]
     with pytest.raises(ContextTooLongError, match="window"):
-        engine.chat(Q)
+        engine.chat(text_of(6000))
 
 
 # Further engines

@@ -6,6 +6,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, NodeRelationship, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 from finch_integrations import ConfigurationError, InvalidInputError
 from finch_integrations.llama_index import FinchNodeRetriever, FullDocumentPostprocessor
@@ -126,3 +127,48 @@ def test_it_works_in_a_query_engine(llm):
     response = RetrieverQueryEngine.from_args(make(similarity_top_k=2), llm=llm).query(QUERY)
     assert ids(response.source_nodes) == ids(make(similarity_top_k=2).retrieve(QUERY))
     assert all(node.score is not None for node in response.source_nodes)
+
+
+def keep(*filters, condition="and"):
+    made = [
+        one
+        if isinstance(one, MetadataFilters)
+        else MetadataFilter(key=one[0], operator=one[1], value=one[2])
+        for one in filters
+    ]
+    return MetadataFilters(filters=made, condition=condition)
+
+
+TWO = keep(("page", "==", 1), ("page", "==", 2), condition="or")
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (keep(("page", "==", 2)), {"boat"}),
+        (keep(("page", ">", 1)), {"boat", "food"}),
+        (keep(("page", "!=", 1), ("page", "<", 3)), {"boat"}),
+        (keep(("page", "==", 1), ("page", "==", 3), condition="or"), {"door", "food"}),
+        (keep(("page", "==", 1), condition="not"), {"boat", "food"}),
+        (keep(("page", "in", [1, 2])), {"door", "boat"}),
+        (keep(("colour", "is_empty", None)), {"door", "boat", "food"}),
+        (
+            keep(keep(("page", "==", 1), ("page", "==", 2), condition="or"), ("page", ">", 1)),
+            {"boat"},
+        ),
+        (keep(), {"door", "boat", "food"}),
+    ],
+)
+@pytest.mark.parametrize("embed_model", [None, HashEmbedding()])
+def test_metadata_filters_of_llama_index_are_followed(filters, found, embed_model):
+    retriever = FinchNodeRetriever.from_nodes(NODES, embed_model=embed_model, filters=filters)
+    assert {node.node_id for node in retriever.retrieve("door boat store food")} == found
+
+
+def test_filters_that_cannot_be_used_are_named():
+    with pytest.raises(ConfigurationError, match="filters must be MetadataFilters, got dict"):
+        make(filters={"page": 1})
+    with pytest.raises(ConfigurationError, match="filter and filters are given"):
+        make(filters=keep(("page", "==", 1)), filter={"page": 1})
+    with pytest.raises(InvalidInputError, match="the filter on 'page' cannot be applied to 1"):
+        make(filters=keep(("page", ">", "x"))).retrieve(QUERY)

@@ -46,9 +46,9 @@ def rag(peer, engine):
     )
 
 
-def expected_prompt(engine):
+def expected_prompt(engine, rated=QUESTION):
     kept = {}
-    for excerpt in engine.extract(DOCUMENTS, QUESTION, **BUDGET):
+    for excerpt in engine.extract(DOCUMENTS, rated, **BUDGET):
         kept.setdefault(excerpt.document_id, []).append(excerpt)
     written = []
     for document in DOCUMENTS:
@@ -66,14 +66,32 @@ def expected_prompt(engine):
 def test_the_server_gets_the_passages_of_extract_before_the_question_and_nothing_else(
     rag, peer, engine
 ):
-    history = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"})
-    rag.answer(QUESTION, history=history)
+    rag.answer(QUESTION)
     (request,) = peer.requests
     assert request["body"]["messages"] == [
         {"role": "system", "content": "Be brief."},
-        *history,
         {"role": "user", "content": expected_prompt(engine)},
     ]
+
+
+def test_a_follow_up_is_chosen_for_after_the_question_before_it(rag, peer, engine):
+    earlier = "Whom do I ask at the gate?"
+    history = ({"role": "user", "content": earlier}, {"role": "assistant", "content": "Them."})
+    rag.answer(QUESTION, history=history)
+    (request,) = peer.requests
+    expected = expected_prompt(engine, rated=f"{earlier}\n{QUESTION}")
+    assert expected != expected_prompt(engine)
+    assert request["body"]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        *history,
+        {"role": "user", "content": expected},
+    ]
+
+
+def test_the_scorer_reads_ahead(rag, engine):
+    assert rag.read_ahead(DOCUMENTS) > 0
+    stats = rag.answer(QUESTION).details.compression
+    assert stats.read_tokens == 0 < stats.rated_tokens
 
 
 def test_the_answer_has_citations_shares_and_counts(rag, engine):

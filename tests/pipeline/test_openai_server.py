@@ -5,11 +5,13 @@ import copy
 import json
 import pickle
 import time
+from dataclasses import replace
 
 import pytest
 
 from finch_integrations import (
     ConfigurationError,
+    Constraint,
     ContextTooLongError,
     Document,
     InvalidInputError,
@@ -224,11 +226,13 @@ def test_cancelling_the_task_closes_the_connection_also_while_the_server_is_stil
         assert peer.left.wait(5)
 
 
-def test_text_with_unusual_line_ends_and_reasoning_arrives_as_text():
+def test_text_with_unusual_line_ends_and_reasoning_arrive_apart():
     pieces = ({"reasoning_content": "Hm."}, "a\u2028b", "c\x85d", "“é”\n", {"content": None})
     with serving(Reply(pieces=pieces, usage=None)) as peer:
-        details = ask(peer)[-1].details
+        answer = ask(peer)
+    details = answer[-1].details
     assert details.text == "a\u2028bc\x85d“é”\n"
+    assert answer[0].reasoning == details.reasoning == "Hm."
     assert details.generation_tokens == 3  # without the server's count: the pieces
 
 
@@ -236,12 +240,12 @@ def test_a_request_with_documents_or_unknown_options_is_refused_before_the_serve
     server = OpenAIServer("http://127.0.0.1:9", "m")
     with pytest.raises(InvalidInputError, match="Choose passages"):
         next(server.stream(AskRequest(messages=(), documents=(Document("a"),))))
-    with pytest.raises(ConfigurationError, match="ChatFinch"):
-        next(
-            server.stream(
-                AskRequest(messages=(), answer=AnswerOptions(tools=({"name": "search"},)))
-            )
-        )
+    for answer, reason in (
+        (AnswerOptions(constraint=Constraint.regex("a")), "follow a regular expression, only"),
+        (AnswerOptions(reasoning=False), "chat_template_kwargs"),
+    ):
+        with pytest.raises(ConfigurationError, match=reason):
+            next(server.stream(AskRequest(messages=(), answer=answer)))
     with pytest.raises(ConfigurationError, match="cannot be asked for beams"):
         next(server.stream(AskRequest(messages=(), sampling={"beams": 2})))
 
@@ -289,6 +293,82 @@ def test_tool_calls_of_the_history_are_written_as_the_api_takes_them():
     function = {"name": "search", "arguments": '{"q": "é"}'}
     assert sent[0]["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
     assert sent[1] == history[1]
+
+
+ARGUMENTS = {"arguments": {"q": "é"}}
+SEARCH = {"name": "search", "description": "", "parameters": {"type": "object"}}
+
+
+def call_part(index, **function):
+    return {"tool_calls": [{"index": index, "id": f"c{index}", "function": function}]}
+
+
+@pytest.mark.parametrize("way", ["stream", "astream"])
+def test_tools_go_to_the_server_and_its_calls_come_back_whole(way):
+    pieces = (
+        "Let me see.",
+        call_part(0, name="search", arguments='{"q": '),
+        {"tool_calls": [{"index": 0, "function": {"arguments": '"é"}'}}]},
+        call_part(1, name="search", arguments='{"q": '),  # cut
+        call_part(2, name="other", arguments="{}"),
+    )
+    request = replace(REQUEST, answer=AnswerOptions(tools=(SEARCH,), tool_choice="any"))
+    with serving(Reply(pieces=pieces, finish="tool_calls")) as peer:
+        server = OpenAIServer(peer.url, "m")
+        if way == "stream":
+            found = list(server.stream(request))
+        else:
+            found = asyncio.run(collect(server.astream(request)))
+    body = peer.requests[0]["body"]
+    assert body["tools"] == [{"type": "function", "function": SEARCH}]
+    assert body["tool_choice"] == "required"
+    details = found[-1].details
+    assert found[-1].calls == details.calls == ({"id": "c0", "name": "search"} | ARGUMENTS,)
+    assert [(call.name, call.text) for call in details.invalid_calls] == [
+        ("search", '{"q": '),
+        ("other", "{}"),
+    ]
+    assert (details.text, details.finish_reason) == ("Let me see.", "stop")
+
+
+def test_calls_without_numbers_and_with_arguments_that_are_no_text_are_read():
+    parts = [{"function": {"name": "search", "arguments": {"q": "é"}}} for _ in range(2)]
+    request = replace(REQUEST, answer=AnswerOptions(tools=(SEARCH,)))
+    with serving(Reply(pieces=({"tool_calls": parts},), finish="stop")) as peer:
+        calls = ask(peer, request)[-1].calls
+    assert [call["arguments"] for call in calls] == [{"q": "é"}] * 2
+    assert len({call["id"] for call in calls}) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        (AnswerOptions(), {}),
+        (
+            AnswerOptions(tools=(SEARCH,), tool_choice="search", parallel_calls=False),
+            {
+                "tool_choice": {"type": "function", "function": {"name": "search"}},
+                "parallel_tool_calls": False,
+            },
+        ),
+        (AnswerOptions(tools=(SEARCH,)), {"tool_choice": "auto"}),
+        (
+            AnswerOptions(constraint=Constraint.json_schema({"type": "object"})),
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+                }
+            },
+        ),
+    ],
+)
+def test_choices_and_schemas_go_to_the_server(answer, sent):
+    with serving() as peer:
+        ask(peer, replace(REQUEST, answer=answer))
+    body = peer.requests[0]["body"]
+    names = {"tool_choice", "parallel_tool_calls", "response_format"}
+    assert {name: body[name] for name in names & body.keys()} == sent
 
 
 def test_chat_template_variables_go_to_the_server():

@@ -199,3 +199,77 @@ UNSEEN = [
     ("u numbered", "own", None, f"Q: {Q}\nEvidence:\n{C}\nVerdict (true/false):"),
     ("u twice", "own", f"Remember the question: {Q}", f"Evidence: {C}\n\nAgain, the question: {Q}"),
 ]
+
+# Of other styles, written after all of the code.
+STYLES = [
+    (
+        "s json in system",
+        "own",
+        '{{"role": "clerk", "rules": ["cite", "be brief"], "knowledge": "see below"}}\n{context}\n'
+        '{{"output": {{"answer": "string", "sources": "list"}}}}',
+        Q,
+    ),
+    (
+        "s yaml in system",
+        "own",
+        "persona: clerk\nrules:\n  - cite\n  - never guess\nknowledge: |\n{context}\noutput: yaml",
+        f"ask: {Q}",
+    ),
+    (
+        "s transcript",
+        "own",
+        None,
+        f"USER: {Q}\nTOOL search -> 3 hits\n{C}\nTOOL end\nASSISTANT (in two sentences, polite):",
+    ),
+    (
+        "s code fence with language",
+        "own",
+        "Answer questions about files.",
+        f'```text\n{C}\n```\n\n{Q}\n\n```json\n{{{{"answer": null}}}}\n```',
+    ),
+    (
+        "s japanese with rules",
+        "own",
+        "あなたは案内係です。必ず敬語で答えてください。",
+        f"【参考資料】\n{C}\n【質問】\n{Q}\n【注意】資料にないことは答えないでください。",
+    ),
+    (
+        "s arabic",
+        "own",
+        "أجب باللغة العربية فقط.",
+        f"السياق:\n{C}\n\nالسؤال: {Q}\nلا تذكر المصادر.",
+    ),
+    ("s hindi", "own", None, f"संदर्भ:\n{C}\n\nप्रश्न: {Q}\nउत्तर हिंदी में दें।"),
+    (
+        "s mixed languages",
+        "own",
+        "Du bist Hafenmeister. Reply in the language of the question.",
+        f"Voici les extraits :\n{C}\n\nPregunta del usuario: {Q}\nDanke! Bitte kurz.",
+    ),
+    (
+        "s html",
+        "own",
+        None,
+        f"<html><body><h1>Report</h1>\n<div id='kb'>\n{C}\n</div>\n<p class='q'>{Q}</p>"
+        "<footer>Confidential: do not quote names.</footer></body></html>",
+    ),
+    (
+        "s markdown table and tasks",
+        "own",
+        "# Tasks\n- [ ] read\n- [ ] answer\n\n| key | value |\n|---|---|\n| tone | dry |",
+        f"## Material\n\n{C}\n\n---\n\n## Ask\n\n{Q}\n\n## Never\n\n- speculate",
+    ),
+    ("s csv like", "own", None, f"question;{Q}\ncontext;{C}\nformat;one line;no quotes"),
+    (
+        "s legal clauses",
+        "own",
+        f"§ 1 The clerk answers from § 2 only.\n§ 2\n{C}\n§ 3 The clerk names no person.",
+        Q,
+    ),
+    (
+        "s chat log in one message",
+        "own",
+        None,
+        f"Ann: Hello!\nBob: Hi, what is it?\nAnn: {Q}\n[attachment]\n{C}\n[/attachment]\nBob:",
+    ),
+]

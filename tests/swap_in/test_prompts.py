@@ -14,7 +14,8 @@ from pydantic import PrivateAttr
 
 from finch_integrations import configure_evidence
 from finch_integrations.langchain import ChatFinch
-from tests.swap_in.prompts import PROMPTS, UNSEEN
+from tests.swap_in.installed import INSTALLED
+from tests.swap_in.prompts import PROMPTS, STYLES, UNSEEN
 
 Q = "When does the boat to the island leave?"
 PARAGRAPH = "It is repeated in the yearly report of the harbour, which few people read. "
@@ -27,6 +28,9 @@ DOCUMENTS = [
     Document(text.strip(), id=f"d{n}", metadata={"source": f"{n}.md"})
     for n, text in enumerate(TEXTS)
 ]
+
+
+ALL = [*PROMPTS, *UNSEEN, *INSTALLED, *STYLES]
 
 
 class Fixed(BaseRetriever):
@@ -96,7 +100,7 @@ def read_by_the_model(request):
     )
 
 
-WRAPPER = re.compile(r"</?[\w_]+/?>|\[/?[A-Z]+\]|\[CONTEXT\]")
+WRAPPER = re.compile(r"```\w*|<div[^>]*>|</?[\w_]+/?>|\[/?[A-Z]+\]|\[CONTEXT\]")
 
 
 def check(name, system, human, call, *, documents=DOCUMENTS):
@@ -116,7 +120,7 @@ def check(name, system, human, call, *, documents=DOCUMENTS):
     assert [document.id for document in request.documents] == [d.id for d in documents]
 
 
-@pytest.mark.parametrize("prompt", [*PROMPTS, *UNSEEN], ids=lambda prompt: prompt[0])
+@pytest.mark.parametrize("prompt", ALL, ids=lambda prompt: prompt[0])
 def test_only_the_retrieved_documents_are_compressed(prompt):
     name, _, system, human = prompt
     model = Recorder()
@@ -126,7 +130,7 @@ def test_only_the_retrieved_documents_are_compressed(prompt):
     assert call.source == "evidence"
 
 
-@pytest.mark.parametrize("prompt", [*PROMPTS, *UNSEEN], ids=lambda prompt: prompt[0])
+@pytest.mark.parametrize("prompt", ALL, ids=lambda prompt: prompt[0])
 def test_without_evidence_nothing_is_lost(prompt, without_evidence):
     name, _, system, human = prompt
     model = Recorder()
@@ -141,3 +145,9 @@ def test_without_evidence_nothing_is_lost(prompt, without_evidence):
     for document in DOCUMENTS:
         assert all(word in everything for word in words(document.page_content))
     assert call.source in ("none", "pattern", "mark")
+    # What is missed is said, once the prompt is known to be longer than the budget.
+    assert bool(call.request.advice) == (call.source == "none")
+
+
+def test_the_prompts_are_others():
+    assert len({prompt[2:] for prompt in ALL if prompt[1] not in ("own", "issue", "plain")}) >= 60
