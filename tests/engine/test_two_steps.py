@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from finch_integrations import CompressionConfig, ConfigurationError, Document
-from finch_integrations.engine.methods.likelihood import follow
+from finch_integrations.engine.methods.likelihood import _differ, follow
 from finch_integrations.engine.methods.passages import WordMatcher
+from finch_integrations.engine.passage_reader import PassageReader
 from finch_integrations.engine.segments import split_segments
 from tests.engine.test_passages import assert_equals_reference
 from tests.tiny import make_input, make_model
@@ -76,6 +77,26 @@ def test_the_second_step_reads_no_more(engine):
             [GIVEN + "".join(OTHERS), HOME], QUESTION, target_size=60, read_size=read_size, steps=2
         ).stats
         assert read_size - 96 < stats.rated_tokens <= read_size
+
+
+def test_a_quarter_of_the_reading_waits_for_the_second_step(engine, monkeypatch):
+    asked, likelihoods = [], PassageReader.likelihoods
+
+    def watched(self, passages, windows, wanted, **options):
+        asked.append(int(wanted.sum()))
+        return likelihoods(self, passages, windows, wanted, **options)
+
+    monkeypatch.setattr(PassageReader, "likelihoods", watched)
+    documents = [GIVEN + "".join(OTHERS), HOME]
+    for steps in (1, 2):
+        engine.select(documents, QUESTION, target_size=60, read_size=600, steps=steps)
+    one, first, second = asked
+    assert 0 < second < first < one
+
+
+def test_a_copy_of_the_best_passage_leads_nowhere():
+    said = [frozenset("a"), frozenset("ab"), frozenset("b"), frozenset("bc")]
+    assert _differ(said, 1).tolist() == [False, False, False, True]
 
 
 @pytest.mark.model
