@@ -99,7 +99,7 @@ class ChatFinch(LLMAdapter, BaseChatModel):
         if documents is not None:
             count = len(documents) if isinstance(documents, Sequence) else 1
             kwargs["documents"] = f"<{count} documents>"
-        return super()._get_invocation_params(stop=stop, **kwargs)
+        return super()._get_invocation_params(stop=stop or self.stop, **kwargs)
 
     def _resolve_model_profile(self) -> ModelProfile:
         profile = ModelProfile(
