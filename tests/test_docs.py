@@ -312,10 +312,22 @@ def test_the_readmes_generated_parts_are_current(parts):
 
 
 def test_the_readmes_times_are_those_of_the_results():
-    report = json.loads(read("benchmarks/results/prefill.json"))
-    ratio = statistics.median(report["ratios"]["time: likelihood / full prefill"])
+    sections = json.loads(read("benchmarks/results/price.json"))
     text = " ".join(README.split())
-    assert f"{report['tokens']:,} tokens take {ratio:.2f} times as long as one full prefill" in text
+    for name, claim in (
+        (
+            "first, cascade",
+            "With {tokens:,} tokens a first question takes {share:.2f} times as long",
+        ),
+        ("prepared, cascade", "one after [reading ahead](docs/cache.md) {share:.2f} times."),
+    ):
+        shares = [
+            run[name]["seconds"] / run["prefill"]["seconds"]
+            for run in sections[0]["runs"]
+            if name in run
+        ]
+        share = statistics.median(shares)
+        assert claim.format(tokens=sections[0]["tokens"], share=share) in text
     rows = json.loads(read("benchmarks/results/length.json"))["rows"]
     seconds = {(row["length"], row["method"]): row["seconds"] for row in rows}
     slower = [
