@@ -12,19 +12,21 @@ from finch_integrations.serve.tool_schemas import (
 )
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """An object without unknown fields, whose values are of the types that they should be."""
+
     # The texts under the fields describe them in the OpenAPI schema.
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class TextPart(_Strict):
+class TextPart(Strict):
     """A part of a message; models here read text only."""
 
     type: Literal["text", "input_text", "output_text"]
     text: str
 
 
-class FunctionCall(_Strict):
+class FunctionCall(Strict):
     """A call of a tool that the assistant made."""
 
     name: str
@@ -32,7 +34,7 @@ class FunctionCall(_Strict):
     """A JSON object."""
 
 
-class ToolCallPart(_Strict):
+class ToolCallPart(Strict):
     """A call with its id."""
 
     id: str
@@ -40,7 +42,7 @@ class ToolCallPart(_Strict):
     function: FunctionCall
 
 
-class ChatMessage(_Strict):
+class ChatMessage(Strict):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -52,7 +54,7 @@ class ChatMessage(_Strict):
     annotations: list[Any] | None = None
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream has in addition."""
 
     include_usage: bool | None = None
@@ -64,7 +66,7 @@ class StreamOptions(_Strict):
 DocumentField = str | dict[str, Any]
 
 
-class AnswerOptions(_Strict):
+class AnswerOptions(Strict):
     """What requests of all kinds may set."""
 
     model: str
@@ -155,7 +157,7 @@ class CompletionRequest(AnswerOptions):
     suffix: None = None
 
 
-class OutputPart(_Strict):
+class OutputPart(Strict):
     """A part of an item, as answers have it."""
 
     type: Literal["input_text", "output_text"]
@@ -164,7 +166,7 @@ class OutputPart(_Strict):
     logprobs: list[Any] | None = None
 
 
-class MessageItem(_Strict):
+class MessageItem(Strict):
     """A message in a response's input."""
 
     type: Literal["message"] = "message"
@@ -174,7 +176,7 @@ class MessageItem(_Strict):
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
 
-class CallItem(_Strict):
+class CallItem(Strict):
     """A call of a tool that the assistant made."""
 
     type: Literal["function_call"]
@@ -186,7 +188,7 @@ class CallItem(_Strict):
     status: str | None = None
 
 
-class CallOutputItem(_Strict):
+class CallOutputItem(Strict):
     """A tool's result."""
 
     type: Literal["function_call_output"]
@@ -196,7 +198,7 @@ class CallOutputItem(_Strict):
     status: str | None = None
 
 
-class TextOptions(_Strict):
+class TextOptions(Strict):
     """What the answer's text is like."""
 
     format: TextFormat | None = None
@@ -228,7 +230,7 @@ class ResponseRequest(AnswerOptions):
     """A label, which changes nothing."""
 
 
-class EmbeddingRequest(_Strict):
+class EmbeddingRequest(Strict):
     """`POST /v1/embeddings`."""
 
     model: str
