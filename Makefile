@@ -7,7 +7,7 @@ QUESTION ?= What is the door code of the chemical store?
 VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
 	nbconvert_exporter pygments_lexer version)
 
-.PHONY: install demo test test-lowest test-servers fuzz check fix docs bench bench-quality dist clean
+.PHONY: install demo test test-lowest test-servers fuzz check fix pictures docs bench bench-quality dist clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -48,6 +48,11 @@ fix: $(INSTALLED)  ## fixes what can be fixed automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout --extra-keys "$(VOLATILE)" notebooks/*.ipynb
+
+pictures: $(INSTALLED)  ## the figures that docs/ and the notebooks show, from benchmarks/results
+	$(BIN)/finch fetch
+	$(BIN)/python -m benchmarks.plots --docs
+	$(BIN)/python -m benchmarks.plots.notebooks
 
 docs: $(INSTALLED)  ## the documentation, into site/; a dead link is an error (with --quiet it would not be)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

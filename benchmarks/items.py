@@ -22,8 +22,10 @@ class Item:
 
 
 def tasks_of(folder: Path) -> list[str]:
-    """The tasks that a folder has files of."""
-    return sorted(path.stem for path in folder.glob("*.jsonl"))
+    """The tasks that a folder has files of; without any, the program ends and says so."""
+    if not (tasks := sorted(path.stem for path in folder.glob("*.jsonl"))):
+        raise SystemExit(f"there are no task files (*.jsonl) in {folder}")
+    return tasks
 
 
 def load_items(folder: Path, task: str, bucket: str) -> list[Item]:

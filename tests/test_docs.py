@@ -312,10 +312,21 @@ def test_the_readmes_generated_parts_are_current(parts):
 
 
 def test_the_readmes_times_are_those_of_the_results():
-    report = json.loads(read("benchmarks/results/prefill.json"))
-    ratio = statistics.median(report["ratios"]["time: likelihood / full prefill"])
+    report = json.loads(read("benchmarks/results/price.json"))[0]
+    first, second, prepared = (
+        statistics.median(
+            run[f"{name}, cascade"]["seconds"] / run["prefill"]["seconds"]
+            for run in report["runs"]
+            if f"{name}, cascade" in run
+        )
+        for name in ("first", "second", "prepared")
+    )
     text = " ".join(README.split())
-    assert f"{report['tokens']:,} tokens take {ratio:.2f} times as long as one full prefill" in text
+    assert (
+        f"in {report['dtype']}, a question about {report['tokens']:,} tokens takes {first:.2f} "
+        f"times as long as one full prefill of the same text; the next one {second:.2f}, or "
+        f"{prepared:.2f} if"
+    ) in text
     rows = json.loads(read("benchmarks/results/length.json"))["rows"]
     seconds = {(row["length"], row["method"]): row["seconds"] for row in rows}
     slower = [
@@ -323,7 +334,7 @@ def test_the_readmes_times_are_those_of_the_results():
         for length, method in seconds
         if method == "likelihood" and seconds[length, method] > seconds[length, "full"]
     ]
-    assert f"it was more than a full prefill up to {max(slower)}k tokens" in text
+    assert f"more than a prefill in chunks up to {max(slower)}k tokens" in text
 
 
 @pytest.mark.model

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, says what it promises, and is kept without outputs."""
+"""Every notebook runs from top to bottom, says what it promises, and is kept with pictures only."""
 
 import ast
 import importlib
@@ -9,6 +9,7 @@ import sys
 import nbformat
 import pytest
 
+from benchmarks.plots import notebooks as stored
 from tests.documentation import ROOT
 from tests.walk import obstacle, run_notebook
 
@@ -86,14 +87,26 @@ def test_the_notebooks_are_found():
 
 
 @each_notebook
-def test_outputs_are_stripped(path):
+def test_outputs_other_than_pictures_are_stripped(path):
     """`make fix` does that."""
     notebook = read(path)
     for cell in notebook.cells:
-        assert not cell.get("outputs")
+        outputs = cell.get("outputs", [])
+        assert [set(output.get("data", ())) for output in outputs] == [{"image/png"}] * len(outputs)
         assert cell.get("execution_count") is None
-        assert not cell.metadata
+        assert cell.metadata == ({"keep_output": True} if outputs else {})
+    made_from = notebook.metadata.pop("pictures_made_from", None)
+    assert (made_from is not None) == (path in stored.SHOWN)
     assert notebook.metadata == METADATA
+
+
+@pytest.mark.parametrize("path", stored.SHOWN, ids=lambda path: path.stem)
+def test_stored_pictures_are_those_of_the_code_and_the_results(path):
+    """If not: make pictures."""
+    assert read(path).metadata.pictures_made_from == stored.digest(path)
+    shown = sum(len(cell.get("outputs", [])) for cell in read(path).cells)
+    assert shown >= 3
+    assert path.stat().st_size < 600_000
 
 
 @each_notebook

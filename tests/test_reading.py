@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 
 import pytest
+from matplotlib.figure import Figure
 
 from finch_integrations import InvalidInputError
 from finch_integrations.conversion import Converter
 from finch_integrations.documents import prepare_documents
 from finch_integrations.reading import read_documents
+from finch_integrations.sentences import sentence_ends
 
 DOCX = """<?xml version="1.0" encoding="UTF-8"?>
 <w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>
@@ -87,6 +90,20 @@ def test_a_folder_is_read_with_all_below_in_the_order_of_names(folder):
     assert texts[5].strip() == "Text from a word file."
     assert [document.title for document in result.documents] == [None] * 4 + ["The Page", None]
     assert result.skipped == ()
+
+
+def test_rows_of_a_table_in_a_pdf_stay_whole(tmp_path):
+    page = Figure()
+    axes = page.subplots()
+    axes.axis("off")
+    cells = [[f"Room {n}", f"code {n * 17}", f"{n}0 kg"] for n in range(1, 9)]
+    axes.table(cellText=cells, colLabels=["Room", "Code", "Load"], loc="center")
+    page.savefig(tmp_path / "table.pdf")
+    (document,) = read_documents([tmp_path / "table.pdf"]).documents
+    ends = [0, *sentence_ends(document.text)]
+    rows = [document.text[start:end] for start, end in pairwise([*ends, len(document.text)])]
+    for row in cells:
+        assert sum(all(cell in text.replace("  ", " ") for cell in row) for text in rows) == 1
 
 
 def test_the_example_pdf_is_read():

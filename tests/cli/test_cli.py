@@ -101,6 +101,22 @@ def test_an_unusable_constraint_is_named(model_folder, files, arguments, message
     assert message in " ".join(result.output.split())
 
 
+def test_a_budget_in_bytes_limits_what_the_answer_starts_from(model_folder, files):
+    def ask(size):
+        more = ("--json", "--max-tokens", "1", "--max-kv-bytes", size)
+        return run(app, ["ask", "What?", str(files), *options(model_folder, *more)])
+
+    with FinchEngine.from_pretrained(model_folder, device="cpu", dtype="float32") as engine:
+        token = engine.backbone.spec.kv_bytes_per_token
+    result = ask(str(token * 300))
+    assert result.exit_code == 0, result.output
+    kept = sum(source["kept_tokens"] for source in json.loads(result.stdout)["sources"])
+    assert 0 < kept < 300
+    result = ask("10")
+    assert result.exit_code == 1
+    assert "max_kv_bytes" in result.stderr
+
+
 def test_ask_says_when_nothing_had_to_be_removed(model_folder, files):
     more = ("--target-size", "402", "--max-tokens", "1")
     result = run(app, ["ask", "What?", str(files), *options(model_folder, *more)])

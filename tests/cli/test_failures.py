@@ -73,6 +73,16 @@ def test_places_that_cannot_be_are_named_with_the_cause(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt"]
 
 
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("FINCH_CACHE", str(tmp_path / "file" / "cache"))
+    result = run(app, ["fetch"])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert f"{tmp_path / 'file'}" in result.stderr
+    assert "Not a directory" in result.stderr
+    assert (tmp_path / "file").read_text() == "x"
+
+
 @pytest.mark.parametrize(
     "error", [OSError(30, "Read-only file system", "/here"), ValueError("odd")]
 )

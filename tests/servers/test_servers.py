@@ -114,7 +114,7 @@ def test_a_langchain_model_of_the_server_is_wrapped_tools_included(server, embed
         bound = chat.bind_tools([open_door], tool_choice="open_door")
         called = bound.invoke(f"{marked}\n\nOpen the chemical store with its door code.")
         plain = inner.bind_tools([open_door], tool_choice="open_door")
-        expected = plain.invoke(proxy.received[-1]["messages"][0]["content"])
+        plain.invoke(proxy.received[-1]["messages"][0]["content"])
     assert answer.text
     assert streamed
     facts = answer.response_metadata["finch"]
@@ -123,15 +123,10 @@ def test_a_langchain_model_of_the_server_is_wrapped_tools_included(server, embed
     for body in proxy.received:
         assert len(body["messages"][0]["content"]) < len(marked) / 2
     assert proxy.received[-1]["tools"][0]["function"]["name"] == "open_door"
-    # As the server's own model answers what was sent; one as small as this may not end its call.
-    for part in ("content", "tool_calls", "invalid_tool_calls"):
-        assert _without_ids(getattr(called, part)) == _without_ids(getattr(expected, part))
-
-
-def _without_ids(part):
-    if isinstance(part, str):
-        return part
-    return [{name: value for name, value in call.items() if name != "id"} for call in part]
+    # The server got what its own client sends; one as small as this may not end its call.
+    assert proxy.received[-2] == proxy.received[-1]
+    (call,) = called.tool_calls or called.invalid_tool_calls
+    assert call["name"] == "open_door"
 
 
 def test_a_llama_index_model_of_the_server_answers_a_query_engine_in_one_call(
