@@ -150,7 +150,7 @@ def price() -> str:
     ]
     facts = sorted(
         {
-            f"{len(s['runs'])} runs of {s['tokens']:,} tokens, {s['dtype']}; {s['model']}; target "
+            f"{s['tokens']:,} tokens, {s['dtype']}, runs: {len(s['runs'])}; {s['model']}; target "
             f"{s['target_size']:,}; {s['machine']}; {_versions(s)}; {s['date']}"
             for s in sections
         }
