@@ -158,6 +158,13 @@ def test_narrowing_and_negation_hold_for_any_combination(schema, data):
             [{"a": 1, "b": 1}],
         ),
         (
+            {
+                "properties": {"a": {"properties": {"x": {}}}},
+                "allOf": [{"properties": {"a": {"properties": {"y": {}}}}}],
+            },
+            [{"a": {"x": 1, "y": 1}}],
+        ),
+        (
             {"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}
             | {"unevaluatedProperties": False},
             [{"a": 1, "b": 2}],

@@ -102,6 +102,14 @@ class AnswerOptions(Strict):
     """Sample from the smallest set of tokens with this probability."""
     top_k: int | None = None
     """Sample from so many most likely tokens."""
+    min_p: float | None = None
+    """Sample from tokens with at least this share of the most likely one's probability."""
+    repetition_penalty: float | None = None
+    """Above 1 makes tokens of the answer less likely to come again."""
+    presence_penalty: float | None = None
+    """Lowers the score of tokens that the answer has."""
+    frequency_penalty: float | None = None
+    """The same, times how often it has them."""
     seed: int | None = None
     """Makes sampling repeatable."""
     stop: str | list[str] | None = None
@@ -115,8 +123,6 @@ class AnswerOptions(Strict):
     # What is understood only as far as it asks for nothing.
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
