@@ -20,6 +20,7 @@ import platform  # noqa: E402
 import statistics  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+from contextlib import ExitStack  # noqa: E402
 from datetime import date  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -120,32 +121,33 @@ def run(
     answers: dict[int, str] = {}
     first: list[float] = []
     tokens: list[int] = []
-    # One after the other, nobody knows of the next question.
-    queues = [Waiting()] * len(requests) if places > 1 else [Waiting() for _ in requests]
     wall, cpu = time.perf_counter(), time.process_time()
 
-    def client(number: int) -> None:
+    def client(number: int, turn: Any) -> None:
         request, context = requests[number], contexts[number]
+
+        def work(check: Any) -> Any:
+            if context is not None:
+                return engine.stream(context, max_tokens=TOKENS)
+            return ask(engine, request, turn=turn, check=check)
+
         pieces = []
-        with queues[number].queue(request) as (turn,):
-
-            def work(check: Any) -> Any:
-                if context is not None:
-                    return engine.stream(context, max_tokens=TOKENS)
-                return ask(engine, request, turn=turn, check=check)
-
-            for piece in worker.stream(work):
-                if not pieces:
-                    first.append(time.perf_counter() - wall)
-                pieces.append(piece.text)
+        for piece in worker.stream(work):
+            if not pieces:
+                first.append(time.perf_counter() - wall)
+            pieces.append(piece.text)
         tokens.append(len(pieces))
         answers[number] = "".join(pieces)
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(len(requests))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    # One after the other, nobody knows of the next question.
+    groups = [requests] if places > 1 else [[request] for request in requests]
+    with ExitStack() as queued:
+        turns = [turn for group in groups for turn in queued.enter_context(Waiting().queue(*group))]
+        threads = [threading.Thread(target=client, args=item) for item in enumerate(turns)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     worker.stop()
     return {
         "answers": answers,

@@ -207,6 +207,7 @@ class Bench:
             chunk_length=chunk_length,
             batch_tokens=chunk_length,
             read_sizes=[len(inputs.tokens)],
+            steps=1,
             store=None,
             tracker=ProgressTracker(None),
         )

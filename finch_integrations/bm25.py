@@ -104,11 +104,24 @@ class BM25Index:
         """
         shares, total = np.zeros(self._size), 0.0
         for word in dict.fromkeys(words(query)):
-            rows = self._holding(word)
-            weight = math.log1p((self._size - len(rows) + 0.5) / (len(rows) + 0.5))
-            shares[rows] += weight
+            weight = self.weight(word)
+            shares[self.holding(word)] += weight
             total += weight
         return shares / total if total else shares
+
+    def weight(self, word: str) -> float:
+        """ln(1 + (N − n + ½) / (n + ½)), where n of the N texts contain the word."""
+        holders = len(self.holding(word))
+        return math.log1p((self._size - holders + 0.5) / (holders + 0.5))
+
+    def holding(self, word: str) -> NDArray[np.integer[Any]]:
+        """Rows of the texts that contain a word."""
+        if not self._knows(word):
+            return np.empty(0, dtype=np.int64)
+        columns, column = self._index.scores, self._index.vocab_dict[word]
+        start, end = columns["indptr"][column : column + 2]
+        rows: NDArray[np.integer[Any]] = columns["indices"][start:end]
+        return rows
 
     def save(self, folder: Path) -> None:
         """Write the index into its own folder."""
@@ -133,15 +146,6 @@ class BM25Index:
         index = _import_bm25s().BM25.load(folder, mmap=True, show_progress=False)
         _check(index)
         return cls(index, index.scores["num_docs"])
-
-    def _holding(self, word: str) -> NDArray[np.integer[Any]]:
-        """Rows of the texts that contain a word."""
-        if not self._knows(word):
-            return np.empty(0, dtype=np.int64)
-        columns, column = self._index.scores, self._index.vocab_dict[word]
-        start, end = columns["indptr"][column : column + 2]
-        rows: NDArray[np.integer[Any]] = columns["indices"][start:end]
-        return rows
 
     def _knows(self, word: str) -> bool:
         return self._index is not None and word in self._index.vocab_dict

@@ -4,7 +4,7 @@ import os
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finch_integrations import conversion
 from finch_integrations.conversion import Converter
@@ -123,6 +123,23 @@ class FileReader:
             InvalidInputError: It cannot be read, or holds no text.
         """
         content, suffix = self.content(file), file.path.suffix.lower()
+        return replace(self.parse(content, suffix), id=file.path.as_posix())
+
+    def parse(self, content: bytes, suffix: str) -> Document:
+        """Make a document, without an id, of a file's bytes.
+
+        Args:
+            content: The bytes.
+            suffix: The end of its name, in lower case, which says what it is.
+
+        Raises:
+            InvalidInputError: It cannot be read, or holds no text.
+        """
+        if suffix not in SUFFIXES:
+            raise InvalidInputError(
+                f"files of type {suffix or '(none)'} are not read; readable are "
+                f"{', '.join(SUFFIXES)}"
+            )
         if suffix in _TEXT_SUFFIXES:
             text, title = _decode(content), None
         else:
@@ -131,7 +148,7 @@ class FileReader:
         if not text.strip():
             hint = "; a scanned PDF needs text recognition first" if suffix == ".pdf" else ""
             raise InvalidInputError(f"holds no text{hint}")
-        return Document(check_text("its text", text), id=file.path.as_posix(), title=title)
+        return Document(check_text("its text", text), title=title)
 
 
 def _decode(content: bytes) -> str:

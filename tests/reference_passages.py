@@ -14,7 +14,7 @@ from tests.reference import feed
 
 
 def reference_passages(
-    method, model, inputs, segments, *, target, chunk_length, reach=128, read_size=None
+    method, model, inputs, segments, *, target, chunk_length, reach=128, read_size=None, steps=1
 ):
     """Return (kept positions, keys, values); `segments` are (start, end, document)."""
     model = copy.deepcopy(model)
@@ -50,7 +50,7 @@ def reference_passages(
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
     texts = [documents.text_between(start, end) for start, end, _ in segments]
     if method == "likelihood":
-        scores = reference_cascade(model, inputs, segments, scores, read_size, texts)
+        scores = reference_cascade(model, inputs, segments, scores, read_size, texts, steps)
 
     ranked, left = [], target
     for i in copies_last(sorted(range(len(segments)), key=lambda i: (-scores[i], i)), texts):
@@ -82,38 +82,86 @@ def copies_last(ranked, texts):
     """Move what says only what others before it said to the end."""
     said, new, copies = [], [], []
     for i in ranked:
-        ends = [0, *sentence_ends(texts[i]), len(texts[i])]
-        parts = [texts[i][start:end].split() for start, end in pairwise(ends)]
-        (copies if all(part in said for part in parts if part) else new).append(i)
+        parts = parts_of(texts[i])
+        (copies if all(part in said for part in parts) else new).append(i)
         said += parts
     return new + copies
 
 
-def reference_cascade(model, inputs, segments, words, read_size, texts):
-    """Words first; the likelihood of the best, with the worse half of those for all the others."""
-    ranked = copies_last(sorted(range(len(segments)), key=lambda i: (-words[i], i)), texts)
-    read, left = [], math.inf if read_size is None else read_size
-    for i in ranked:
-        length = segments[i][1] - segments[i][0]
-        if read and length > left:
+def parts_of(text):
+    """The words of every sentence."""
+    ends = [0, *sentence_ends(text), len(text)]
+    parts = [text[start:end].split() for start, end in pairwise(ends)]
+    return [part for part in parts if part]
+
+
+def reference_cascade(model, inputs, segments, words, read_size, texts, steps):
+    """Words first, then what the best passage leads to; those that were read come first."""
+    lengths = [end - start for start, end, _ in segments]
+    size = sum(lengths) if read_size is None else read_size
+    size = math.inf if size >= sum(lengths) else size
+    rated = dict(enumerate(reference_likelihoods(model, inputs, segments)))
+    if steps == 1:
+        return reference_scores(reference_shortlist([], words, lengths, texts, size), rated, words)
+    read = reference_shortlist(
+        [], words, lengths, texts, size if size == math.inf else size * 3 // 4
+    )
+    scores = reference_scores(read, rated, words)
+    best = max(range(len(segments)), key=lambda i: (scores[i], -i))
+    links = reference_links(best, texts, inputs.frame.question)
+    if any(links):
+        low, high = min(words), words[best]
+        words = [
+            max(w, low + (high - low) * link / max(links))
+            for w, link in zip(words, links, strict=True)
+        ]
+    return reference_scores(reference_shortlist(read, words, lengths, texts, size), rated, words)
+
+
+def reference_shortlist(known, words, lengths, texts, size):
+    """The best by their words within a number of tokens, at least one, after those known."""
+    read = list(known)
+    left = size - sum(lengths[i] for i in read)
+    for i in copies_last(sorted(range(len(words)), key=lambda i: (-words[i], i)), texts):
+        if i in known:
+            continue
+        if read and lengths[i] > left:
             break
         read.append(i)
-        left -= length
-    likelihoods = dict(
-        zip(read, reference_likelihoods(model, inputs, [segments[i] for i in read]), strict=True)
-    )
-    worse = sorted(read, key=lambda i: (-words[i], i))[len(read) // 2 :]
+        left -= lengths[i]
+    return read
+
+
+def reference_links(best, texts, question):
+    """For every text: how rare the words are that it shares with the best one, not the question."""
+    bags = [set(split_words(text)) for text in texts]
+    rarity = {}
+    for word in bags[best] - set(split_words(question)):
+        holders = sum(word in bag for bag in bags)
+        if holders <= 3:
+            rarity[word] = math.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5))
+    said = parts_of(texts[best])
+    return [
+        sum(rarity[word] for word in rarity if word in bag)
+        if any(part not in said for part in parts_of(text))
+        else 0.0
+        for bag, text in zip(bags, texts, strict=True)
+    ]
+
+
+def reference_scores(read, rated, words):
+    """Likelihood and words; the worse half of what was read also counts for all that was not."""
+    ranked = sorted(read, key=lambda i: (-words[i], i))
+    worse = ranked[len(ranked) // 2 :]
     weight = {i: 1.0 for i in read}
     for i in worse:
-        weight[i] += (len(segments) - len(read)) / len(worse)
-    centre = sum(weight[i] * likelihoods[i] for i in read) / sum(weight.values())
-    squares = sum(weight[i] * (likelihoods[i] - centre) ** 2 for i in read)
+        weight[i] += (len(words) - len(read)) / len(worse)
+    centre = sum(weight[i] * rated[i] for i in read) / sum(weight.values())
+    squares = sum(weight[i] * (rated[i] - centre) ** 2 for i in read)
     spread = math.sqrt(squares / sum(weight.values()))
-    scores = {
-        i: (2 * (likelihoods[i] - centre) / spread if spread else 0.0) + words[i] for i in read
-    }
+    scores = {i: (2 * (rated[i] - centre) / spread if spread else 0.0) + words[i] for i in read}
     last = min(scores.values()) - 1
-    return [scores.get(i, last - (max(words) - words[i])) for i in range(len(segments))]
+    return [scores.get(i, last - (max(words) - words[i])) for i in range(len(words))]
 
 
 @torch.no_grad()

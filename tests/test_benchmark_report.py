@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import answer_report, quality_report, quality_results
+from benchmarks import answer_report, quality_report, quality_results, two_steps
 from tests.benchmark_rows import row, write, write_measured
 
 
@@ -114,6 +114,21 @@ def test_written_answers_are_compared_item_by_item(tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit):
         answer_report.main()
     assert "no answers of 'embedded' at '2k'" in capsys.readouterr().err
+
+
+def test_one_and_two_steps_are_compared_on_the_same_items():
+    def step(item, steps, nll, kept, task="needle:twohop"):
+        return row(item, f"steps {steps}", nll, task=task, survives=kept, read=steps / 4)
+
+    rows = [
+        *(step("a", 1, 3.0, False), step("a", 2, 2.0, True)),
+        *(step("b", 1, 1.0, True), step("b", 2, 1.0, True)),
+        *(step("c", 1, 1.0, True, "multihop"), step("c", 2, 1.5, False, "multihop")),
+    ]
+    needle, multihop = two_steps.compare(rows)
+    assert needle[:3] == ["needle:twohop, 4k", "1 of 2", "2 of 2"]
+    assert needle[3:] == ["-0.50 [-1.00, +0.00]", "-0.50", "0.25", "0.50"]
+    assert multihop[:4] == ["multihop, 4k", "1 of 1", "0 of 1", "+0.50 [+0.50, +0.50]"]
 
 
 def test_without_the_bound_of_all_documents_nothing_is_recovered(tmp_path):

@@ -128,6 +128,7 @@ def test_narrowing_and_negation_hold_for_any_combination(schema, data):
         ),
         ({"not": {"enum": ["a", "ab"]}, "type": "string"}, ["", "b", "aa", "abc", "a."]),
         ({"type": "integer", "not": {"minimum": 3}}, [2, -1]),
+        ({"not": {"type": "string", "minLength": 2}}, [1, "a"]),
         ({"oneOf": [{"minimum": 2}, {"type": "integer"}]}, ["a", 1]),
         ({"type": "array", "contains": {"const": 1}, "minContains": 2}, [[1, 1], [1, 1, 5]]),
         (
@@ -155,6 +156,13 @@ def test_narrowing_and_negation_hold_for_any_combination(schema, data):
                 "$defs": {"base": {"properties": {"a": {}}}},
             },
             [{"a": 1, "b": 1}],
+        ),
+        (
+            {
+                "properties": {"a": {"properties": {"x": {}}}},
+                "allOf": [{"properties": {"a": {"properties": {"y": {}}}}}],
+            },
+            [{"a": {"x": 1, "y": 1}}],
         ),
         (
             {"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}

@@ -12,14 +12,14 @@ from benchmarks.quality import RESULTS
 
 DOCS = Path(__file__).parents[2] / "docs" / "plots"
 # The figures that README and docs/ show.
-SHOWN = ("front-4k", "front-length", "length")
+SHOWN = ("front-4k", "front-length", "length", "price")
 
 
 def digest() -> str:
     """Identifies what the figures of the documentation are made from: results and code."""
     code = sorted(Path(__file__).parent.glob("*.py"))
     code += [Path(__file__).parents[1] / name for name in ("quality_report.py", "shared_items.py")]
-    results = [RESULTS / "quality.json", RESULTS / "length.json"]
+    results = [RESULTS / "quality.json", RESULTS / "length.json", RESULTS / "price.json"]
     found = hashlib.sha256()
     for path in (*code, *results):
         found.update(path.read_bytes())

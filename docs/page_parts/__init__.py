@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recall": results.recall,
     "scale": results.scale,
     "same_items": results.same_items,
+    "two_steps": results.two_steps,
 }
 PARTS |= {
     f"names_{reference.page_of(package)[4:-3].replace('-', '_')}": partial(

@@ -150,7 +150,7 @@ def price() -> str:
     ]
     facts = sorted(
         {
-            f"{len(s['runs'])} runs of {s['tokens']:,} tokens, {s['dtype']}; {s['model']}; target "
+            f"{s['tokens']:,} tokens, {s['dtype']}, runs: {len(s['runs'])}; {s['model']}; target "
             f"{s['target_size']:,}; {s['machine']}; {_versions(s)}; {s['date']}"
             for s in sections
         }
@@ -184,6 +184,26 @@ def recall() -> str:
             make_table(["questions", "searcher", *measures], rows),
         ]
     )
+
+
+def two_steps() -> str:
+    """The table of `benchmarks.two_steps`."""
+    # They take seconds to import, which pages without them need not wait for.
+    from benchmarks.quality_results import read_rows
+    from benchmarks.two_steps import PACKED, PART, compare
+
+    rows = read_rows(PACKED)
+    facts = rows[0]
+    head = (
+        f"`python -m benchmarks.two_steps`: model `{facts['model']}`, 1/{PART} kept; "
+        f"{facts['machine']}, {facts['dtype']}, torch {facts['torch']}, transformers "
+        f"{facts['transformers']}, commit {facts['commit']}. `needle:twohop` are facts in books "
+        "that take two steps, `needle:single` those that take one; other tasks are those of the "
+        "benchmarks. The change of the right answer's NLL from one step to two is paired, with its "
+        "95 % interval; below zero two steps are better."
+    )
+    names = ["task", "answer kept, one step", "two steps", "NLL, change", "median", "read", "two"]
+    return f"{head}\n\n" + make_table(names, compare(rows))
 
 
 def elsewhere() -> str:

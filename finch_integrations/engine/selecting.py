@@ -153,6 +153,7 @@ def _begin(
         chunk_length=length,
         batch_tokens=config.batch_tokens or tokens_at_once(reader.backbone, length),
         read_sizes=[tokens_to_read(config, target, len(documents)) for target in targets],
+        steps=config.steps,
         store=reader.store,
         tracker=tracker,
     )

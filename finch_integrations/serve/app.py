@@ -15,6 +15,7 @@ from finch_integrations.pipeline.rag import Retriever
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.serve.errors import ApiError, as_api_error
 from finch_integrations.serve.guard import Guard
+from finch_integrations.serve.page import make_page_routes
 from finch_integrations.serve.routes import make_routes
 from finch_integrations.serve.service import Encoder, Model, Service
 from finch_integrations.serve.settings import ServerSettings
@@ -58,13 +59,14 @@ def make_app(
         title="finch serve",
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # these pages load scripts from elsewhere
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere; the page has its own
         redoc_url=None,
     )
     app.state.service = service
     _add_errors(app)
     app.include_router(make_routes(service))
     app.include_router(make_state_routes(service))
+    app.include_router(make_page_routes(app, service))
     app.add_middleware(Guard, settings=service.settings, count=service.metrics.count)
     return app
 

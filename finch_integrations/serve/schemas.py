@@ -12,19 +12,21 @@ from finch_integrations.serve.tool_schemas import (
 )
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """An object without unknown fields, whose values are of the types that they should be."""
+
     # The texts under the fields describe them in the OpenAPI schema.
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class TextPart(_Strict):
+class TextPart(Strict):
     """A part of a message; models here read text only."""
 
     type: Literal["text", "input_text", "output_text"]
     text: str
 
 
-class FunctionCall(_Strict):
+class FunctionCall(Strict):
     """A call of a tool that the assistant made."""
 
     name: str
@@ -32,7 +34,7 @@ class FunctionCall(_Strict):
     """A JSON object."""
 
 
-class ToolCallPart(_Strict):
+class ToolCallPart(Strict):
     """A call with its id."""
 
     id: str
@@ -40,7 +42,7 @@ class ToolCallPart(_Strict):
     function: FunctionCall
 
 
-class ChatMessage(_Strict):
+class ChatMessage(Strict):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -52,7 +54,7 @@ class ChatMessage(_Strict):
     annotations: list[Any] | None = None
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream has in addition."""
 
     include_usage: bool | None = None
@@ -64,7 +66,7 @@ class StreamOptions(_Strict):
 DocumentField = str | dict[str, Any]
 
 
-class AnswerOptions(_Strict):
+class AnswerOptions(Strict):
     """What requests of all kinds may set."""
 
     model: str
@@ -100,6 +102,14 @@ class AnswerOptions(_Strict):
     """Sample from the smallest set of tokens with this probability."""
     top_k: int | None = None
     """Sample from so many most likely tokens."""
+    min_p: float | None = None
+    """Sample from tokens with at least this share of the most likely one's probability."""
+    repetition_penalty: float | None = None
+    """Above 1 makes tokens of the answer less likely to come again."""
+    presence_penalty: float | None = None
+    """Lowers the score of tokens that the answer has."""
+    frequency_penalty: float | None = None
+    """The same, times how often it has them."""
     seed: int | None = None
     """Makes sampling repeatable."""
     stop: str | list[str] | None = None
@@ -113,8 +123,6 @@ class AnswerOptions(_Strict):
     # What is understood only as far as it asks for nothing.
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
@@ -155,7 +163,7 @@ class CompletionRequest(AnswerOptions):
     suffix: None = None
 
 
-class OutputPart(_Strict):
+class OutputPart(Strict):
     """A part of an item, as answers have it."""
 
     type: Literal["input_text", "output_text"]
@@ -164,7 +172,7 @@ class OutputPart(_Strict):
     logprobs: list[Any] | None = None
 
 
-class MessageItem(_Strict):
+class MessageItem(Strict):
     """A message in a response's input."""
 
     type: Literal["message"] = "message"
@@ -174,7 +182,7 @@ class MessageItem(_Strict):
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
 
-class CallItem(_Strict):
+class CallItem(Strict):
     """A call of a tool that the assistant made."""
 
     type: Literal["function_call"]
@@ -186,7 +194,7 @@ class CallItem(_Strict):
     status: str | None = None
 
 
-class CallOutputItem(_Strict):
+class CallOutputItem(Strict):
     """A tool's result."""
 
     type: Literal["function_call_output"]
@@ -196,7 +204,7 @@ class CallOutputItem(_Strict):
     status: str | None = None
 
 
-class TextOptions(_Strict):
+class TextOptions(Strict):
     """What the answer's text is like."""
 
     format: TextFormat | None = None
@@ -228,7 +236,7 @@ class ResponseRequest(AnswerOptions):
     """A label, which changes nothing."""
 
 
-class EmbeddingRequest(_Strict):
+class EmbeddingRequest(Strict):
     """`POST /v1/embeddings`."""
 
     model: str

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest, Progress
 from finch_integrations.pipeline.rag import Retriever
+from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.serve.errors import ApiError
 from finch_integrations.serve.memory import Room
 from finch_integrations.serve.metrics import Metrics
@@ -148,15 +149,7 @@ class Service:
             ApiError: There are too many requests, or it took too long.
             FinchError: As the model raises it.
         """
-        if self.active >= self.settings.max_requests:
-            raise ApiError(
-                429,
-                f"{self.active} requests run or wait already. Try again later",
-                "queue_full",
-                headers={"Retry-After": "5"},
-            )
-        self.active += 1
-        self.metrics.active.set(self.active)
+        self._enter()
         started = time.monotonic()
         try:
             async with AsyncExitStack() as running:
@@ -170,8 +163,27 @@ class Service:
                         self.metrics.answered(event.details, time.monotonic() - started)
                         return
         finally:
-            self.active -= 1
-            self.metrics.active.set(self.active)
+            self._leave()
+
+    @asynccontextmanager
+    async def place(self, request: AskRequest) -> AsyncIterator[SharedEngine]:
+        """Count something else than an answer as a request; yields the model that reads for it.
+
+        Raises:
+            ApiError: There are too many requests, or it waited too long.
+        """
+        reader: Any = self.model
+        if not isinstance(reader, SharedEngine):
+            reader = getattr(reader, "scorer", None)  # of a generator elsewhere
+        if reader is None:
+            raise ApiError(501, "this server's model keeps nothing of documents", "unsupported")
+        self._enter()
+        try:
+            async with AsyncExitStack() as running:
+                await self._wait_for_room(request, running, time.monotonic())
+                yield reader
+        finally:
+            self._leave()
 
     async def answer(self, request: AskRequest) -> AnswerDetails:
         """Answer in one piece; as `events`."""
@@ -182,6 +194,21 @@ class Service:
                     details = event.details
         assert details is not None, "the last piece has the details"
         return details
+
+    def _enter(self) -> None:
+        if self.active >= self.settings.max_requests:
+            raise ApiError(
+                429,
+                f"{self.active} requests run or wait already. Try again later",
+                "queue_full",
+                headers={"Retry-After": "5"},
+            )
+        self.active += 1
+        self.metrics.active.set(self.active)
+
+    def _leave(self) -> None:
+        self.active -= 1
+        self.metrics.active.set(self.active)
 
     async def _wait_for_room(
         self, request: AskRequest, running: AsyncExitStack, started: float

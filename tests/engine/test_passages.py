@@ -39,10 +39,20 @@ QUESTION = "Where is the lamp oil?"
 
 
 def compress(
-    method, model, *, target, chunk_length, documents=DOCUMENTS, question=QUESTION, read_size="all"
+    method,
+    model,
+    *,
+    target,
+    chunk_length,
+    documents=DOCUMENTS,
+    question=QUESTION,
+    read_size="all",
+    steps=1,
 ):
     inputs = make_input(documents, question)
-    config = CompressionConfig(target_size=target, chunk_length=chunk_length, read_size=read_size)
+    config = CompressionConfig(
+        target_size=target, chunk_length=chunk_length, read_size=read_size, steps=steps
+    )
     backbone = Backbone(model, make_tokenizer(), "tiny")
     tracker, steps = ProgressTracker(None), []
     chunk_done = tracker.chunk_done
@@ -124,8 +134,8 @@ def test_of_a_long_question_the_last_128_tokens_are_rated():
     assert_equals_reference("likelihood", make_model(), question=question, **sizes)
 
 
-def assert_equals_reference(method, model, question=QUESTION, **sizes):
-    inputs, context, _ = compress(method, model, question=question, **sizes)
+def assert_equals_reference(method, model, question=QUESTION, documents=DOCUMENTS, **sizes):
+    inputs, context, _ = compress(method, model, question=question, documents=documents, **sizes)
     segments = [
         (s.start, s.end, s.document) for s in split_segments(inputs.tokens, shortest=32, longest=96)
     ]

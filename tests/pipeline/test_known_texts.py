@@ -103,3 +103,11 @@ def test_a_text_at_the_very_end_is_found_whatever_its_length():
             assert [(m.start, m.end, m.whole) for m in matches] == [
                 (filler + 1, len(haystack), True)
             ]
+
+
+def test_the_end_of_a_text_is_found_at_the_very_end():
+    text = " ".join(map(str, range(1000, 1100)))
+    for filler in range(33):
+        haystack = "." * filler + text[-150:]
+        (match,) = find_known(haystack, [KnownText(text)], expected=[True])
+        assert (match.end, match.whole) == (len(haystack), False)

@@ -1,6 +1,9 @@
 """Real clients, as their users call them."""
 
 import asyncio
+import json
+import shutil
+import subprocess
 
 import httpx
 import openai
@@ -96,3 +99,83 @@ def test_open_webuis_requests_are_answered(server):
     response = server.post(body)
     assert response.status_code == 200, response.text
     assert response.text.rstrip().endswith("data: [DONE]")
+
+
+def test_langchains_openai_client_answers_whole_streamed_and_batched(server, client):
+    from langchain_openai import ChatOpenAI
+
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket))) as connection:
+        llm = ChatOpenAI(
+            base_url="http://localhost/v1",
+            api_key="none",
+            model="tiny",
+            max_completion_tokens=12,
+            http_client=connection,
+            extra_body=EXTRA,
+            stream_usage=True,
+        )
+        expected = create(client).choices[0].message.content
+        whole = llm.invoke("What is it?")
+        assert whole.content == expected
+        assert whole.usage_metadata["output_tokens"] == 12
+        assert "".join(chunk.content for chunk in llm.stream("What is it?")) == expected
+        assert [answer.content for answer in llm.batch(["What is it?"] * 3)] == [expected] * 3
+
+
+def test_langchains_client_of_responses_is_answered(server):
+    from langchain_openai import ChatOpenAI
+
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket))) as connection:
+        llm = ChatOpenAI(
+            base_url="http://localhost/v1",
+            api_key="none",
+            model="tiny",
+            http_client=connection,
+            use_responses_api=True,
+            extra_body={**EXTRA, "max_output_tokens": 12},
+        )
+        whole = llm.invoke("What is it?")
+        streamed = "".join(chunk.text for chunk in llm.stream("What is it?"))
+        assert whole.text == streamed != ""
+
+
+def test_llamaindexs_openai_client_answers_chats_and_prompts(server, client):
+    from llama_index.core.llms import ChatMessage
+    from llama_index.llms.openai_like import OpenAILike
+
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket))) as connection:
+        llm = OpenAILike(
+            model="tiny",
+            api_base="http://localhost/v1",
+            api_key="none",
+            is_chat_model=True,
+            max_tokens=12,
+            temperature=0.0,  # theirs is 0.1
+            http_client=connection,
+            additional_kwargs={"extra_body": EXTRA},
+        )
+        expected = create(client).choices[0].message.content
+        question = [ChatMessage(role="user", content="What is it?")]
+        assert llm.chat(question).message.content == expected
+        assert [*llm.stream_chat(question)][-1].message.content == expected
+        assert llm.complete("What is it?").text == expected
+        prompts = llm.model_copy(update={"is_chat_model": False})
+        assert prompts.complete("What is it?").text == expected
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+def test_curl_answers_as_the_documentation_shows(server):
+    def curl(path, body):
+        command = ["curl", "-sS", "-N", "--unix-socket", str(server.socket)]
+        command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        done = subprocess.run(
+            [*command, f"http://localhost{path}"], capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 12, **EXTRA}
+    text = json.loads(curl("/v1/chat/completions", body))["choices"][0]["message"]["content"]
+    assert text
+    assert curl("/v1/chat/completions", {**body, "stream": True}).rstrip().endswith("[DONE]")
+    assert json.loads(curl("/v1/chat/completions", {**body, "n": 2}))["error"]["param"] == "n"

@@ -139,6 +139,15 @@ def test_thoughts_are_apart(says):
     assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas) == "Hm."
 
 
+def test_penalties_change_what_is_written(server):
+    body = {"model": "tiny", "messages": ASK, "max_tokens": 40, "temperature": 0}
+    found = [
+        server.post({**body, **options}).json()["choices"][0]["message"]["content"]
+        for options in ({}, {"frequency_penalty": 2}, {"repetition_penalty": 5.0})
+    ]
+    assert len(set(found)) > 1
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("options", "reason"),

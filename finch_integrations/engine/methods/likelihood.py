@@ -6,6 +6,11 @@ Sachan et al., arXiv 2204.07496), and what LongLLMLingua ranks documents by (arX
 §4.1). Each segment is read separately after the prefix, under its document's heading, many at a
 time. How well its words match the question (BM25) is added: models and words err on different
 segments.
+
+A question may take two steps: "the city of the person who was given the book" needs the passage
+that names the person, and one about that person, which shares no word with the question. With two
+steps a quarter of the reading waits until the best passage is known, and passages that share rare
+words with it count as if their words matched the question.
 """
 
 from collections.abc import Sequence
@@ -30,6 +35,8 @@ from finch_integrations.engine.segments import Segment, split_segments
 _HEADING = 32
 # The likelihood weighs as much as BM25 of the segment and of its neighbourhood together.
 _WEIGHT = 2
+# With two steps, this share of what is read is chosen by the question's words alone.
+_FIRST = 3 / 4
 
 
 def score_by_likelihood(
@@ -40,28 +47,51 @@ def score_by_likelihood(
     Where not everything is read, those are whose words match best; all others come after them, in
     the order of their words.
     """
-    documents = reading.documents
+    documents, sizes = reading.documents, reading.read_sizes
     segments = _cut(reading, shortest, longest)
     matcher = WordMatcher(documents, segments)
-    words = torch.stack([matcher.both(frame.question) for frame in reading.frames])
     sentences = sentences_of(documents, segments)
+    lengths = torch.tensor([len(segment) for segment in segments])
+    passages = headed_segments(documents, segments, longest=reading.chunk_length)
+    reader, counting = _reader(reading), _counting(reading.tracker, segments)
+
+    def rate(wanted: Tensor, at_least: int = 0) -> Tensor:
+        tokens = int(lengths[wanted.any(dim=0)].sum())
+        reading.tracker.total = max(at_least, reading.tracker.seen + tokens)
+        windows = [frame.window for frame in reading.frames]
+        return reader.likelihoods(
+            passages, windows, wanted, room=reading.batch_tokens, on_batch=counting
+        )
+
+    questions = [frame.question for frame in reading.frames]
+    words = torch.stack([matcher.both(question) for question in questions])
+    first = sizes
+    if reading.steps > 1:
+        first = [size if size >= len(documents) else int(_FIRST * size) for size in sizes]
     read = torch.stack(
         [
             shortlist(segments, demote_copies(free, sentences), size)
-            for free, size in zip(words, reading.read_sizes, strict=True)
+            for free, size in zip(words, first, strict=True)
         ]
     )
-    lengths = torch.tensor([len(segment) for segment in segments])
-    reading.tracker.total = int(lengths[read.any(dim=0)].sum())
-    likelihoods = _reader(reading).likelihoods(
-        headed_segments(documents, segments, longest=reading.chunk_length),
-        [frame.window for frame in reading.frames],
-        read,
-        room=reading.batch_tokens,
-        on_batch=_counting(reading.tracker, segments),
+    if reading.steps == 1:
+        return segments, _combine_rows(rate(read), words, read)
+    likelihoods = rate(read, at_least=max(sizes))
+    best = _combine_rows(likelihoods, words, read).argmax(dim=1).tolist()
+    words = torch.stack(
+        [
+            follow(free, number, matcher.links(number, question) * _differ(sentences, number))
+            for free, number, question in zip(words, best, questions, strict=True)
+        ]
     )
-    rows = zip(likelihoods, words, read, strict=True)
-    return segments, torch.stack([combine(*row) for row in rows])
+    more = torch.stack(
+        [
+            shortlist(segments, demote_copies(free, sentences), size, known)
+            for free, size, known in zip(words, sizes, read, strict=True)
+        ]
+    )
+    likelihoods = torch.where(read, likelihoods, rate(more & ~read))
+    return segments, _combine_rows(likelihoods, words, more)
 
 
 def read_ahead(reading: Reading, *, shortest: int = SHORTEST, longest: int = LONGEST) -> None:
@@ -80,24 +110,47 @@ def read_ahead(reading: Reading, *, shortest: int = SHORTEST, longest: int = LON
     )
 
 
-def shortlist(segments: Sequence[Segment], free: Tensor, size: int) -> Tensor:
+def shortlist(
+    segments: Sequence[Segment], free: Tensor, size: int, known: Tensor | None = None
+) -> Tensor:
     """Which segments to read: the best by their free scores within `size` tokens, at least one.
 
     Args:
         segments: U of them.
         free: Scores that cost nothing, [U].
         size: Tokens.
+        known: Which were read already and come first, bool, [U]. Default: none.
 
     Returns:
         bool, [U].
     """
-    read = torch.zeros(len(segments), dtype=torch.bool)
+    read = torch.zeros(len(segments), dtype=torch.bool) if known is None else known.clone()
+    size -= sum(len(segment) for segment, taken in zip(segments, read, strict=True) if taken)
     for number in free.sort(descending=True, stable=True).indices.tolist():
+        if read[number]:
+            continue
         if len(segments[number]) > size and read.any():
             break
         read[number] = True
         size -= len(segments[number])
     return read
+
+
+def follow(words: Tensor, best: int, links: Tensor) -> Tensor:
+    """Raise segments that the best one leads to: the strongest link counts as much as its words.
+
+    Args:
+        words: Of how well the words match the question, [segments].
+        best: The best segment.
+        links: How much each shares with the best one, [segments]; 0: nothing.
+
+    Returns:
+        Words, [segments]; never lower than before.
+    """
+    if not links.any():
+        return words
+    least = words.min()
+    return words.maximum(least + (words[best] - least) * links / links.max())
 
 
 def combine(likelihood: Tensor, words: Tensor, read: Tensor) -> Tensor:
@@ -122,6 +175,11 @@ def combine(likelihood: Tensor, words: Tensor, read: Tensor) -> Tensor:
     return torch.where(read, scores, last - (words.max() - words))
 
 
+def _combine_rows(likelihoods: Tensor, words: Tensor, read: Tensor) -> Tensor:
+    """`combine` for every question, [questions, segments]."""
+    return torch.stack([combine(*row) for row in zip(likelihoods, words, read, strict=True)])
+
+
 def headed_segments(
     documents: DocumentTokens, segments: Sequence[Segment], *, longest: int
 ) -> list[tuple[int, ...]]:
@@ -135,6 +193,11 @@ def headed_segments(
         own = range(segment.start, segment.end)
         headed.append(tuple(documents.ids[i] for i in (*heading, *own)))
     return headed
+
+
+def _differ(sentences: Sequence[frozenset[str]], number: int) -> Tensor:
+    """Which segments say anything that a certain one does not, [segments]."""
+    return torch.tensor([not said <= sentences[number] for said in sentences])
 
 
 def _cut(reading: Reading, shortest: int, longest: int) -> list[Segment]:

@@ -16,6 +16,7 @@ from finch_integrations.bm25 import BM25Index, Groups
 from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, neighbourhoods
+from finch_integrations.words import words
 
 # In tokens. Shorter segments lose their context, longer ones waste budget.
 SHORTEST, LONGEST = 32, 96
@@ -23,6 +24,8 @@ SHORTEST, LONGEST = 32, 96
 _LAST = 0.25
 # A neighbourhood extends this far to each side, in tokens: about a passage.
 _REACH = 128
+# A word in more segments than this, a name of the subject for instance, leads nowhere.
+_RARE = 3
 
 
 def choose(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:
@@ -88,7 +91,8 @@ class WordMatcher:
     def __init__(self, documents: DocumentTokens, segments: Sequence[Segment]) -> None:
         """Index the segments' words."""
         groups = groups_of(segments)
-        self._indexes = BM25Index.build_many(texts_of(documents, segments), groups)
+        self._texts = texts_of(documents, segments)
+        self._indexes = BM25Index.build_many(self._texts, groups)
 
     def alone(self, question: str) -> Tensor:
         """Standardised BM25 of each segment, [number of segments]."""
@@ -101,6 +105,22 @@ class WordMatcher:
     def both(self, question: str) -> Tensor:
         """The sum of the two, [number of segments]."""
         return self.alone(question) + self.around(question)
+
+    def links(self, number: int, question: str) -> Tensor:
+        """How much each segment shares with one of them that the question does not say.
+
+        Returns:
+            Sum of the BM25 weights of the rare words that both have, [number of segments]; 0 for
+            the segment itself.
+        """
+        index, shared = self._indexes[0], torch.zeros(len(self._texts))
+        asked = set(words(question))
+        for word in dict.fromkeys(words(self._texts[number])):
+            holders = torch.from_numpy(index.holding(word).astype("int64"))
+            if word not in asked and len(holders) <= _RARE:
+                shared[holders] += index.weight(word)
+        shared[number] = 0
+        return shared
 
 
 def texts_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[str]:
