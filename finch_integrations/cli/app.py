@@ -25,6 +25,22 @@ app = typer.Typer(
 )
 
 
+_Paths = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PATH", help="Files or folders: txt, md, html, pdf, docx."),
+]
+_Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
+]
+_Scorer = Annotated[
+    str | None,
+    typer.Option(help="A smaller model that chooses the passages, named like --model."),
+]
+_Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
+]
+_DType = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
 _FollowLinks = Annotated[
     bool,
     typer.Option(
@@ -81,10 +97,7 @@ def _main(
 def ask(
     context: typer.Context,
     question: Annotated[str, typer.Argument(help="The question.")],
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PATH", help="Files or folders: txt, md, html, pdf, docx."),
-    ] = None,
+    paths: _Paths = None,
     index: Annotated[
         Path | None,
         typer.Option("--index", "-i", help="Instead of paths: search this index first."),
@@ -95,10 +108,7 @@ def ask(
     max_document_tokens: Annotated[
         int, typer.Option(help="With --index: upper limit of the documents' tokens together.")
     ] = 16384,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
-    ] = "embedded",
+    model: _Model = "embedded",
     base_url: Annotated[
         str | None,
         typer.Option(
@@ -109,10 +119,7 @@ def ask(
     api_key_env: Annotated[
         str, typer.Option(help="With --base-url: the environment variable with the server's key.")
     ] = "FINCH_API_KEY",
-    scorer: Annotated[
-        str | None,
-        typer.Option(help="A smaller model that chooses the passages, named like --model."),
-    ] = None,
+    scorer: _Scorer = None,
     target_size: Annotated[
         int | None, typer.Option(help="Document tokens to keep (default: 2048).")
     ] = None,
@@ -142,10 +149,8 @@ def ask(
     regex: Annotated[
         str | None, typer.Option(help="Or: the regular expression that the answer matches.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    device: _Device = None,
+    dtype: _DType = "auto",
     follow_links: _FollowLinks = False,
     max_file_size: _MaxFileSize = _MAX_MEGABYTES,
     keep_passages: _KeepPassages = False,
@@ -237,31 +242,20 @@ def _is_given(context: typer.Context, option: str) -> bool:
 
 @app.command()
 def chat(
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PATH", help="Files or folders: txt, md, html, pdf, docx."),
-    ] = None,
+    paths: _Paths = None,
     index: Annotated[
         Path | None,
         typer.Option("--index", "-i", help="Instead of paths: search this index each time."),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
-    ] = "embedded",
-    scorer: Annotated[
-        str | None,
-        typer.Option(help="A smaller model that chooses the passages, named like --model."),
-    ] = None,
+    model: _Model = "embedded",
+    scorer: _Scorer = None,
     target_size: Annotated[
         int | None, typer.Option(help="Document tokens to keep for each answer (default: 2048).")
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Upper limit of an answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    device: _Device = None,
+    dtype: _DType = "auto",
     follow_links: _FollowLinks = False,
     max_file_size: _MaxFileSize = _MAX_MEGABYTES,
     keep_passages: _KeepPassages = False,
@@ -347,14 +341,8 @@ def search(
 
 @app.command()
 def serve(
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="'embedded', a hub id, a model folder or a .gguf file."),
-    ] = "embedded",
-    scorer: Annotated[
-        str | None,
-        typer.Option(help="A smaller model that chooses the passages, named like --model."),
-    ] = None,
+    model: _Model = "embedded",
+    scorer: _Scorer = None,
     base_url: Annotated[
         str | None,
         typer.Option(help="An OpenAI-compatible server that has --model and writes the answers."),
@@ -379,10 +367,8 @@ def serve(
         int, typer.Option(help="Requests that run or wait; further ones get status 429.")
     ] = 64,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    device: _Device = None,
+    dtype: _DType = "auto",
 ) -> None:
     """Serve a model to OpenAI's clients, many at once; requests may have whole document sets.
 

@@ -20,24 +20,6 @@ QUESTIONS = ["What is new?", "And what is old?"]
 SMALL = ("--target-size", "50", "--max-tokens", "8")
 
 
-@pytest.fixture(autouse=True)
-def quiet_transformers():
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    yield
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
-
-
-@pytest.fixture
-def model_folder(tmp_path):
-    path = tmp_path / "model"
-    make_model().save_pretrained(path)
-    make_tokenizer().save_pretrained(path)
-    return str(path)
-
-
 @pytest.fixture
 def files(tmp_path):
     folder = tmp_path / "files"

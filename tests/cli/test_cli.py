@@ -10,34 +10,15 @@ from typer.testing import CliRunner
 from finch_integrations import FinchEngine, __version__
 from finch_integrations.cli.app import app
 from tests.peer import Reply, serving
-from tests.tiny import make_model, make_tokenizer, text_of
+from tests.tiny import text_of
 
 run = CliRunner().invoke
-
-
-@pytest.fixture(autouse=True)
-def quiet_transformers():
-    """The command silences transformers; leave it for later tests as it was."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    yield
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FINCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def model_folder(tmp_path):
-    path = tmp_path / "model"
-    make_model().save_pretrained(path)
-    make_tokenizer().save_pretrained(path)
-    return str(path)
 
 
 @pytest.fixture
