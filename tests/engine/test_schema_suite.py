@@ -10,6 +10,7 @@ from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 
 from finch_integrations import Constraint, ConstraintError, FinchEngine
 from finch_integrations.engine.generate import join_responses
+from tests.hostile.conftest import amount
 from tests.tiny import make_model, make_piece_tokenizer, make_tokenizer
 
 SUITE = json.loads((Path(__file__).parent / "json_schema_suite.json").read_text())
@@ -85,8 +86,11 @@ def test_all_answers_are_valid(make, options):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"temperature": 1.0, "seed": 1}, {}])
 def test_all_answers_of_the_embedded_model_are_valid(embedded_engine, options):
-    public = [entry["schema"] for entry in SUITE["schemas"]]
+    """A sample, or with FINCH_FUZZ=long all of them, which takes half an hour."""
+    step = amount(1, 6)
+    public = [entry["schema"] for entry in SUITE["schemas"]][::step]
     found = outcomes(embedded_engine, public, max_tokens=60, **options)
-    own = outcomes(embedded_engine, OWN, max_tokens=60, **options)
+    own = outcomes(embedded_engine, OWN[::step], max_tokens=60, **options)
     assert own["refused"] == 0
-    assert found["valid"] + own["valid"] >= 200
+    # What is cut after 60 tokens was not finished; all else must be valid.
+    assert found["valid"] + own["valid"] >= 200 // step
