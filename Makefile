@@ -35,8 +35,8 @@ test-servers: $(INSTALLED)  ## end to end against llama.cpp's and vLLM's servers
 	$(BIN)/finch fetch
 	FINCH_SERVERS=.venv-servers $(BIN)/python -m pytest tests/servers
 
-fuzz: $(INSTALLED)  ## hostile inputs, damaged files, kills and a full disk, all of them: some minutes
-	FINCH_FUZZ=long $(BIN)/python -m pytest tests/hostile
+fuzz: $(INSTALLED)  ## hostile inputs, damaged files, kills and a full disk, all of them, and all schemas: half an hour
+	FINCH_FUZZ=long $(BIN)/python -m pytest tests/hostile tests/engine/test_schema_suite.py
 
 check: $(INSTALLED)  ## style, types, architecture
 	$(BIN)/ruff check .

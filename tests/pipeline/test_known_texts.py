@@ -4,7 +4,7 @@ import html
 import json
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from finch_integrations.pipeline.known_texts import KnownText, find_known
@@ -60,6 +60,7 @@ def test_whole_texts_are_found_where_a_naive_search_finds_them(texts, data):
 def test_other_white_space_is_the_same_text(texts, space, filler):
     text = texts[0]
     written = space.join(text.split())
+    assume(len(written) >= 64)  # shorter ones are only taken where they stand by themselves
     haystack = f"{filler} ~ {written} ~ {filler}"
     (match,) = [m for m in find_known(haystack, [KnownText(text)], expected=[True]) if m.whole]
     assert haystack[match.start : match.end] == written
