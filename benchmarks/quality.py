@@ -362,9 +362,8 @@ def main() -> None:
 
     known_tasks = tasks_of(options.data)
     tasks = options.tasks or known_tasks
-    if not tasks or (unknown := set(tasks) - set(known_tasks)):
-        missing = ", ".join(sorted(unknown)) if tasks else "TASK"
-        parser.error(f"there is no {missing}.jsonl in {options.data}")
+    if unknown := set(tasks) - set(known_tasks):
+        parser.error(f"there is no {', '.join(sorted(unknown))}.jsonl in {options.data}")
     chosen = slice(options.skip, options.skip + options.items)
     found = {
         bucket: [load_items(options.data, task, bucket)[chosen] for task in tasks]

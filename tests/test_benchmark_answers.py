@@ -69,13 +69,14 @@ def test_tasks_are_the_files_of_a_folder(tmp_path, monkeypatch, capsys):
     assert (loaded.task, loaded.question, loaded.answers) == ("mine", "Which?", ("This",))
     for tasks, folder, message in (
         (["--tasks", "mine", "other"], tmp_path, f"there is no other.jsonl in {tmp_path}"),
-        ([], tmp_path / "nowhere", f"there is no TASK.jsonl in {tmp_path / 'nowhere'}"),
         (["--buckets", "8k"], tmp_path, "no such items of the length '8k'"),
     ):
         monkeypatch.setattr("sys.argv", ["quality", "--data", str(folder), *tasks])
         with pytest.raises(SystemExit):
             quality.main()
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"there are no task files .*nowhere"):
+        tasks_of(tmp_path / "nowhere")
 
 
 def test_perplexity_keeps_the_tokens_that_the_question_changes_most(engine):
