@@ -3,15 +3,13 @@
 python -m benchmarks.answer_report [--bucket 2k]
 """
 
-import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.quality import ABLATIONS, METHODS
-from benchmarks.quality_report import measured, paired_interval
-from benchmarks.quality_results import PACKED, Row, Rows, read
+from benchmarks.quality_report import measured, paired_interval, print_tables
+from benchmarks.quality_results import Row, Rows
 
 _HEAD = (
     *("task", "method", "items", "F1", "answer in text", "right citations", "answer in context"),
@@ -89,19 +87,7 @@ def _difference(changes: Sequence[float]) -> str:
 
 def main() -> None:
     """Print tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--results", type=Path, default=PACKED)
-    parser.add_argument("--bucket", default="2k")
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--method", default="likelihood", help="compared with all others")
-    options = parser.parse_args()
-    rows = read(options.results, options.bucket, options.model)
-    found = answer_tables(rows, options.bucket, options.method)
-    if not found:
-        parser.error(f"{options.results} has no answers of {options.model!r} at {options.bucket!r}")
-    print(found)
+    print_tables(__doc__ or "", "answers", answer_tables)
 
 
 if __name__ == "__main__":

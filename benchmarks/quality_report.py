@@ -7,7 +7,7 @@ recovered = (NLL_none - NLL_method) / (NLL_none - NLL_full), of the means over t
 
 import argparse
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,19 @@ def pooled(by_bucket: Mapping[str, Rows], method: str = "likelihood") -> str:
 
 def main() -> None:
     """Print tables."""
+    print_tables(__doc__ or "", "results", tables)
+
+
+def print_tables(about: str, what: str, make: Callable[[Rows, str, str], str]) -> None:
+    """Run the command line of a report.
+
+    Args:
+        about: What `--help` says.
+        what: What the results may lack.
+        make: Makes the tables of rows, a bucket and a method; empty: there are none.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=about, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=PACKED)
     parser.add_argument("--bucket", default="2k")
@@ -157,9 +168,10 @@ def main() -> None:
     parser.add_argument("--method", default="likelihood", help="compared with all others")
     options = parser.parse_args()
     rows = read(options.results, options.bucket, options.model)
-    if not rows:
-        parser.error(f"{options.results} has no results of {options.model!r} at {options.bucket!r}")
-    print(tables(rows, options.bucket, options.method))
+    found = make(rows, options.bucket, options.method) if rows else ""
+    if not found:
+        parser.error(f"{options.results} has no {what} of {options.model!r} at {options.bucket!r}")
+    print(found)
 
 
 if __name__ == "__main__":

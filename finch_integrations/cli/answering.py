@@ -1,6 +1,7 @@
 """What `finch ask` and `finch chat` have in common: files, a model, an answer as it comes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +18,36 @@ if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
 
 
-def open_retriever(
-    paths: tuple[Path, ...],
-    index: Path | None,
-    retrieval: dict[str, Any],
-    *,
-    follow_links: bool,
-    max_file_bytes: int,
-) -> tuple[Retriever, tuple[SkippedFile, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnsweringOptions:
+    """The arguments that both commands have; the mappings hold fields of configurations."""
+
+    paths: tuple[Path, ...]
+    index: Path | None
+    retrieval: dict[str, Any]
+    model: str
+    scorer: str | None
+    device: str | None
+    dtype: str
+    compression: dict[str, Any]
+    sampling: dict[str, Any]
+    follow_links: bool
+    max_file_bytes: int
+    keep_passages: bool
+
+
+def open_retriever(options: AnsweringOptions) -> tuple[Retriever, tuple[SkippedFile, ...]]:
     """Read all files, or open the index to search them in."""
-    config = RetrievalConfig(**retrieval)
-    if bool(paths) == bool(index):
+    config = RetrievalConfig(**options.retrieval)
+    if bool(options.paths) == bool(options.index):
         raise InvalidInputError("give files or folders to read, or --index; one of the two")
-    if index:
+    if options.index:
         from finch_integrations.retrieval.hybrid import HybridRetriever
 
-        return HybridRetriever.load(index, config=config), ()
-    files = read_documents(paths, follow_links=follow_links, max_file_bytes=max_file_bytes)
+        return HybridRetriever.load(options.index, config=config), ()
+    files = read_documents(
+        options.paths, follow_links=options.follow_links, max_file_bytes=options.max_file_bytes
+    )
     for file in files.skipped:
         console.warn(f"skipped {file.path}: {file.reason}")
     return WholeSet(files.documents), files.skipped

@@ -264,10 +264,11 @@ def chat(
 
     Questions are lines of standard input. Ctrl-C ends an answer, /quit or Ctrl-D the chat.
     """
-    from finch_integrations.cli.chat import ChatOptions, run_chat
+    from finch_integrations.cli.answering import AnsweringOptions
+    from finch_integrations.cli.chat import run_chat
 
     run_chat(
-        ChatOptions(
+        AnsweringOptions(
             paths=_paths(paths or ()),
             index=index,
             retrieval={"top_k": 20, "max_document_tokens": 16384, "return_parents": True},

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finch_integrations.cli import console
-from finch_integrations.cli.answering import load, open_retriever, stream
+from finch_integrations.cli.answering import AnsweringOptions, load, open_retriever, stream
 from finch_integrations.cli.ask_report import check_report, make_page
 from finch_integrations.cli.sources import (
     Source,
@@ -28,26 +28,14 @@ from finch_integrations.storage import passages_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskOptions:
-    """The command's arguments; the mappings hold fields of configurations."""
+class AskOptions(AnsweringOptions):
+    """The command's arguments."""
 
     question: str
-    paths: tuple[Path, ...]
-    index: Path | None
-    retrieval: dict[str, Any]
-    model: str
-    scorer: str | None
     base_url: str | None
     api_key_env: str
-    device: str | None
-    dtype: str
-    compression: dict[str, Any]
-    sampling: dict[str, Any]
     schema: Path | None
     regex: str | None
-    follow_links: bool
-    max_file_bytes: int
-    keep_passages: bool
     report: Path | None
     compare: tuple[str, ...]
     as_json: bool
@@ -62,13 +50,7 @@ def run_ask(options: AskOptions) -> None:
     constraint = _read_constraint(options)
     check_report(options.report, options.compare)
     model = _name_model(options)
-    retriever, skipped = open_retriever(
-        options.paths,
-        options.index,
-        options.retrieval,
-        follow_links=options.follow_links,
-        max_file_bytes=options.max_file_bytes,
-    )
+    retriever, skipped = open_retriever(options)
     engine = load(model.here)
     rag = FinchRAG(
         retriever,

@@ -9,11 +9,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from finch_integrations.cli import console
-from finch_integrations.cli.answering import load, open_retriever, stream
+from finch_integrations.cli.answering import AnsweringOptions, load, open_retriever, stream
 from finch_integrations.cli.sources import (
     rank_sources,
     show_citations,
@@ -34,25 +33,7 @@ _COMMANDS = "/sources shows what the last answer is based on, /new forgets the c
 _HISTORY = 1 / 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatOptions:
-    """The command's arguments; the mappings hold fields of configurations."""
-
-    paths: tuple[Path, ...]
-    index: Path | None
-    retrieval: dict[str, Any]
-    model: str
-    scorer: str | None
-    device: str | None
-    dtype: str
-    compression: dict[str, Any]
-    sampling: dict[str, Any]
-    follow_links: bool
-    max_file_bytes: int
-    keep_passages: bool
-
-
-def run_chat(options: ChatOptions) -> None:
+def run_chat(options: AnsweringOptions) -> None:
     """Run the command."""
     # Options are checked before anything slow happens.
     check_compression(options.compression, has_scorer=options.scorer is not None)
@@ -64,13 +45,7 @@ def run_chat(options: ChatOptions) -> None:
         dtype=options.dtype,
         store=PassageStore(folder=passages_folder() if options.keep_passages else None),
     )
-    retriever, _ = open_retriever(
-        options.paths,
-        options.index,
-        options.retrieval,
-        follow_links=options.follow_links,
-        max_file_bytes=options.max_file_bytes,
-    )
+    retriever, _ = open_retriever(options)
     load(model)
     rag = FinchRAG(retriever, model, compression=options.compression, sampling=options.sampling)
     known = retriever.documents if isinstance(retriever, WholeSet) else ()

@@ -1,7 +1,7 @@
 """How many tokens of passages a device reads at once."""
 
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.memory import free_bytes
+from finch_integrations.engine.memory import CACHE_COPIES, free_bytes
 
 # The part of a GPU's free memory that a batch may take.
 _SHARE = 0.25
@@ -26,7 +26,6 @@ def tokens_at_once(backbone: Backbone, chunk_length: int) -> int:
 def _bytes_per_token(backbone: Backbone) -> int:
     """What a token takes while it is read: keys and values, and one layer's activations."""
     config = backbone.model.config
-    # A growing cache exists twice for a moment, and once more when its padding is moved.
-    states = 3 * backbone.spec.kv_bytes_per_token
+    states = CACHE_COPIES * backbone.spec.kv_bytes_per_token
     activations = 8 * config.hidden_size + 3 * config.intermediate_size
     return int(states + activations * backbone.model.dtype.itemsize)

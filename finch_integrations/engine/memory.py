@@ -10,7 +10,7 @@ from finch_integrations.config import DEFAULT_TARGET_SIZE, CompressionConfig
 from finch_integrations.engine.support import ModelSpec
 
 # Of a batch that is read its cache exists twice while it grows, and once more when it is moved.
-_COPIES = 3
+CACHE_COPIES = 3
 _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _GROUP_USE = Path("/sys/fs/cgroup/memory.current")
 # Where the system does not say.
@@ -45,7 +45,7 @@ def reading_bytes(
         others: Tokens of instruction, history and question.
     """
     chunk = min(documents, max(config.chunk_length, config.batch_tokens or 0))
-    return spec.kv_bytes_per_token * _COPIES * (chunk + min(spec.window, others))
+    return spec.kv_bytes_per_token * CACHE_COPIES * (chunk + min(spec.window, others))
 
 
 def free_bytes(devices: Iterable[torch.device]) -> int:

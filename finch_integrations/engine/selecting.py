@@ -20,7 +20,7 @@ from finch_integrations.engine.document_tokens import tokenize_documents
 from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.methods import PassageMethod, Reading
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
-from finch_integrations.engine.methods.passages import choose, positions_of
+from finch_integrations.engine.methods.passages import choose, positions_of, texts_of
 from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
@@ -73,7 +73,7 @@ def select_passages(
     segments, scores = method.score(reading)
     if reader.backbone is not backbone:
         segments = translate_segments(segments, reading.documents, inputs[0].tokens)
-    sentences = sentences_of(inputs[0].tokens, segments)
+    sentences = sentences_of(texts_of(inputs[0].tokens, segments))
     peak = tracker.peak if reader.backbone is backbone else 0
     return [
         _make(

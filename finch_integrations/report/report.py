@@ -9,14 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from finch_integrations.documents import prepare_documents
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.document_tokens import DocumentTokens, tokenize_documents
 from finch_integrations.engine.engine import FinchEngine
 from finch_integrations.engine.selection import Selection
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pages import templates_of
 from finch_integrations.pipeline.citations import cite
 from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.report.answer import Passage, render_answer
@@ -86,28 +85,25 @@ def make_report(
     quotes = find_quotes(answer or "", checked)
     anchors = [_anchor(quote, checked, own) for quote in quotes]
     linked = None if answer is None else render_answer(answer, _places(checked, own), kept.question)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("finch_integrations.report", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.jinja").render(
-        question=kept.question,
-        answer=linked,
-        citations=list(zip(cite(quotes, checked), anchors, strict=True)),
-        model=engine.backbone.name,
-        method=method,
-        today=date.today().isoformat(),
-        stats=kept.stats,
-        shown=shown,
-        documents=checked,
-        lengths=[_length(tokens, number) for number in range(len(checked))],
-        order=by_share,
-        steps=_steps(own, by_share, checked),
-        best=sorted(enumerate(own.excerpts, start=1), key=lambda item: -item[1].score)[:_BEST],
-        longest_shown=_LONGEST_SHOWN,
+    page = (
+        templates_of("finch_integrations.report")
+        .get_template("report.html.jinja")
+        .render(
+            question=kept.question,
+            answer=linked,
+            citations=list(zip(cite(quotes, checked), anchors, strict=True)),
+            model=engine.backbone.name,
+            method=method,
+            today=date.today().isoformat(),
+            stats=kept.stats,
+            shown=shown,
+            documents=checked,
+            lengths=[_length(tokens, number) for number in range(len(checked))],
+            order=by_share,
+            steps=_steps(own, by_share, checked),
+            best=sorted(enumerate(own.excerpts, start=1), key=lambda item: -item[1].score)[:_BEST],
+            longest_shown=_LONGEST_SHOWN,
+        )
     )
     return Report(page)
 

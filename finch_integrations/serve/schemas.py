@@ -2,21 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from finch_integrations.serve.strict import Strict
 from finch_integrations.serve.tool_schemas import (
     FunctionTool,
     ResponseFormat,
     TextFormat,
     ToolChoice,
 )
-
-
-class Strict(BaseModel):
-    """An object without unknown fields, whose values are of the types that they should be."""
-
-    # The texts under the fields describe them in the OpenAPI schema.
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class TextPart(Strict):

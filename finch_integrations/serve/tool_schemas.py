@@ -2,17 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from finch_integrations.serve.strict import Strict
 
 
-class _Object(BaseModel):
-    # The texts under the fields describe them in the OpenAPI schema.
-    model_config = ConfigDict(
-        extra="forbid", strict=True, use_attribute_docstrings=True, populate_by_name=True
-    )
-
-
-class Function(_Object):
+class Function(Strict):
     """A function that the model may call."""
 
     name: str
@@ -23,39 +18,39 @@ class Function(_Object):
     """Changes nothing: arguments always follow the schema."""
 
 
-class FunctionTool(_Object):
+class FunctionTool(Strict):
     """A tool."""
 
     type: Literal["function"]
     function: Function
 
 
-class FunctionName(_Object):
+class FunctionName(Strict):
     """One of the functions."""
 
     name: str
 
 
-class NamedTool(_Object):
+class NamedTool(Strict):
     """The tool that must be called."""
 
     type: Literal["function"]
     function: FunctionName
 
 
-class TextFormat(_Object):
+class TextFormat(Strict):
     """Any text."""
 
     type: Literal["text"]
 
 
-class ObjectFormat(_Object):
+class ObjectFormat(Strict):
     """Any JSON object."""
 
     type: Literal["json_object"]
 
 
-class AnswerSchema(_Object):
+class AnswerSchema(Strict):
     """A JSON schema with a name."""
 
     name: str
@@ -65,7 +60,7 @@ class AnswerSchema(_Object):
     """Changes nothing: the answer always follows the schema."""
 
 
-class SchemaFormat(_Object):
+class SchemaFormat(Strict):
     """JSON that follows a schema."""
 
     type: Literal["json_schema"]

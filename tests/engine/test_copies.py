@@ -5,6 +5,7 @@ import torch
 
 from finch_integrations import Document
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
+from finch_integrations.engine.methods.passages import texts_of
 from finch_integrations.engine.segments import split_segments
 from tests.tiny import make_input
 
@@ -44,7 +45,7 @@ def test_without_copies_the_scores_stay_as_they_are():
 )
 def test_only_the_very_same_sentences_are_copies(text, other, same):
     tokens = make_input([text, other]).tokens
-    said = sentences_of(tokens, split_segments(tokens, shortest=32, longest=96))
+    said = sentences_of(texts_of(tokens, split_segments(tokens, shortest=32, longest=96)))
     assert (said[0] == said[1]) is same
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 
 import httpx
+import openai
 import pytest
 import uvicorn
 
@@ -34,6 +35,16 @@ class Running:
     def client(self, **options):
         transport = httpx.HTTPTransport(uds=str(self.socket))
         return httpx.Client(transport=transport, base_url="http://localhost", timeout=60, **options)
+
+    def openai(self):
+        """OpenAI's own client; to be closed."""
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        return openai.OpenAI(
+            base_url="http://localhost/v1",
+            api_key="none",
+            max_retries=0,
+            http_client=httpx.Client(transport=transport),
+        )
 
     def post(self, body, path="/v1/chat/completions", **options):
         with self.client() as client:
@@ -80,3 +91,9 @@ def until(condition, seconds=20):
 def server(tmp_path_factory):
     with serving(tmp_path_factory.mktemp("socket"), max_documents=50, max_tokens=200) as running:
         yield running
+
+
+@pytest.fixture
+def client(server):
+    with server.openai() as client:
+        yield client

@@ -16,18 +16,6 @@ MESSAGES = [{"role": "user", "content": "What is it?"}]
 EXTRA = {"documents": DOCUMENTS, "target_size": 60}
 
 
-@pytest.fixture
-def client(server):
-    transport = httpx.HTTPTransport(uds=str(server.socket))
-    with openai.OpenAI(
-        base_url="http://localhost/v1",
-        api_key="none",
-        max_retries=0,
-        http_client=httpx.Client(transport=transport),
-    ) as client:
-        yield client
-
-
 def create(client, **options):
     return client.chat.completions.create(
         model="tiny", messages=MESSAGES, max_tokens=12, extra_body=EXTRA, **options

@@ -15,22 +15,6 @@ DOCUMENTS = [text_of(150, seed=1), text_of(90, seed=2)]
 EXTRA = {"documents": DOCUMENTS, "target_size": 60}
 
 
-def openai_of(running):
-    transport = httpx.HTTPTransport(uds=str(running.socket))
-    return openai.OpenAI(
-        base_url="http://localhost/v1",
-        api_key="none",
-        max_retries=0,
-        http_client=httpx.Client(transport=transport),
-    )
-
-
-@pytest.fixture
-def client(server):
-    with openai_of(server) as client:
-        yield client
-
-
 def chat_text(server, messages):
     body = {"model": "tiny", "messages": messages, "max_tokens": 12, **EXTRA}
     return server.post(body).json()["choices"][0]["message"]["content"]
@@ -106,7 +90,7 @@ async def test_responses_are_answered_at_the_same_time(server, client):
 
 
 def test_responses_cite_and_mark_what_they_quote(tmp_path):
-    with serving(tmp_path, model=Saying(SAID)) as running, openai_of(running) as client:
+    with serving(tmp_path, model=Saying(SAID)) as running, running.openai() as client:
         options = {"model": "tiny", "input": "What?"}
         plain = client.responses.create(**options, extra_body={"documents": CITED})
         extra = {"documents": CITED, "citations": "inline"}
@@ -169,7 +153,7 @@ class Counting:
 
 
 def test_embeddings_are_the_encoders(tmp_path):
-    with serving(tmp_path, encoder=Counting()) as running, openai_of(running) as client:
+    with serving(tmp_path, encoder=Counting()) as running, running.openai() as client:
         assert [model.id for model in client.models.list()] == ["tiny", "counting-encoder"]
         for form in ("float", openai.omit):  # the client's own choice is base64
             answer = client.embeddings.create(

@@ -2,9 +2,7 @@
 
 import json
 
-import httpx
 import jsonschema
-import openai
 import pytest
 from pydantic import BaseModel, Field
 
@@ -46,13 +44,7 @@ def says(tmp_path):
         folder = tmp_path / str(len(running))
         folder.mkdir()
         context = serving(folder, model=shared, max_tokens=2000)
-        transport = httpx.HTTPTransport(uds=str(context.__enter__().socket))
-        client = openai.OpenAI(
-            base_url="http://localhost/v1",
-            api_key="none",
-            max_retries=0,
-            http_client=httpx.Client(transport=transport),
-        )
+        client = context.__enter__().openai()
         running.append((context, client))
         return client
 

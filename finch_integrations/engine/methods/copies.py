@@ -5,23 +5,18 @@ alike do not: "cost 5 dollars in 2023" and "cost 6 dollars in 2024" are two fact
 likeness tells them from one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from finch_integrations.engine.document_tokens import DocumentTokens
-from finch_integrations.engine.segments import Segment
 from finch_integrations.sentences import split_sentences
 
 
-def sentences_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[frozenset[str]]:
-    """Every segment's sentences; white space in them is one blank."""
-    texts = (documents.text_between(segment.start, segment.end) for segment in segments)
-    return [
-        frozenset(found for part in split_sentences(text) if (found := " ".join(part.split())))
-        for text in texts
-    ]
+def sentences_of(texts: Iterable[str]) -> list[frozenset[str]]:
+    """The sentences of every segment's text; white space in them is one blank."""
+    return [_sentences(text) for text in texts]
 
 
 def demote_copies(scores: Tensor, sentences: Sequence[frozenset[str]]) -> Tensor:
@@ -43,3 +38,9 @@ def demote_copies(scores: Tensor, sentences: Sequence[frozenset[str]]) -> Tensor
         return scores
     drop = scores.max() - scores.min() + 1
     return torch.where(copies, scores - drop, scores)
+
+
+# A selection needs them twice, and the next question about the same documents again.
+@lru_cache(maxsize=4096)
+def _sentences(text: str) -> frozenset[str]:
+    return frozenset(found for part in split_sentences(text) if (found := " ".join(part.split())))

@@ -50,7 +50,7 @@ def score_by_likelihood(
     documents, sizes = reading.documents, reading.read_sizes
     segments = _cut(reading, shortest, longest)
     matcher = WordMatcher(documents, segments)
-    sentences = sentences_of(documents, segments)
+    sentences = sentences_of(matcher.texts)
     lengths = torch.tensor([len(segment) for segment in segments])
     passages = headed_segments(documents, segments, longest=reading.chunk_length)
     reader, counting = _reader(reading), _counting(reading.tracker, segments)

@@ -86,13 +86,17 @@ def groups_of(segments: Sequence[Segment]) -> tuple[Groups, Groups]:
 
 
 class WordMatcher:
-    """Compares the words of questions with those of segments and of their neighbourhoods."""
+    """Compares the words of questions with those of segments and of their neighbourhoods.
+
+    Attributes:
+        texts: The segments' texts.
+    """
 
     def __init__(self, documents: DocumentTokens, segments: Sequence[Segment]) -> None:
         """Index the segments' words."""
         groups = groups_of(segments)
-        self._texts = texts_of(documents, segments)
-        self._indexes = BM25Index.build_many(self._texts, groups)
+        self.texts = texts_of(documents, segments)
+        self._indexes = BM25Index.build_many(self.texts, groups)
 
     def alone(self, question: str) -> Tensor:
         """Standardised BM25 of each segment, [number of segments]."""
@@ -113,9 +117,9 @@ class WordMatcher:
             Sum of the BM25 weights of the rare words that both have, [number of segments]; 0 for
             the segment itself.
         """
-        index, shared = self._indexes[0], torch.zeros(len(self._texts))
+        index, shared = self._indexes[0], torch.zeros(len(self.texts))
         asked = set(words(question))
-        for word in dict.fromkeys(words(self._texts[number])):
+        for word in dict.fromkeys(words(self.texts[number])):
             holders = torch.from_numpy(index.holding(word).astype("int64"))
             if word not in asked and len(holders) <= _RARE:
                 shared[holders] += index.weight(word)

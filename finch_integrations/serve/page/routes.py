@@ -10,11 +10,11 @@ from functools import partial
 from importlib import resources
 from pathlib import PurePath
 
-import jinja2
 from fastapi import APIRouter, FastAPI, Response
 
 from finch_integrations.engine.methods import METHODS
 from finch_integrations.errors import InvalidInputError
+from finch_integrations.pages import templates_of
 from finch_integrations.pipeline.ask import AskRequest
 from finch_integrations.reading import SUFFIXES, open_reader
 from finch_integrations.serve.chat import with_ids
@@ -45,13 +45,7 @@ def make_page_routes(app: FastAPI, service: Service) -> APIRouter:
         service: Answers.
     """
     router = APIRouter(include_in_schema=False)
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("finch_integrations.serve.page", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    templates = templates_of("finch_integrations.serve.page")
     parts = resources.files("finch_integrations.serve.page")
     reports: OrderedDict[str, str] = OrderedDict()
 

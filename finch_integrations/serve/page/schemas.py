@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finch_integrations.serve.schemas import DocumentField, Strict
+from finch_integrations.serve.schemas import DocumentField
+from finch_integrations.serve.strict import Strict
 
 
 class FileRequest(Strict):
