@@ -121,7 +121,8 @@ class _Chat:
         self.last, self.documents = answer, answer.documents
         self.history += [
             Message(role="user", content=question),
-            Message(role="assistant", content=answer.text),
+            # A model may write a NUL character, which no message may hold.
+            Message(role="assistant", content=answer.text.replace("\0", "")),
         ]
         self._shorten()
         return True

@@ -160,6 +160,14 @@ def test_ctrl_c_while_typing_does_not_end_the_chat(monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of consoles differ there")
+def test_an_answer_with_a_nul_character_is_no_obstacle_to_the_next_question(model_folder, files):
+    arguments = command(model_folder, files, "--target-size", "50", "--max-tokens", "100")
+    asked = CliRunner().invoke(app, arguments, input="What is new?\nAnd what is old?\n")
+    assert "\0" in asked.stdout  # as this random model happens to write
+    assert asked.exit_code == 0, asked.output
+    assert asked.stderr.count("compressed in") == 2
+
+
 def test_ctrl_c_ends_the_answer_and_not_the_chat(model_folder, files):
     arguments = command(model_folder, files, "--max-tokens", "1500")
     process = subprocess.Popen(
