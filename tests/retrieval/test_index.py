@@ -11,7 +11,13 @@ import pytest
 
 from finch_integrations import ConfigurationError, Document, InvalidInputError, ModelLoadError
 from finch_integrations.bm25 import BM25Index
-from finch_integrations.retrieval import HybridRetriever, IndexProgress, Source, build_index
+from finch_integrations.retrieval import (
+    HybridRetriever,
+    IndexProgress,
+    Source,
+    build_index,
+    encoders,
+)
 from finch_integrations.retrieval import folder as folders
 from finch_integrations.retrieval.store import read_index
 from tests.encoders import HashEncoder, save_bert
@@ -462,8 +468,10 @@ def test_two_sources_with_one_id_are_refused(tmp_path):
         build_index(tmp_path / "index", sources)
 
 
-def test_an_encoder_that_an_index_names_is_never_fetched(tmp_path):
+def test_an_encoder_that_an_index_names_is_never_fetched(tmp_path, monkeypatch):
     """Sockets are off in the tests: whoever asked the hub would get another error."""
+    asked = []
+    monkeypatch.setattr(encoders, "is_out_of_reach", asked.append)
     path = tmp_path / "index"
     HybridRetriever.from_documents(["one two"], encoder=HashEncoder(name="some/model")).save(path)
     stored = json.loads((path / "index.json").read_text())
@@ -475,6 +483,7 @@ def test_an_encoder_that_an_index_names_is_never_fetched(tmp_path):
         ModelLoadError, match="nothing is fetched .* Run `hf download some/model-64`"
     ):
         HybridRetriever.load(path).retrieve("one")
+    assert asked == []
 
 
 @pytest.mark.model
