@@ -85,14 +85,14 @@ def test_all_answers_are_valid(make, options):
 @pytest.mark.model
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "least"), [({"temperature": 1.0, "seed": 1}, 60), ({}, 240)], ids=["warm", "greedy"]
+    ("options", "least"), [({"temperature": 1.0, "seed": 1}, 240), ({}, 60)], ids=["warm", "greedy"]
 )
 def test_all_answers_of_the_embedded_model_are_valid(embedded_engine, options, least):
     """A sample, or with FINCH_FUZZ=long all of them, which takes half an hour."""
-    step = amount(1, 6)
+    step = amount(1, 12)
     public = [entry["schema"] for entry in SUITE["schemas"]][::step]
     found = outcomes(embedded_engine, public, max_tokens=60, **options)
     own = outcomes(embedded_engine, OWN[::step], max_tokens=60, **options)
     assert own["refused"] == 0
-    # Whatever ends within 60 tokens must be valid; free texts at temperature 1 seldom do.
+    # Whatever ends within 60 tokens must be valid; a greedy model this small often repeats itself.
     assert found["valid"] + own["valid"] >= least // step
