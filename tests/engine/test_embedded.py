@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finch_integrations import FinchEngine, ModelLoadError, downloads
-from finch_integrations.engine import embedded
+from finch_integrations.engine import embedded, gguf
 from tests.tiny import make_model, make_tokenizer
 
 
@@ -44,7 +44,7 @@ def download(tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "MODEL", replace(embedded.MODEL, sha256=digest))
     monkeypatch.setattr(embedded, "_GGUF_SHA256", hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(
-        embedded, "load_gguf", lambda path, dtype: (make_model(dtype=dtype), make_tokenizer())
+        gguf, "load_gguf", lambda path, dtype: (make_model(dtype=dtype), make_tokenizer())
     )
     return double
 
