@@ -6,6 +6,8 @@ from functools import partial
 from page_parts import caches, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
+    "cascade": results.cascade,
+    "cascade_choice": results.cascade_choice,
     "commands": reference.commands,
     "elsewhere": results.elsewhere,
     "first_token": results.first_token,
