@@ -25,9 +25,9 @@ from finch_integrations.pipeline.openai_server import OpenAIServer
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.pipeline.worker import PLACES
 from finch_integrations.serve.app import make_app
-from finch_integrations.serve.errors import ApiError, as_api_error
-from finch_integrations.serve.remote import ProcessLostError, RemoteModel, documents_key
-from finch_integrations.serve.service import Event, Model, Service
+from finch_integrations.serve.errors import as_api_error
+from finch_integrations.serve.remote import Event, ProcessLostError, RemoteModel, documents_key
+from finch_integrations.serve.service import Model, Service
 from finch_integrations.serve.settings import ServerSettings
 
 
@@ -76,12 +76,12 @@ class Replica:
         if self._service.problem is not None:
             raise RuntimeError(self._service.problem)
 
-    async def answer(self, request: AskRequest) -> AsyncGenerator[Event | ApiError, None]:
+    async def answer(self, request: AskRequest) -> AsyncGenerator[Event, None]:
         """Answer a request; an error is the last thing that comes."""
         try:
-            async with aclosing(self._service.events(request)) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(self._service.events([request])) as events:
+                async for _, said in events:
+                    yield said
         except Exception as error:
             yield as_api_error(error)
 
@@ -138,7 +138,7 @@ def app(options: RayOptions) -> Any:
 def remote_model(name: str, handle: Any) -> RemoteModel:
     """Make a model of a handle of replicas."""
 
-    async def send(request: AskRequest) -> AsyncGenerator[Event | ApiError, None]:
+    async def send(request: AskRequest) -> AsyncGenerator[Event, None]:
         key = documents_key(request)
         answer = handle.options(method_name="answer", stream=True, session_id=key)
         events = answer.remote(request)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest, Progress
 from finch_integrations.serve.errors import ApiError
-from finch_integrations.serve.service import Event
+from finch_integrations.types import CompressionProgress
 
 # How often a request is sent until a process lives long enough to answer it.
 _ATTEMPTS = 4
@@ -20,7 +20,8 @@ class ProcessLostError(Exception):
     """The process that answered is gone."""
 
 
-Send = Callable[[AskRequest], AsyncGenerator[Event | ApiError, None]]
+Event = CompressionProgress | AnswerPiece | ApiError
+Send = Callable[[AskRequest], AsyncGenerator[Event, None]]
 
 
 class RemoteModel:

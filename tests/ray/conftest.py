@@ -53,7 +53,7 @@ def serving(folder, model, **options):
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    python = Path(PLACE) / "bin" / "python"
+    python = Path(PLACE).absolute() / "bin" / "python"
     given = [f"{name}={value}" for name, value in {"model": model, "cpus": 0.5, **options}.items()]
     command = [python, Path(__file__).with_name("cluster.py"), str(port), *given]
     environment = {

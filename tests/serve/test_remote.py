@@ -109,9 +109,13 @@ async def test_an_answer_that_is_another_one_the_second_time_is_an_error(shared)
                 yield event
 
     given = []
-    with pytest.raises(ApiError, match="could not be repeated"):
+
+    async def read():
         async for piece in RemoteModel("far", send, len).astream(request()):
             given.append(piece.text)
+
+    with pytest.raises(ApiError, match="could not be repeated"):
+        await read()
     alone = texts(await answer(shared, request()))
     assert given == alone[: len(given)]
     assert processes.open == 0
