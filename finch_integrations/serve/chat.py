@@ -123,12 +123,16 @@ def _likelihoods(body: AnyRequest) -> dict[str, Any]:
         ApiError: How many likely tokens to name is said, but not that any should be.
     """
     if isinstance(body, CompletionRequest):
-        return {"logprobs": body.logprobs is not None, "top_logprobs": body.logprobs or 0}
-    wanted = bool(body.include) if isinstance(body, ResponseRequest) else body.logprobs
-    if body.top_logprobs and not wanted:
-        switch = "include" if isinstance(body, ResponseRequest) else "logprobs"
-        raise ApiError(400, f"top_logprobs needs {switch}", "invalid_value", param="top_logprobs")
-    return {"logprobs": bool(wanted), "top_logprobs": body.top_logprobs or 0}
+        wanted, top = body.logprobs is not None, body.logprobs
+    else:
+        wanted = bool(body.include if isinstance(body, ResponseRequest) else body.logprobs)
+        top = body.top_logprobs
+        if top and not wanted:
+            switch = "include" if isinstance(body, ResponseRequest) else "logprobs"
+            message = f"top_logprobs needs {switch}"
+            raise ApiError(400, message, "invalid_value", param="top_logprobs")
+    # Not asked for is not said: a generator elsewhere knows nothing of it.
+    return {"logprobs": wanted or None, "top_logprobs": top or None}
 
 
 def with_ids(request: AskRequest) -> AskRequest:
