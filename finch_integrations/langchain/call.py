@@ -104,6 +104,7 @@ def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call
         arguments.answer,
         run=current_run(),
         advice=ADVICE,
+        trim_history=True,
     )
     return Call(arguments.handle, request, source)
 

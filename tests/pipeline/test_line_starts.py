@@ -12,7 +12,7 @@ PATTERN = r"[ \t#*>]*+(?:(?:the )?(?:question|вопрос|问题|user))[ \t*]*[
 LABEL = LineStart(PATTERN, words="the question вопрос 问题 user")
 RULE = LineStart(r"-{6,}[ \t]*(?=\n|\Z)", words="--", colon=False)
 ANY = LineStart(r"[^\n:]*:")
-WORDS = ["question", "QUESTION", "Вопрос", "вопрос", "问题", "the", "uſer", "User", "x", "é", "日本"]
+WORDS = ["question", "QUESTION", "Вопрос", "вопрос", "问题", "the", "uſer", "User", "é", "日本"]
 MARKS = [":", "：", "#", "**", ">", "------", "the ", " ", "# ", "\n", "\n", "\r\n", "\ud800"]
 PIECES = st.sampled_from([*WORDS, *MARKS])
 
