@@ -118,12 +118,14 @@ class AnswerPiece:
         text: New text.
         reasoning: New thoughts.
         calls: Calls that are complete now.
+        logprobs: How likely the new tokens were, if that was asked for.
         details: Of the whole answer.
     """
 
     text: str
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     details: AnswerDetails | None = None
 
 
@@ -212,7 +214,11 @@ def ask(
                 trimmed_messages=before - len(request.messages),
             )
         yield AnswerPiece(
-            text=parts.text, reasoning=parts.reasoning, calls=parts.calls, details=details
+            text=parts.text,
+            reasoning=parts.reasoning,
+            calls=parts.calls,
+            logprobs=piece.logprobs,
+            details=details,
         )
 
 
