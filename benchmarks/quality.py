@@ -36,14 +36,15 @@ from torch import Tensor
 from benchmarks.answers import score_answer, score_citations
 from benchmarks.baselines import RETRIEVAL, Perplexity, rank_by_retrieval
 from benchmarks.items import Item, load_items, tasks_of
-from finch_integrations import FinchEngine, SamplingParams, __version__
+from finch_integrations import FinchEngine, Message, SamplingParams, __version__
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
+from finch_integrations.engine.chat import build_chat
 from finch_integrations.engine.generate import join_responses, stream_tokens
 from finch_integrations.engine.methods import SEGMENT_SCORERS, Reading, SegmentScorer
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.likelihood import score_by_likelihood
-from finch_integrations.engine.methods.passages import choose, positions_of
+from finch_integrations.engine.methods.passages import choose, positions_of, texts_of
 from finch_integrations.engine.model_input import ModelInput, make_input
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import Prompt
@@ -65,7 +66,11 @@ CACHED: dict[str, dict[str, Any]] = {
     # One pass over everything, every KV head separately, scores pooled (arXiv 2404.14469).
     "snapkv": {"selection": "kv_head", "pooling": "max", "chunk_length": 2**20},
 }
-METHODS = (*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS)
+# What a user gets who sets no option: `likelihood` reads everything, the default does not.
+DEFAULT = "default"
+METHODS = (*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS, DEFAULT)
+# Without documents there is no text above that a prompt could speak of.
+ASKED_ALONE = "Answer this question:"
 
 # What is varied to see what it does; not measured unless named.
 BLIND = "Is there anything else to know?"
@@ -112,6 +117,8 @@ class Bench:
         """Return the scores of one method; `budget` in tokens."""
         if method in CACHED or method in CACHED_ABLATIONS:
             return self._scores(self._compressed(method, budget))
+        if method == "none":
+            return self._score_nothing()
         kept = self._kept(method, budget)
         return self.score_kept(kept, self._everything if method == "full" else None)
 
@@ -130,6 +137,13 @@ class Bench:
             "survives": any(_squeeze(answer) in text for answer in self.item.answers),
             "coverage": len(set(kept) & set(gold)) / max(1, len(gold)),
         }
+
+    def _score_nothing(self) -> dict[str, Any]:
+        """The scores of the question alone, in a prompt that speaks of no documents."""
+        chat = Message(role="user", content=f"{ASKED_ALONE} {self.item.question}")
+        first, *rest = build_chat(self.backbone.tokenizer, [chat])
+        cache = self.backbone.encode([first], self._feed)
+        return {**self._scores(cache, rest), "survives": False, "coverage": 0.0}
 
     def _compressed(self, method: str, budget: int | None) -> KVCache:
         """What a method that leaves no text leaves."""
@@ -169,8 +183,6 @@ class Bench:
     def _kept(self, method: str, budget: int | None) -> list[int]:
         """Token positions that a text method keeps."""
         total = len(self.inputs.tokens)
-        if method == "none":
-            return []
         if method == "full":
             return list(range(total))
         if method == "gold":
@@ -181,6 +193,9 @@ class Bench:
             return [*range(head), *range(total - budget // 2, total)]
         if method == "perplexity":
             return self._perplexity.keep(budget)
+        if method == DEFAULT:
+            documents, question = self.item.documents, self.item.question
+            return list(self.engine.select(documents, question, target_size=budget).positions)
         if method not in self._ranked:
             self._ranked[method] = self._rank(method)
         # The passages of all methods are in the same order, so that only the choice differs.
@@ -212,15 +227,20 @@ class Bench:
             tracker=ProgressTracker(None),
         )
         segments, scores = score(reading)
-        return segments, demote_copies(scores[0], sentences_of(inputs.tokens, segments))
+        return segments, demote_copies(scores[0], sentences_of(texts_of(inputs.tokens, segments)))
 
     def _read_as(self, question: str) -> ModelInput:
         """The item's documents under a question, in the model's tokens."""
         tokenizer = self.backbone.tokenizer
         return make_input(tokenizer, self.item.documents, Prompt(question=question))
 
-    def _scores(self, cache: KVCache) -> dict[str, Any]:
-        nll, first = self._teacher_force(cache)
+    def _scores(self, cache: KVCache, suffix: Sequence[int] = ()) -> dict[str, Any]:
+        """The scores of what is in a cache, before `suffix`: the question with what is around it.
+
+        If it is empty, it is the item's question as after documents.
+        """
+        suffix = suffix or self.inputs.frame.suffix
+        nll, first = self._teacher_force(cache, suffix)
         scores: dict[str, Any] = {"nll": nll}
         if self._full is not None:
             scores["kl"] = float((self._full.exp() * (self._full - first)).sum())
@@ -229,8 +249,8 @@ class Bench:
             pieces = stream_tokens(
                 self.backbone,
                 share_cache(cache),
-                self.inputs.frame.suffix,
-                cache_length(cache) + len(self.inputs.frame.suffix),
+                suffix,
+                cache_length(cache) + len(suffix),
                 SamplingParams(max_tokens=32),
             )
             answer = join_responses(pieces).text
@@ -243,12 +263,12 @@ class Bench:
         """Log-probabilities of the first answer token with all documents, where they fit."""
         if not self._compare or len(self.inputs) > self.backbone.spec.window:
             return None
-        return self._teacher_force(self._everything)[1]
+        return self._teacher_force(self._everything, self.inputs.frame.suffix)[1]
 
     @torch.inference_mode()
-    def _teacher_force(self, cache: KVCache) -> tuple[float, Tensor]:
+    def _teacher_force(self, cache: KVCache, suffix: Sequence[int]) -> tuple[float, Tensor]:
         """NLL per token of the first gold answer; log-probabilities of its first token, [V]."""
-        device, suffix = self.backbone.device, self.inputs.frame.suffix
+        device = self.backbone.device
         answer = self.backbone.tokenizer(self.item.answers[0], add_special_tokens=False).input_ids
         ids = torch.tensor([[*suffix, *answer]], device=device)
         start = cache_length(cache)
