@@ -13,7 +13,7 @@ from finch_integrations.engine.segments import Segment
 from finch_integrations.engine.selection import Selection
 from tests.tiny import make_model, make_tokenizer, text_of
 
-LEAST = 192
+LEAST = 128
 DOCUMENTS = [text_of(300, seed=1), text_of(400, seed=2), text_of(200, seed=3)]
 
 
