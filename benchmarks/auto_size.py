@@ -1,12 +1,12 @@
-"""What is lost when the scores decide how much is kept (`target_size="auto"`), and how much is saved.
+"""What is lost and saved when the scores decide how much is kept (`target_size="auto"`).
 
     python -m benchmarks.auto_size --data FOLDER
     python -m benchmarks.auto_size --pack
 
 Per item, what the engine chooses with `auto` and with fixed numbers of tokens is scored as by
-`benchmarks.quality`; 2,048 is the default. Only every second item is measured: the rule's two
-numbers were chosen on the others. FOLDER is as there; a run that was interrupted continues where it
-stopped, and tasks and lengths grow together.
+`benchmarks.quality`; 2,048 is the default. The rule's two numbers were chosen on every second item
+of 2k tokens; their questions are left out at every length. FOLDER is as there; a run that was
+interrupted continues where it stopped, and tasks and lengths grow together.
 """
 
 import argparse
@@ -27,13 +27,18 @@ from benchmarks.quality_results import read_rows, write
 from finch_integrations import FinchEngine
 
 BUCKETS = ("2k", "4k")
-SIZES = (128, 256, 512, 1024, 2048)
+SIZES = (256, 512, 2048)
 RAW, PACKED = Path(".benchmarks") / "auto_size.jsonl", RESULTS / "auto_size.json"
 
 
 def plan(data: Path, count: int) -> Iterator[Item]:
-    """Every second item of all lengths and tasks in turn, so that an early end leaves balance."""
-    items = [load_items(data, task, bucket)[1::2] for bucket in BUCKETS for task in TASKS]
+    """Items of all lengths and tasks in turn, so that an early end leaves balanced data."""
+    seen = {item.question for task in TASKS for item in load_items(data, task, "2k")[::2]}
+    items = [
+        [item for item in load_items(data, task, bucket) if item.question not in seen]
+        for bucket in BUCKETS
+        for task in TASKS
+    ]
     for number in range(count):
         yield from (some[number] for some in items if number < len(some))
 
