@@ -10,14 +10,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks import long_sets, paper
 from benchmarks.plots.cost import prefill_figure, price_figure, time_figure
 from benchmarks.plots.front import front_figure, front_length_figure
 from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
+from benchmarks.plots.long_sets import long_sets_figure
+from benchmarks.plots.paper import paper_figure
 from benchmarks.plots.results import load_json, load_quality
 from benchmarks.plots.rivals import rag_figure
 from benchmarks.plots.search import retrieval_figure, scale_figure
 from benchmarks.quality import ABLATIONS, RESULTS
-from benchmarks.quality_results import PACKED
+from benchmarks.quality_results import PACKED, read_rows
 
 __all__ = [
     "ablation_figure",
@@ -27,6 +30,8 @@ __all__ = [
     "length_figure",
     "load_json",
     "load_quality",
+    "long_sets_figure",
+    "paper_figure",
     "prefill_figure",
     "price_figure",
     "quality_figure",
@@ -49,6 +54,10 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
     if len(buckets) > 1:
         yield "front-length", front_length_figure(buckets)
         yield "quality-length", length_figure(buckets)
+    if by_length := long_sets.load_packed(folder / long_sets.PACKED.name):
+        yield "long-sets", long_sets_figure(by_length)
+    if rows := read_rows(folder / paper.PACKED.name):
+        yield "paper", paper_figure(rows)
     for name, draw in (
         ("prefill", prefill_figure),
         ("price", price_figure),
