@@ -36,17 +36,18 @@ from torch import Tensor
 from benchmarks.answers import score_answer, score_citations
 from benchmarks.baselines import RETRIEVAL, Perplexity, rank_by_retrieval
 from benchmarks.items import Item, load_items, tasks_of
-from finch_integrations import FinchEngine, SamplingParams, __version__
+from finch_integrations import FinchEngine, Message, SamplingParams, __version__
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache, cache_length, share_cache
+from finch_integrations.engine.chat import build_chat
 from finch_integrations.engine.generate import join_responses, stream_tokens
 from finch_integrations.engine.methods import SEGMENT_SCORERS, Reading, SegmentScorer
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.likelihood import score_by_likelihood
-from finch_integrations.engine.methods.passages import choose, positions_of
+from finch_integrations.engine.methods.passages import choose, positions_of, texts_of
 from finch_integrations.engine.model_input import ModelInput, make_input
 from finch_integrations.engine.progress import ProgressTracker
-from finch_integrations.engine.prompt import INSTRUCTION, Frame, Prompt
+from finch_integrations.engine.prompt import Prompt
 from finch_integrations.engine.segments import Segment
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
@@ -140,9 +141,10 @@ class Bench:
 
     def _score_nothing(self) -> dict[str, Any]:
         """The scores of the question alone, in a prompt that speaks of no documents."""
-        frame = self._read_as(self.item.question, ASKED_ALONE).frame
-        cache = self.backbone.encode(frame.prefix, self._feed)
-        return {**self._scores(cache, frame), "survives": False, "coverage": 0.0}
+        chat = Message(role="user", content=f"{ASKED_ALONE} {self.item.question}")
+        first, *rest = build_chat(self.backbone.tokenizer, [chat])
+        cache = self.backbone.encode([first], self._feed)
+        return {**self._scores(cache, rest), "survives": False, "coverage": 0.0}
 
     def _compressed(self, method: str, budget: int | None) -> KVCache:
         """What a method that leaves no text leaves."""
@@ -226,16 +228,20 @@ class Bench:
             tracker=ProgressTracker(None),
         )
         segments, scores = score(reading)
-        return segments, demote_copies(scores[0], sentences_of(inputs.tokens, segments))
+        return segments, demote_copies(scores[0], sentences_of(texts_of(inputs.tokens, segments)))
 
-    def _read_as(self, question: str, instruction: str = INSTRUCTION) -> ModelInput:
+    def _read_as(self, question: str) -> ModelInput:
         """The item's documents under a question, in the model's tokens."""
-        prompt = Prompt(question=question, instruction=instruction)
-        return make_input(self.backbone.tokenizer, self.item.documents, prompt)
+        tokenizer = self.backbone.tokenizer
+        return make_input(tokenizer, self.item.documents, Prompt(question=question))
 
-    def _scores(self, cache: KVCache, frame: Frame | None = None) -> dict[str, Any]:
-        frame = frame or self.inputs.frame
-        nll, first = self._teacher_force(cache, frame)
+    def _scores(self, cache: KVCache, suffix: Sequence[int] = ()) -> dict[str, Any]:
+        """The scores of what is in a cache, before `suffix`: the question with what is around it.
+
+        If it is empty, it is the item's question as after documents.
+        """
+        suffix = suffix or self.inputs.frame.suffix
+        nll, first = self._teacher_force(cache, suffix)
         scores: dict[str, Any] = {"nll": nll}
         if self._full is not None:
             scores["kl"] = float((self._full.exp() * (self._full - first)).sum())
@@ -244,8 +250,8 @@ class Bench:
             pieces = stream_tokens(
                 self.backbone,
                 share_cache(cache),
-                frame.suffix,
-                cache_length(cache) + len(frame.suffix),
+                suffix,
+                cache_length(cache) + len(suffix),
                 SamplingParams(max_tokens=32),
             )
             answer = join_responses(pieces).text
@@ -258,12 +264,12 @@ class Bench:
         """Log-probabilities of the first answer token with all documents, where they fit."""
         if not self._compare or len(self.inputs) > self.backbone.spec.window:
             return None
-        return self._teacher_force(self._everything, self.inputs.frame)[1]
+        return self._teacher_force(self._everything, self.inputs.frame.suffix)[1]
 
     @torch.inference_mode()
-    def _teacher_force(self, cache: KVCache, frame: Frame) -> tuple[float, Tensor]:
+    def _teacher_force(self, cache: KVCache, suffix: Sequence[int]) -> tuple[float, Tensor]:
         """NLL per token of the first gold answer; log-probabilities of its first token, [V]."""
-        device, suffix = self.backbone.device, frame.suffix
+        device = self.backbone.device
         answer = self.backbone.tokenizer(self.item.answers[0], add_special_tokens=False).input_ids
         ids = torch.tensor([[*suffix, *answer]], device=device)
         start = cache_length(cache)

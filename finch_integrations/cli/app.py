@@ -57,6 +57,9 @@ _KeepPassages = Annotated[
         help="Keep what was read on disk, for further questions; see finch cache.",
     ),
 ]
+_Steps = Annotated[
+    int, typer.Option(help="2: for questions whose answer takes two steps to find; reads no more.")
+]
 _MAX_MEGABYTES = MAX_FILE_BYTES // 10**6
 
 
@@ -136,6 +139,7 @@ def ask(
             "three times as many as are kept; or all."
         ),
     ] = "auto",
+    steps: _Steps = 1,
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
@@ -201,6 +205,7 @@ def ask(
                 "compression_ratio": compression_ratio,
                 "max_kv_bytes": max_kv_bytes,
                 "read_size": int(read_size) if read_size.isdecimal() else read_size,
+                "steps": steps,
                 "chunk_length": chunk_length,
                 "method": method,
             },
@@ -363,6 +368,7 @@ def serve(
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
     ] = "likelihood",
+    steps: _Steps = 1,
     max_tokens: Annotated[int, typer.Option(help="Upper limit of an answer's tokens.")] = 4096,
     max_requests: Annotated[
         int, typer.Option(help="Requests that run or wait; further ones get status 429.")
@@ -386,7 +392,7 @@ def serve(
         port=port,
         device=device,
         dtype=dtype,
-        compression={"target_size": target_size, "method": method},
+        compression={"target_size": target_size, "method": method, "steps": steps},
         limits={"max_tokens": max_tokens, "max_requests": max_requests, "timeout": timeout},
     )
 

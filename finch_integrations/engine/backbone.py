@@ -234,10 +234,7 @@ class Backbone:
         wanted = torch.tensor(ids[-rows:], device=batch.device)[:, None]
         # One after another: in float32 the logits of all of them would fill memory.
         return torch.stack(
-            [
-                logits.gather(1, wanted)[:, 0].float() - logits.float().logsumexp(dim=-1)
-                for logits in batch
-            ]
+            [logits.float().log_softmax(dim=-1).gather(1, wanted)[:, 0] for logits in batch]
         ).cpu()
 
     def _run(

@@ -4,8 +4,8 @@ import torch
 
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import cache_bytes, cache_length
-from finch_integrations.engine.chunks import chunks_of
 from finch_integrations.engine.context import CompressedContext
+from finch_integrations.engine.encodings import Encodings
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.selection import Selection
@@ -18,6 +18,7 @@ def encode_selection(
     frame: Frame,
     chunk_length: int,
     tracker: ProgressTracker,
+    encodings: Encodings,
 ) -> CompressedContext:
     """Read prefix and kept tokens into a new cache; all layers hold the same tokens.
 
@@ -27,12 +28,11 @@ def encode_selection(
         frame: Made of `selection.prompt` with the model's tokenizer.
         chunk_length: Tokens to feed per step.
         tracker: Follows the encoding.
+        encodings: Keeps the cache for the next time.
     """
-    cache = backbone.encode(frame.prefix, chunk_length)
     tracker.total = len(selection.token_ids)
-    for start, chunk in chunks_of(selection.token_ids, chunk_length):
-        backbone.forward(chunk, cache)
-        tracker.chunk_done(start + len(chunk), cache_length(cache))
+    parts = (frame.prefix, selection.token_ids)
+    cache = encodings.encode(backbone, parts, chunk_length, tracker.chunk_done)
     stats = selection.stats
     return CompressedContext(
         cache=cache,

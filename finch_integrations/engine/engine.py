@@ -404,7 +404,9 @@ class FinchEngine:
         total, target = selection.stats.document_tokens, len(selection.token_ids)
         check_answer_fits(backbone.spec, frame, total, target)
         tracker = ProgressTracker(progress)
-        return encode_selection(backbone, selection, frame, self.compression.chunk_length, tracker)
+        return encode_selection(
+            backbone, selection, frame, self.compression.chunk_length, tracker, self.store.encodings
+        )
 
     def compress(
         self,
@@ -485,7 +487,9 @@ class FinchEngine:
         )
         # If documents were read, that took most of the time, and progress is complete.
         encoding = ProgressTracker(progress if selection.complete else None)
-        return encode_selection(backbone, selection, inputs.frame, config.chunk_length, encoding)
+        return encode_selection(
+            backbone, selection, inputs.frame, config.chunk_length, encoding, self.store.encodings
+        )
 
     def extract(self, documents: Documents, question: str, **options: Any) -> tuple[Excerpt, ...]:
         """Shorten documents to the passages that matter, as text, for any other model.
@@ -612,6 +616,7 @@ class FinchEngine:
         if self._lease is not None:
             loading.release(self._lease)
         self._backbone = self._lease = None
+        self.store.encodings.clear()  # on the model's device
         if self._own_store:
             self.store.clear()
         loading.free_memory()

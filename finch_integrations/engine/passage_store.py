@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from finch_integrations.engine.encodings import Encodings
 from finch_integrations.engine.lru import ByteLRU
 from finch_integrations.engine.passage_files import is_key
 from finch_integrations.engine.passage_folder import PassageFolder
@@ -24,6 +25,8 @@ from finch_integrations.errors import ConfigurationError, FinchError, InvalidInp
 
 logger = logging.getLogger(__name__)
 
+# Of the limit in memory, encodings may take so much in addition, and no more than these bytes.
+_ENCODINGS, _MOST_ENCODINGS = 1 / 4, 256 << 20
 # A speed that is so much higher than the one on record replaces it.
 _FASTER = 1.2
 
@@ -64,9 +67,14 @@ class PassageStore:
     and the store goes on without it.
 
     Args:
-        memory_bytes: Upper limit of the tensors in memory together; 0: none are kept there.
+        memory_bytes: Upper limit of the tensors in memory together; 0: none are kept there. The
+            last encoded prompts may take a quarter in addition, at most 256 MiB, on the model's
+            device.
         folder: Where to keep passages on disk, None: nowhere. It is made if it does not exist.
         disk_bytes: Upper limit of the files in the folder together; 0: as without a folder.
+
+    Attributes:
+        encodings: The prompts that were encoded last; never on disk.
 
     Raises:
         ConfigurationError: A limit is negative, or the folder has other files.
@@ -84,6 +92,7 @@ class PassageStore:
                 raise ConfigurationError(f"{name} must be at least 0, got {value}")
         self._lock = threading.Lock()
         self._memory: ByteLRU[dict[str, Tensor]] = ByteLRU(memory_bytes)
+        self.encodings = Encodings(min(int(_ENCODINGS * memory_bytes), _MOST_ENCODINGS))
         self._memory_hits = self._disk_hits = self._misses = self._damaged = 0
         self._folder: PassageFolder | None = None
         self._reads = self._writes = True
@@ -201,6 +210,7 @@ class PassageStore:
         """
         with self._lock:
             self._memory = ByteLRU(self._memory.max_bytes)
+        self.encodings.clear()
         if self._folder:
             self._folder.clear()
 

@@ -37,11 +37,11 @@ class Reader:
 
     Attributes:
         backbone: The model.
-        store: Where what it read of passages is kept; None: nowhere.
+        store: Where what it read is kept.
     """
 
     backbone: Backbone
-    store: PassageStore | None
+    store: PassageStore
 
 
 def select_passages(
@@ -149,7 +149,7 @@ def _begin(
         backbone=reader.backbone,
         documents=documents,
         frames=frames,
-        prefix=reader.backbone.encode(frames[0].prefix, length),
+        prefix=reader.store.encodings.encode(reader.backbone, [frames[0].prefix], length),
         chunk_length=length,
         batch_tokens=config.batch_tokens or tokens_at_once(reader.backbone, length),
         read_sizes=[tokens_to_read(config, target, len(documents)) for target in targets],

@@ -28,7 +28,7 @@ from finch_integrations.serve.schemas import AnswerOptions, ChatMessage, ChatReq
 from finch_integrations.serve.settings import ServerSettings
 from finch_integrations.types import Document, ToolCall
 
-_COMPRESSION = ("target_size", "compression_ratio", "read_size", "method")
+_COMPRESSION = ("target_size", "compression_ratio", "read_size", "steps", "method")
 
 
 @dataclass(frozen=True, slots=True)

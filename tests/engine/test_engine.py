@@ -12,6 +12,7 @@ from finch_integrations import (
     Document,
     FinchEngine,
     InvalidInputError,
+    PassageStore,
     SamplingParams,
 )
 from finch_integrations.engine.prompt import INSTRUCTION
@@ -115,7 +116,8 @@ def test_an_exception_from_progress_cancels(engine):
 def test_an_exception_in_a_forward_leaves_the_model_as_it_was(tokenizer, implementation):
     model = make_model()
     model.set_attn_implementation(implementation)
-    engine = FinchEngine(model, tokenizer)
+    # What would be kept would not be computed again.
+    engine = FinchEngine(model, tokenizer, store=PassageStore(memory_bytes=0))
     before = engine.compress(LONG, "What?", target_size=90)
     state = {k: v for k, v in vars(model.config).items()}
 

@@ -15,6 +15,7 @@ from finch_integrations.engine.encoding import encode_selection
 from finch_integrations.engine.methods import METHODS, SEGMENT_SCORERS
 from finch_integrations.engine.methods.likelihood import headed_segments
 from finch_integrations.engine.methods.passages import arrange, take_best
+from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
@@ -57,11 +58,12 @@ def compress(
     tracker, steps = ProgressTracker(None), []
     chunk_done = tracker.chunk_done
     tracker.chunk_done = lambda *step: (steps.append(step), chunk_done(*step))
+    store = PassageStore(memory_bytes=0)
     (selection,) = select_passages(
-        backbone, [inputs], [target], METHODS[method], config, tracker, Reader(backbone, None)
+        backbone, [inputs], [target], METHODS[method], config, tracker, Reader(backbone, store)
     )
     context = encode_selection(
-        backbone, selection, inputs.frame, chunk_length, ProgressTracker(None)
+        backbone, selection, inputs.frame, chunk_length, ProgressTracker(None), store.encodings
     )
     return inputs, context, steps
 

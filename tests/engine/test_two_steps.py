@@ -94,6 +94,28 @@ def test_a_quarter_of_the_reading_waits_for_the_second_step(engine, monkeypatch)
     assert 0 < second < first < one
 
 
+def test_a_copy_of_the_best_passage_does_not_hide_what_it_leads_to(engine, monkeypatch):
+    read, likelihoods = [], PassageReader.likelihoods
+
+    def watched(self, passages, windows, wanted, **options):
+        read.append(wanted[0].nonzero().flatten().tolist())
+        return likelihoods(self, passages, windows, wanted, **options)
+
+    monkeypatch.setattr(PassageReader, "likelihoods", watched)
+    alike = [
+        f"In {year} a silver bowl was given to the city museum with a card. "
+        for year in range(1990, 1996)
+    ]
+    documents = [GIVEN + "".join(alike), "".join(OTHERS[:4]) + GIVEN, HOME]
+    engine.select(documents, QUESTION, target_size=60, read_size=300, steps=2)
+    inputs = make_input(documents).tokens
+    segments = split_segments(inputs, shortest=32, longest=96)
+    texts = [inputs.text_between(segment.start, segment.end) for segment in segments]
+    assert texts[-1].strip() == HOME.strip()
+    assert 0 in read[0]
+    assert read[1] == [len(texts) - 1]
+
+
 def test_a_copy_of_the_best_passage_leads_nowhere():
     said = [frozenset("a"), frozenset("ab"), frozenset("b"), frozenset("bc")]
     assert _differ(said, 1).tolist() == [False, False, False, True]

@@ -163,6 +163,8 @@ FIELDS = [
     {"documents": ["x" * 50], "method": "magic"},
     {"documents": ["x" * 50], "method": 3},
     {"documents": ["x" * 50], "read_size": -1},
+    {"documents": ["x" * 50], "steps": 3},
+    {"documents": ["x" * 50], "steps": 2, "method": "contrast"},
     {"documents": ["x" * 50], "chunk_length": 1},
     {"documents": ["x" * 50], "max_kv_bytes": 1},
     {"context_detection": "maybe"},

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from finch_integrations import Document
+from finch_integrations.engine.selector import Selector
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece
 from tests.serve.conftest import serving
 from tests.tiny import text_of
@@ -61,6 +62,20 @@ def test_a_stream_says_the_same_piece_by_piece(server, count):
     assert usage["choices"] == []
     assert usage["usage"]["completion_tokens"] == 12
     assert len({chunk["id"] for chunk in [*chunks, last, usage]}) == 1
+
+
+def test_how_to_choose_reaches_the_engine(server, monkeypatch):
+    asked, select = [], Selector.select
+
+    def watched(self, backbone, find_reader, inputs, targets, method, config, tracker):
+        asked.append((config.method, config.read_size, config.steps))
+        return select(self, backbone, find_reader, inputs, targets, method, config, tracker)
+
+    monkeypatch.setattr(Selector, "select", watched)
+    few = {"documents": DOCUMENTS, "target_size": 60}
+    for more in ({}, {"read_size": 99, "steps": 2}, {"method": "contrast"}):
+        assert server.post(chat(**few, **more)).status_code == 200
+    assert asked == [("likelihood", "auto", 1), ("likelihood", 99, 2), ("contrast", "auto", 1)]
 
 
 FORMS = {
