@@ -161,7 +161,7 @@ def gains(by_length: Mapping[str, Rows], method: str) -> dict[str, np.ndarray]:
     Returns:
         Length -> a number per item that all methods of that length have, in one order.
     """
-    nothing = _of_method(by_length[f"{BASE}k"], "none")
+    nothing = {i: row for rows in by_length.values() for i, row in _of_method(rows, "none").items()}
     found = {}
     for length, rows in by_length.items():
         ids = shared_ids(rows)

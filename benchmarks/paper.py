@@ -3,11 +3,11 @@
     python -m benchmarks.paper --data FOLDER
     python -m benchmarks.plots --out FOLDER
 
-Quality and time against compression, the effect of the question that is asked while compressing and
-of the chunk length, retrieval at the same budgets, and the attention to the right documents, layer
-by layer. Every measurement begins with an engine that has seen nothing, so that its processor time
-(one thread) can be compared with that of a full prefill. FOLDER is as for `benchmarks.quality`; a
-run that was interrupted continues.
+Quality and time against compression, retrieval at the same budgets, and the attention to the right
+documents, layer by layer. Every measurement begins with an engine that has seen nothing, so that
+its processor time (one thread) can be compared with that of a full prefill. What the question and
+the chunk length do is measured by `benchmarks.quality` (`--methods ablations`). FOLDER is as there;
+a run that was interrupted continues.
 """
 
 import argparse
@@ -22,9 +22,7 @@ from torch import Tensor
 
 from benchmarks.items import Item, load_items
 from benchmarks.quality import (
-    BLIND,
     BOUNDS,
-    CACHED_ABLATIONS,
     CHUNK,
     DTYPES,
     RESULTS,
@@ -34,16 +32,15 @@ from benchmarks.quality import (
 )
 from benchmarks.quality_results import write
 from finch_integrations import FinchEngine
-from finch_integrations.engine.cache import cache_length
+from finch_integrations.engine.cache import KVCache, cache_length, share_cache
+from finch_integrations.engine.chunks import chunks_of
+from finch_integrations.engine.prompt import QuestionWindow
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
 TASKS = ("nq_multidoc", "multihop", "squad_long", "science_long", "needle")
 BUDGETS = (2, 4, 8, 16, 32)
-METHODS = ("none", "full", "default", "rag-hybrid-titled", "finch")
-# What is varied, and at which budget.
-VARIED = (*CACHED_ABLATIONS, "likelihood", "likelihood, blind")
-PART = 8
 ATTENTION = "attention"
+METHODS = ("none", "full", "default", "rag-hybrid-titled", "finch", ATTENTION)
 RAW, PACKED = Path(".benchmarks") / "paper.jsonl", RESULTS / "paper.json"
 
 
@@ -53,47 +50,52 @@ class PaperBench(Bench):
     def run(self, method: str, budget: int | None) -> dict[str, Any]:
         """Scores as of the base class, and the seconds of processor time that they took."""
         if method == ATTENTION:
-            return {
-                "asked": self._gold_attention(self.item.question),
-                "blind": self._gold_attention(BLIND),
-            }
+            return self.gold_attention()
         started = time.process_time()
         scores = super().run(method, budget)
         return {**scores, "seconds": time.process_time() - started}
 
-    def _gold_attention(self, question: str) -> list[float]:
-        """How much more attention a token of the right documents gets than any document token.
+    def gold_attention(self) -> dict[str, list[float]]:
+        """How much more attention a token of the right documents gets than the mean one, by layer.
 
-        Args:
-            question: Whose tokens attend, after all documents.
+        Documents are read in chunks after the prefix, as `contrast` does.
 
         Returns:
-            Per layer: a factor, over all heads and all tokens of the question; 1: as much.
+            Factors over all heads and all tokens of a question: `asked` of the item's one, `blind`
+            of one without content.
         """
-        inputs = self._read_as(question)
-        cache = self._encode(inputs.tokens.ids)
-        gold, total = self._gold(), len(inputs.tokens)
-        first = cache_length(cache) - total
-        factors: dict[int, float] = {}
+        backbone, frame = self.backbone, self.inputs.frame
+        prefix = backbone.encode(frame.prefix, CHUNK)
+        found: dict[str, list[Tensor]] = {"asked": [], "blind": []}
+        for _, chunk in chunks_of(self.inputs.tokens.ids, CHUNK):
+            cache = share_cache(prefix)
+            backbone.forward(chunk, cache)
+            columns = slice(cache_length(prefix), cache_length(cache))
+            for name, window in (("asked", frame.window), ("blind", frame.null_window)):
+                found[name].append(self._attention(window, share_cache(cache), columns))
+        gold = self._gold()
+        each = {name: torch.cat(parts, dim=1) for name, parts in found.items()}
+        return {
+            name: (of[:, gold].mean(dim=1) / of.mean(dim=1)).tolist() for name, of in each.items()
+        }
+
+    def _attention(self, window: QuestionWindow, cache: KVCache, columns: slice) -> Tensor:
+        """Sum over the heads and the tokens of a question, [layers, columns]."""
+        layers: dict[int, Tensor] = {}
 
         def record(layer: int, weights: Tensor) -> None:
-            each = weights[..., first : first + total].sum(dim=(0, 1))
-            factors[layer] = float(each[gold].mean() / each.mean())
+            layers[layer] = weights[..., columns].sum(dim=(0, 1))
 
-        window = inputs.frame.window
         self.backbone.forward(window.ids, cache, rows=window.length, record=record)
-        return [round(factors[layer], 4) for layer in sorted(factors)]
+        return torch.stack([layers[layer] for layer in sorted(layers)])
 
 
 def plan(items: Sequence[Item]) -> Iterator[tuple[Item, str, int | None]]:
     """Name every measurement."""
     for item in items:
         for method in METHODS:
-            for budget in [None] if method in BOUNDS else BUDGETS:
+            for budget in [None] if method in (*BOUNDS, ATTENTION) else BUDGETS:
                 yield item, method, budget
-        for method in VARIED:
-            yield item, method, PART
-        yield item, ATTENTION, None
 
 
 def main() -> None:
@@ -105,6 +107,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--bucket", default="2k")
     parser.add_argument("--items", type=int, default=4, help="per task")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--dtype", default="bfloat16", choices=DTYPES)
     parser.add_argument("--raw", type=Path, default=RAW)
     parser.add_argument("--out", type=Path, default=PACKED)
@@ -121,7 +124,7 @@ def main() -> None:
         for number in range(options.items):
             round_of = [items[number] for items in found if number < len(items)]
             for item, method, part in plan(round_of):
-                if (item.id, method, part) in done:
+                if method not in options.methods or (item.id, method, part) in done:
                     continue
                 engine = FinchEngine(loaded.model, loaded.tokenizer)
                 bench = PaperBench(engine, encoder, item, answer=False, feed=CHUNK, compare=False)
