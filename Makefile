@@ -7,7 +7,7 @@ QUESTION ?= What is the door code of the chemical store?
 VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
 	nbconvert_exporter pygments_lexer version)
 
-.PHONY: install demo test test-lowest test-servers fuzz check fix pictures docs bench bench-quality dist clean
+.PHONY: install demo test test-lowest test-servers test-ray fuzz check fix pictures docs bench bench-quality dist clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -34,6 +34,12 @@ test-servers: $(INSTALLED)  ## end to end against llama.cpp's and vLLM's servers
 	.venv-servers/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchcodec torchaudio
 	$(BIN)/finch fetch
 	FINCH_SERVERS=.venv-servers $(BIN)/python -m pytest tests/servers
+
+test-ray: $(INSTALLED)  ## the server on a cluster of Ray's, whose processes are killed, in .venv-ray
+	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	.venv-ray/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[ray]'
+	FINCH_RAY=.venv-ray $(BIN)/python -m pytest tests/ray
 
 fuzz: $(INSTALLED)  ## hostile inputs, damaged files, kills and a full disk, all of them, and all schemas: half an hour
 	FINCH_FUZZ=long $(BIN)/python -m pytest tests/hostile tests/engine/test_schema_suite.py
@@ -89,4 +95,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .venv-lowest .venv-servers build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-lowest .venv-ray .venv-servers build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

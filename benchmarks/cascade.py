@@ -142,6 +142,7 @@ class CascadeBench(Bench):
         self.segments: list[Segment] = split_segments(documents, shortest=32, longest=96)
         _, around = groups_of(self.segments)
         question = frame.question
+        assert self.encoder is not None
         self.words = WordMatcher(documents, self.segments).both(question)
         vectors = torch.as_tensor(self.encoder.encode_documents(texts_of(documents, self.segments)))
         # A neighbourhood's vector is the mean of its segments': nothing is encoded twice.

@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(measure(*options.only, options)))
+        print(json.dumps(measure(options.only[0], options.only[1], options)))
         return
     report = json.loads(options.out.read_text("utf-8")) if options.out.exists() else []
     runs = _section(report, options)["runs"]

@@ -1,6 +1,6 @@
 """What adapters around another model have in common: it answers, a model here chooses for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from finch_integrations.errors import ConfigurationError, ContextTooLongError
 from finch_integrations.pipeline.ask import split_question
 from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere
 from finch_integrations.pipeline.detection import Detected
+from finch_integrations.pipeline.history import report_trimmed, trim_history
 from finch_integrations.pipeline.misses import report_miss
 from finch_integrations.pipeline.options import SAMPLING, make_options
 from finch_integrations.pipeline.placement import Placement, place
@@ -142,23 +143,30 @@ class WrappingAdapter(LLMAdapter):
         stated = token_count(self.handle, self.count_tokens, self.token_ratio)
         return stated or self._wrapped_tokenizer()
 
-    def _check_prompt(
+    def _fit(
         self,
+        roles: Sequence[str],
         texts: Sequence[str],
         placement: Placement,
         arguments: WrappedArguments,
         answer: int = 1,
-    ) -> None:
-        """Refuse a prompt that some servers would cut; warn of documents that were missed.
+    ) -> list[int]:
+        """Leave out the oldest turns of a chat that does not fit; warn of missed documents.
+
+        What was chosen stays.
 
         Args:
-            texts: Of all messages.
+            roles: Of all messages.
+            texts: Their texts.
             placement: What was changed in them.
             arguments: Of the call.
             answer: Tokens that the answer needs.
 
+        Returns:
+            Numbers of the messages that stay.
+
         Raises:
-            ContextTooLongError: The wrapped model's window is smaller.
+            ContextTooLongError: The wrapped model's window is smaller; some servers would cut.
         """
         if placement.missed:
             target = arguments.chooser.compression.get("target_size")
@@ -166,16 +174,27 @@ class WrappingAdapter(LLMAdapter):
         window = self._wrapped_window()
         # A token has at least one byte: most prompts need not be counted.
         if window is None or sum(len(text.encode()) for text in texts) + answer <= window:
-            return
-        tokens = sum(arguments.chooser.count(text) for text in texts if text)
-        if tokens + answer > window:
+            return [*range(len(texts))]
+        counts = [arguments.chooser.count(text) if text else 0 for text in texts]
+
+        def tokens(numbers: Iterable[int]) -> int:
+            return sum(counts[number] for number in numbers)
+
+        kept = trim_history(
+            roles,
+            lambda numbers: tokens(numbers) + answer <= window,
+            at_most=placement.first_changed(len(texts)),
+        )
+        if (needed := tokens(kept)) + answer > window:
             raise ContextTooLongError(
-                f"after compression the prompt has {tokens} tokens (not counting its template), "
+                f"after compression the prompt has {needed} tokens (not counting its template), "
                 f"and with {answer} for the answer it does not fit the wrapped model's window of "
                 f"{window}. Keep fewer (target_size), shorten the rest of the prompt, or say how "
                 "the wrapped model counts (count_tokens, token_ratio)"
                 + (f". {self._advice}" if placement.missed else "")
             )
+        report_trimmed(texts[0], len(texts) - len(kept))
+        return kept
 
 
 def _about(texts: Sequence[str]) -> int:

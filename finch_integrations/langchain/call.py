@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 
 from finch_integrations.adapters.llm import CallArguments
+from finch_integrations.adapters.logprobs import as_openai_logprobs
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.documents import as_documents
@@ -20,7 +20,7 @@ from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import find_quotes
 from finch_integrations.pipeline.request import describe, make_request
 from finch_integrations.pipeline.shared_engine import SharedEngine
-from finch_integrations.types import Document, TokenLogprob
+from finch_integrations.types import Document
 
 ADVICE = (
     "If it has documents, say where: pass them with documents=…, write them with format_docs or "
@@ -58,7 +58,7 @@ class Call:
             )
             return ChatGenerationChunk(message=message)
         documents = self.request.documents
-        likely = {"logprobs": _logprobs(details.logprobs)} if details.logprobs else {}
+        likely = {"logprobs": as_openai_logprobs(details.logprobs)} if details.logprobs else {}
         quotes = find_quotes(details.text, documents)
         message = AIMessageChunk(
             content=piece.text,
@@ -86,20 +86,6 @@ class Call:
         return ChatGenerationChunk(message=message)
 
 
-def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """As OpenAI writes them."""
-
-    def written(one: TokenLogprob) -> dict[str, Any]:
-        return {"token": one.token, "bytes": list(one.token.encode()), "logprob": one.logprob}
-
-    return {
-        "content": [
-            {**written(one), "top_logprobs": [written(other) for other in one.top]}
-            for one in tokens
-        ]
-    }
-
-
 def _thoughts(piece: AnswerPiece) -> dict[str, str]:
     return {"reasoning_content": piece.reasoning} if piece.reasoning else {}
 
@@ -118,6 +104,7 @@ def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call
         arguments.answer,
         run=current_run(),
         advice=ADVICE,
+        trim_history=True,
     )
     return Call(arguments.handle, request, source)
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -249,8 +249,10 @@ class WrappedChat(WrappingAdapter, ChatFinch):
         self, messages: Sequence[BaseMessage], placement: Placement, arguments: WrappedArguments
     ) -> "WrappedCall":
         rewritten = rewrite(messages, placement)
-        self._check_prompt([message.text for message in rewritten], placement, arguments)
-        return WrappedCall(rewritten, placement, arguments.rest)
+        roles = ["user" if message.type == "human" else message.type for message in rewritten]
+        kept = self._fit(roles, [message.text for message in rewritten], placement, arguments)
+        placement = replace(placement, trimmed=len(rewritten) - len(kept))
+        return WrappedCall([rewritten[number] for number in kept], placement, arguments.rest)
 
 
 @dataclass(frozen=True, slots=True)

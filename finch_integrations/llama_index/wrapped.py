@@ -11,6 +11,7 @@ from llama_index.core.base.llms.types import (
     ChatResponse,
     CompletionResponse,
     LLMMetadata,
+    MessageRole,
 )
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.function_calling import FunctionCallingLLM
@@ -261,8 +262,14 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
     ) -> "WrappedCall":
         rewritten = rewrite(messages, placement)
         texts = [message.content or "" for message in rewritten]
-        self._check_prompt(texts, placement, arguments, max(1, self.llm.metadata.num_output))
-        return WrappedCall(rewritten, placement, arguments.rest)
+        roles = [
+            "system" if message.role == MessageRole.DEVELOPER else message.role.value
+            for message in rewritten
+        ]
+        answer = max(1, self.llm.metadata.num_output)
+        kept = self._fit(roles, texts, placement, arguments, answer)
+        placement = replace(placement, trimmed=len(rewritten) - len(kept))
+        return WrappedCall([rewritten[number] for number in kept], placement, arguments.rest)
 
 
 @dataclass(frozen=True, slots=True)

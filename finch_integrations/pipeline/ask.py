@@ -14,7 +14,7 @@ from finch_integrations.engine.prompt import build_frame, make_prompt
 from finch_integrations.errors import ContextTooLongError, InvalidInputError
 from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.answering import Answering, plan_answer
-from finch_integrations.pipeline.history import trim_history
+from finch_integrations.pipeline.history import report_trimmed, trim_history
 from finch_integrations.pipeline.misses import report_miss
 from finch_integrations.types import (
     CompressionProgress,
@@ -118,12 +118,14 @@ class AnswerPiece:
         text: New text.
         reasoning: New thoughts.
         calls: Calls that are complete now.
+        logprobs: How likely the new tokens were, if that was asked for.
         details: Of the whole answer.
     """
 
     text: str
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     details: AnswerDetails | None = None
 
 
@@ -212,7 +214,11 @@ def ask(
                 trimmed_messages=before - len(request.messages),
             )
         yield AnswerPiece(
-            text=parts.text, reasoning=parts.reasoning, calls=parts.calls, details=details
+            text=parts.text,
+            reasoning=parts.reasoning,
+            calls=parts.calls,
+            logprobs=piece.logprobs,
+            details=details,
         )
 
 
@@ -224,14 +230,17 @@ def _fitting(engine: "FinchEngine", request: AskRequest, answering: Answering) -
         target = with_overrides(engine.compression, request.compression).target_size
         room -= engine.window // 4 if target is None else target
 
-    def fits(messages: Sequence[Message]) -> bool:
+    def fits(numbers: Sequence[int]) -> bool:
+        messages = [request.messages[number] for number in numbers]
         # A token has at least one byte, and a template adds few: most chats need not be counted.
         if sum(len(one["content"].encode("utf-8", "replace")) for one in messages) < room // 2:
             return True
         return _length(engine, replace(request, messages=tuple(messages)), answering) <= room
 
-    messages = trim_history(request.messages, fits)
-    return replace(request, messages=messages)
+    kept = trim_history([message["role"] for message in request.messages], fits)
+    trimmed = len(request.messages) - len(kept)
+    report_trimmed(request.messages[0]["content"], trimmed)
+    return replace(request, messages=tuple(request.messages[number] for number in kept))
 
 
 def _length(engine: "FinchEngine", request: AskRequest, answering: Answering) -> int:

@@ -1,32 +1,28 @@
-"""From a client's request to one for the model, and from the answer to OpenAI's objects."""
+"""From a client's request to one for the model."""
 
 import json
-import time
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from finch_integrations.documents import check_text, prepare_documents, with_unique_ids
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.answer_options import AnswerOptions as Answering
 from finch_integrations.pipeline.answer_options import read_answer_options
-from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
+from finch_integrations.pipeline.ask import AskRequest
 from finch_integrations.pipeline.detection import DocumentsFrom, Turn
 from finch_integrations.pipeline.options import SAMPLING, make_options
-from finch_integrations.pipeline.quotes import Quote, find_quotes
-from finch_integrations.pipeline.request import (
-    PromptOptions,
-    describe,
-    describe_shares,
-    make_request,
-)
-from finch_integrations.serve.documents import read_documents, url_of
+from finch_integrations.pipeline.request import PromptOptions, make_request
+from finch_integrations.serve.documents import read_documents
 from finch_integrations.serve.errors import ApiError
-from finch_integrations.serve.marking import with_marks
-from finch_integrations.serve.schemas import AnswerOptions, ChatMessage, ChatRequest
+from finch_integrations.serve.schemas import (
+    AnyRequest,
+    ChatMessage,
+    CompletionRequest,
+    ResponseRequest,
+)
 from finch_integrations.serve.settings import ServerSettings
-from finch_integrations.types import Document, ToolCall
+from finch_integrations.types import ToolCall
 
 _COMPRESSION = ("target_size", "compression_ratio", "read_size", "steps", "method")
 
@@ -38,14 +34,25 @@ class Call:
     Attributes:
         request: For the model.
         source: Where its documents were found.
+        choices: How many answers are wanted.
     """
 
     request: AskRequest
     source: DocumentsFrom
+    choices: int = 1
+
+    @property
+    def requests(self) -> list[AskRequest]:
+        """One for each answer; with a seed, each has its own."""
+        sampling, seed = self.request.sampling, self.request.sampling.get("seed")
+        if seed is None:
+            return [self.request] * self.choices
+        seeds = ((seed + number) % 2**64 for number in range(self.choices))
+        return [replace(self.request, sampling={**sampling, "seed": one}) for one in seeds]
 
 
 def read_call(
-    body: AnswerOptions, messages: Sequence[ChatMessage], limit: int | None, server: ServerSettings
+    body: AnyRequest, messages: Sequence[ChatMessage], limit: int | None, server: ServerSettings
 ) -> Call:
     """Check a request and take its documents out of it.
 
@@ -70,10 +77,11 @@ def read_call(
         check_text("the instruction", body.instruction)
     given = read_documents(body.documents) if body.documents is not None else None
     stop = [body.stop] if isinstance(body.stop, str) else body.stop
-    values = body.model_dump(include={*SAMPLING, *_COMPRESSION})
+    values = body.model_dump(include={*SAMPLING, *_COMPRESSION} - {"logprobs", "top_logprobs"})
     default = min(server.default_tokens, server.max_tokens)
     changes = {
         **values,
+        **_likelihoods(body),
         "max_tokens": default if limit is None else limit,
         "stop": stop or None,
     }
@@ -95,15 +103,36 @@ def read_call(
             "too_many_documents",
             param="documents",
         )
-    return Call(with_ids(request), source)
+    return Call(with_ids(request), source, body.n or 1)
 
 
-def _answer_of(body: AnswerOptions) -> Answering:
+def _answer_of(body: AnyRequest) -> Answering:
     """What the answer may consist of."""
-    names = {"tools", "tool_choice", "parallel_tool_calls", "response_format"}
+    names = {"tools", "tool_choice", "parallel_tool_calls", "response_format", "text"}
     said = body.model_dump(include=names, exclude_none=True, by_alias=True)
-    # Responses and completions have no tools yet; what they say of them asks for nothing.
-    return read_answer_options(said) if isinstance(body, ChatRequest) else Answering()
+    form = said.pop("text", {}).get("format")  # of responses, without an inner object
+    if form is not None:
+        said["response_format"] = {"type": form["type"], "json_schema": form}
+    return read_answer_options(said)
+
+
+def _likelihoods(body: AnyRequest) -> dict[str, Any]:
+    """Whether to say how likely tokens were, which each protocol asks for in its own way.
+
+    Raises:
+        ApiError: How many likely tokens to name is said, but not that any should be.
+    """
+    if isinstance(body, CompletionRequest):
+        wanted, top = body.logprobs is not None, body.logprobs
+    else:
+        wanted = bool(body.include if isinstance(body, ResponseRequest) else body.logprobs)
+        top = body.top_logprobs
+        if top and not wanted:
+            switch = "include" if isinstance(body, ResponseRequest) else "logprobs"
+            message = f"top_logprobs needs {switch}"
+            raise ApiError(400, message, "invalid_value", param="top_logprobs")
+    # Not asked for is not said: a generator elsewhere knows nothing of it.
+    return {"logprobs": wanted or None, "top_logprobs": top or None}
 
 
 def with_ids(request: AskRequest) -> AskRequest:
@@ -147,148 +176,3 @@ def _arguments(text: str, label: str) -> Mapping[str, Any]:
     if not isinstance(arguments, dict):
         raise InvalidInputError(f"the arguments of a tool call in {label} are no JSON object")
     return arguments
-
-
-class Answer:
-    """The objects of one answer."""
-
-    def __init__(self, model: str, call: Call, kind: Literal["chat", "text"]) -> None:
-        """Give it an id and a time."""
-        self._call = call
-        self._kind = kind
-        self._head = {
-            "id": f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": model,
-        }
-
-    def whole(self, details: AnswerDetails, citations: str) -> dict[str, Any]:
-        """A completion."""
-        text, found = details.text, self._quotes(details, citations)
-        if citations == "inline":
-            text, found = with_marks(text, found)
-        choice: dict[str, Any] = {
-            "index": 0,
-            "finish_reason": _reason(details),
-            "logprobs": None,
-        }
-        if self._kind == "text":
-            choice["text"] = text
-        else:
-            choice["message"] = {
-                "role": "assistant",
-                "content": text if text or not details.calls else None,
-                "refusal": None,
-                "annotations": self._annotations(found),
-                **({"tool_calls": list(map(_call, details.calls))} if details.calls else {}),
-                **({"reasoning_content": details.reasoning} if details.reasoning else {}),
-            }
-        return {
-            **self._head,
-            "object": "chat.completion" if self._kind == "chat" else "text_completion",
-            "choices": [choice],
-            "usage": usage_of(details),
-            "finch": self._statistics(details),
-        }
-
-    def piece(
-        self,
-        text: str,
-        *,
-        first: bool = False,
-        reasoning: str = "",
-        calls: Sequence[ToolCall] = (),
-        called: int = 0,
-    ) -> dict[str, Any]:
-        """A chunk.
-
-        Args:
-            text: New text.
-            first: Whether nothing came before it.
-            reasoning: New thoughts.
-            calls: Calls that are complete now.
-            called: How many came before them.
-        """
-        delta: dict[str, Any] = {"role": "assistant"} if first else {}
-        if text or not (reasoning or calls):
-            delta["content"] = text
-        if reasoning:
-            delta["reasoning_content"] = reasoning
-        if calls:
-            numbered = enumerate(calls, start=called)
-            delta["tool_calls"] = [{"index": number, **_call(call)} for number, call in numbered]
-        return self._chunk(delta, None)
-
-    def last(self, details: AnswerDetails, citations: str) -> dict[str, Any]:
-        """The chunk that ends the answer."""
-        delta: dict[str, Any] = {}
-        quotes = self._quotes(details, citations)
-        if citations == "inline":
-            _, quotes = with_marks(details.text, quotes)
-        if found := self._annotations(quotes):
-            delta["annotations"] = found
-        chunk = self._chunk(delta, _reason(details))
-        return {**chunk, "finch": self._statistics(details)}
-
-    def usage(self, details: AnswerDetails) -> dict[str, Any]:
-        """The chunk after it, if the client asked for it."""
-        return {**self._chunk({}, None), "choices": [], "usage": usage_of(details)}
-
-    def _chunk(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
-        if self._kind == "text":
-            choice["text"] = delta.get("content", "")
-        else:
-            choice["delta"] = delta
-        kind = "chat.completion.chunk" if self._kind == "chat" else "text_completion"
-        return {**self._head, "object": kind, "choices": [choice]}
-
-    def _statistics(self, details: AnswerDetails) -> dict[str, Any]:
-        statistics = describe(details, self._call.request.documents, self._call.source)
-        if details.invalid_calls:
-            statistics["invalid_tool_calls"] = list(map(asdict, details.invalid_calls))
-        return {**statistics, "document_scores": describe_shares(details.document_shares)}
-
-    def _quotes(self, details: AnswerDetails, citations: str) -> Sequence[Quote]:
-        if citations == "off" or self._kind == "text":
-            return ()
-        return find_quotes(details.text, self._call.request.documents)
-
-    def _annotations(self, quotes: Sequence[Quote]) -> list[dict[str, Any]]:
-        documents = self._call.request.documents
-        return [_annotation(quote, documents[quote.document]) for quote in quotes]
-
-
-def _reason(details: AnswerDetails) -> str:
-    made = details.calls and details.finish_reason == "stop"
-    return "tool_calls" if made else details.finish_reason
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    arguments = json.dumps(call["arguments"], ensure_ascii=False)
-    function = {"name": call["name"], "arguments": arguments}
-    return {"id": call["id"], "type": "function", "function": function}
-
-
-def usage_of(details: AnswerDetails) -> dict[str, Any]:
-    """Tokens that were sent, generated and reused."""
-    stats = details.compression
-    reused = stats.rated_tokens - stats.read_tokens if stats else 0
-    return {
-        "prompt_tokens": details.prompt_tokens,
-        "completion_tokens": details.generation_tokens,
-        "total_tokens": details.prompt_tokens + details.generation_tokens,
-        "prompt_tokens_details": {"cached_tokens": min(reused, details.prompt_tokens)},
-    }
-
-
-def _annotation(quote: Quote, document: Document) -> dict[str, Any]:
-    return {
-        "type": "url_citation",
-        "url_citation": {
-            "start_index": quote.start,
-            "end_index": quote.end,
-            "title": document.title or document.id,
-            "url": url_of(document),
-        },
-    }

@@ -1,6 +1,7 @@
 """Errors as OpenAI's clients expect them."""
 
 import json
+from functools import partial
 from typing import Any
 
 from fastapi import Response
@@ -51,6 +52,11 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.headers = headers or {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it be sent to another process."""
+        make = partial(ApiError, param=self.param, headers=self.headers)
+        return make, (self.status, self.message, self.code)
 
     @property
     def body(self) -> dict[str, Any]:

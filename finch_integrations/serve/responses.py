@@ -2,10 +2,13 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
+from finch_integrations.adapters.logprobs import as_openai_logprobs
 from finch_integrations.pipeline.ask import AnswerDetails
-from finch_integrations.serve.chat import Answer, Call, usage_of
+from finch_integrations.serve.answers import Answer, usage_of, written_call
+from finch_integrations.serve.chat import Call
 from finch_integrations.serve.schemas import (
     CallItem,
     CallOutputItem,
@@ -16,6 +19,7 @@ from finch_integrations.serve.schemas import (
     TextPart,
     ToolCallPart,
 )
+from finch_integrations.types import TokenLogprob, ToolCall
 
 
 def messages_of(body: ResponseRequest) -> list[ChatMessage]:
@@ -26,7 +30,7 @@ def messages_of(body: ResponseRequest) -> list[ChatMessage]:
     if isinstance(body.input, str):
         return [*messages, ChatMessage(role="user", content=body.input)]
     names: dict[str, str] = {}
-    for item in body.input:
+    for item in body.input:  # thoughts are left out, as models expect it
         if isinstance(item, MessageItem):
             messages.append(ChatMessage(role=item.role, content=_content(item)))
         elif isinstance(item, CallItem):
@@ -58,13 +62,14 @@ def _call(item: CallItem) -> ChatMessage:
 
 
 class ResponseAnswer:
-    """The objects of one answer."""
+    """The objects of one answer: a response, and its items: thoughts, a message, calls."""
 
     def __init__(self, body: ResponseRequest, call: Call) -> None:
-        """Give it ids and a time."""
-        self._answer = Answer(body.model, call, "chat")
-        self._message = f"msg_{uuid.uuid4().hex}"
-        self._place = {"item_id": self._message, "output_index": 0, "content_index": 0}
+        """Give it an id and a time."""
+        self._answer = Answer(body.model, call, "chat", body.citations)
+        said = body.model_dump(
+            include={"tools", "tool_choice", "text", "parallel_tool_calls"}, by_alias=True
+        )
         self._head = {
             "id": f"resp_{uuid.uuid4().hex}",
             "object": "response",
@@ -78,75 +83,36 @@ class ResponseAnswer:
             "parallel_tool_calls": bool(body.parallel_tool_calls),
             "previous_response_id": None,
             "store": False,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": body.tool_choice or "auto",
-            "tools": [],
+            "text": {"format": (said["text"] or {}).get("format") or {"type": "text"}},
+            "tool_choice": said["tool_choice"] or "auto",
+            "tools": said["tools"] or [],
+            "top_logprobs": body.top_logprobs or 0,
             "truncation": "disabled",
             "error": None,
         }
 
-    def whole(self, details: AnswerDetails, citations: str) -> dict[str, Any]:
+    def started(self) -> dict[str, Any]:
+        """The response before anything of it is there."""
+        facts: dict[str, Any] = {"output": [], "usage": None, "incomplete_details": None}
+        return {**self._head, "status": "in_progress", **facts}
+
+    def whole(self, answers: Sequence[AnswerDetails]) -> dict[str, Any]:
         """The complete response."""
-        chat = self._answer.whole(details, citations)
-        message = chat["choices"][0]["message"]
-        return self._whole(details, message["content"], message["annotations"], chat["finch"])
+        (details,) = answers
+        items = [reasoning_item(details.reasoning)] if details.reasoning else []
+        if details.text or not details.calls:
+            items.append(self.message(details))
+        return self.complete(details, [*items, *map(call_item, details.calls)])
 
-    def opening(self) -> list[dict[str, Any]]:
-        """What comes before the text."""
-        started = {**self._head, "status": "in_progress", "output": [], "usage": None}
-        started["incomplete_details"] = None
-        item = {**self._item("", []), "status": "in_progress", "content": []}
-        return [
-            {"type": "response.created", "response": started},
-            {"type": "response.in_progress", "response": started},
-            {"type": "response.output_item.added", "output_index": 0, "item": item},
-            {"type": "response.content_part.added", **self._place, "part": _part("", [])},
-        ]
-
-    def delta(self, text: str) -> dict[str, Any]:
-        """Some text."""
-        facts = {"delta": text, "logprobs": []}
-        return {"type": "response.output_text.delta", **self._place, **facts}
-
-    def closing(self, details: AnswerDetails, citations: str) -> list[dict[str, Any]]:
-        """What comes after the text."""
-        whole = self.whole(details, citations)
-        (item,) = whole["output"]
-        (part,) = item["content"]
-        text, annotations = part["text"], part["annotations"]
-        added = [
-            {
-                "type": "response.output_text.annotation.added",
-                **self._place,
-                "annotation_index": number,
-                "annotation": annotation,
-            }
-            for number, annotation in enumerate(annotations)
-        ]
-        done = {"text": text, "logprobs": []}
-        return [
-            *added,
-            {"type": "response.output_text.done", **self._place, **done},
-            {"type": "response.content_part.done", **self._place, "part": part},
-            {"type": "response.output_item.done", "output_index": 0, "item": item},
-            {"type": f"response.{whole['status']}", "response": whole},
-        ]
-
-    def _whole(
-        self,
-        details: AnswerDetails,
-        text: str,
-        annotations: list[dict[str, Any]],
-        statistics: dict[str, Any],
-    ) -> dict[str, Any]:
+    def complete(self, details: AnswerDetails, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """The complete response, of its items."""
         cut = details.finish_reason == "length"
-        usage = usage_of(details)
-        flat = [{"type": one["type"], **one["url_citation"]} for one in annotations]
+        usage = usage_of([details])
         return {
             **self._head,
             "status": "incomplete" if cut else "completed",
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "output": [self._item(text, flat, "incomplete" if cut else "completed")],
+            "output": items,
             "usage": {
                 "input_tokens": usage["prompt_tokens"],
                 "input_tokens_details": usage["prompt_tokens_details"],
@@ -154,16 +120,60 @@ class ResponseAnswer:
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": usage["total_tokens"],
             },
-            "finch": statistics,
+            "finch": self._answer.statistics(details),
         }
 
-    def _item(
-        self, text: str, annotations: list[dict[str, Any]], status: str = "completed"
-    ) -> dict[str, Any]:
-        content = [_part(text, annotations)]
-        facts = {"type": "message", "role": "assistant", "status": status}
-        return {"id": self._message, **facts, "content": content}
+    def message(self, details: AnswerDetails, id: str | None = None) -> dict[str, Any]:
+        """The item with the text."""
+        chat = self._answer.whole([details])["choices"][0]["message"]
+        flat = [{"type": one["type"], **one["url_citation"]} for one in chat["annotations"]]
+        status = "incomplete" if details.finish_reason == "length" else "completed"
+        part = text_part(chat["content"] or "", flat, details.logprobs)
+        return message_item(id or new_id("msg"), [part], status)
 
 
-def _part(text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
+def new_id(kind: str) -> str:
+    """An id that no other item has."""
+    return f"{kind}_{uuid.uuid4().hex}"
+
+
+def message_item(id: str, content: list[dict[str, Any]], status: str) -> dict[str, Any]:
+    """A message of the assistant."""
+    return {
+        "id": id,
+        "type": "message",
+        "role": "assistant",
+        "status": status,
+        "content": content,
+    }
+
+
+def text_part(
+    text: str, annotations: list[dict[str, Any]], tokens: Sequence[TokenLogprob] = ()
+) -> dict[str, Any]:
+    """The part of a message that is its text."""
+    facts = {"type": "output_text", "text": text, "annotations": annotations}
+    return {**facts, "logprobs": likelihoods(tokens)}
+
+
+def likelihoods(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """How likely tokens were."""
+    return list(as_openai_logprobs(tokens)["content"])
+
+
+def reasoning_item(text: str, id: str | None = None) -> dict[str, Any]:
+    """Thoughts."""
+    content = [{"type": "reasoning_text", "text": text}]
+    facts = {"id": id or new_id("rs"), "type": "reasoning", "summary": []}
+    return {**facts, "content": content, "status": "completed"}
+
+
+def call_item(call: ToolCall) -> dict[str, Any]:
+    """A call of a tool."""
+    return {
+        "id": new_id("fc"),
+        "type": "function_call",
+        "call_id": call["id"],
+        **written_call(call)["function"],
+        "status": "completed",
+    }

@@ -9,32 +9,27 @@ from typing import Any, Protocol
 from fastapi import APIRouter, Request, Response
 
 from finch_integrations.pipeline.ask import AnswerDetails
-from finch_integrations.serve.chat import Answer, Call, read_call, with_ids
+from finch_integrations.serve.answers import Answer
+from finch_integrations.serve.chat import Call, read_call, with_ids
 from finch_integrations.serve.errors import ApiError
 from finch_integrations.serve.marking import MarkedText
 from finch_integrations.serve.responses import ResponseAnswer, messages_of
 from finch_integrations.serve.schemas import (
-    AnswerOptions,
+    AnyRequest,
     ChatMessage,
     ChatRequest,
     CompletionRequest,
     ResponseRequest,
 )
 from finch_integrations.serve.service import Service
-from finch_integrations.serve.streaming import (
-    ChatWriter,
-    EventStream,
-    ResponseWriter,
-    Writer,
-    unless_left,
-    write_events,
-)
+from finch_integrations.serve.streaming import EventStream, unless_left, write_events
+from finch_integrations.serve.writers import ChatWriter, ResponseWriter, Writer
 
 
 class Whole(Protocol):
-    """What makes the object of a whole answer."""
+    """What makes the object of whole answers."""
 
-    def whole(self, details: AnswerDetails, citations: str) -> Mapping[str, Any]:
+    def whole(self, answers: Sequence[AnswerDetails]) -> Mapping[str, Any]:
         """Make it."""
         ...
 
@@ -55,8 +50,8 @@ def make_routes(service: Service) -> APIRouter:
             )
         limit = body.max_tokens if body.max_tokens is not None else body.max_completion_tokens
         call = await _read(service, body, body.messages, limit)
-        answer = Answer(body.model, call, "chat")
-        writer = ChatWriter(answer, body.citations, usage=_wants_usage(body))
+        answer = Answer(body.model, call, "chat", body.citations)
+        writer = ChatWriter(answer, usage=_wants_usage(body))
         return await _respond(service, http, body, call, answer, writer)
 
     @router.post("/v1/completions")
@@ -64,8 +59,8 @@ def make_routes(service: Service) -> APIRouter:
         """Answer a prompt, which is one user's message."""
         messages = [ChatMessage(role="user", content=body.prompt)]
         call = await _read(service, body, messages, body.max_tokens)
-        answer = Answer(body.model, call, "text")
-        writer = ChatWriter(answer, body.citations, usage=_wants_usage(body))
+        answer = Answer(body.model, call, "text", body.citations)
+        writer = ChatWriter(answer, usage=_wants_usage(body))
         return await _respond(service, http, body, call, answer, writer)
 
     @router.post("/v1/responses")
@@ -73,8 +68,7 @@ def make_routes(service: Service) -> APIRouter:
         """Answer a chat in the form of OpenAI's responses; nothing is stored."""
         call = await _read(service, body, messages_of(body), body.max_output_tokens)
         answer = ResponseAnswer(body, call)
-        writer = ResponseWriter(answer, body.citations)
-        return await _respond(service, http, body, call, answer, writer)
+        return await _respond(service, http, body, call, answer, ResponseWriter(answer))
 
     return router
 
@@ -84,7 +78,7 @@ def _wants_usage(body: ChatRequest | CompletionRequest) -> bool:
 
 
 async def _read(
-    service: Service, body: AnswerOptions, messages: Sequence[ChatMessage], limit: int | None
+    service: Service, body: AnyRequest, messages: Sequence[ChatMessage], limit: int | None
 ) -> Call:
     if body.model != service.model.name:
         raise ApiError(
@@ -104,14 +98,15 @@ async def _read(
 
 
 async def _respond(
-    service: Service, http: Request, body: AnswerOptions, call: Call, answer: Whole, writer: Writer
+    service: Service, http: Request, body: AnyRequest, call: Call, answer: Whole, writer: Writer
 ) -> Response:
     if not body.stream:
-        details = await unless_left(http, service.answer(call.request))
-        whole = await asyncio.to_thread(answer.whole, details, body.citations)
+        answers = await unless_left(http, service.answer(call.requests))
+        whole = await asyncio.to_thread(answer.whole, answers)
         return Response(json.dumps(whole), media_type="application/json")
-    events = service.events(call.request)
+    events = service.events(call.requests)
     # Errors that come before anything else still get their status.
     first = await anext(events)
-    marked = MarkedText(call.request.documents) if body.citations == "inline" else None
+    documents, inline = call.request.documents, body.citations == "inline"
+    marked = [MarkedText(documents) for _ in range(call.choices)] if inline else []
     return EventStream(write_events(first, events, writer, marked))

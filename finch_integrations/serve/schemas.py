@@ -6,9 +6,11 @@ from pydantic import Field
 
 from finch_integrations.serve.strict import Strict
 from finch_integrations.serve.tool_schemas import (
+    FlatFunctionTool,
+    FlatResponseFormat,
+    FlatToolChoice,
     FunctionTool,
     ResponseFormat,
-    TextFormat,
     ToolChoice,
 )
 
@@ -55,6 +57,10 @@ class StreamOptions(Strict):
     """Whether a last chunk says how many tokens there were."""
     include_obfuscation: Literal[False] | None = None
 
+
+# As many as run at a time.
+_MOST_CHOICES = 8
+Choices = Annotated[int, Field(ge=1, le=_MOST_CHOICES)]
 
 # Documents as strings, with our fields, as vLLM takes them or as Cohere does.
 DocumentField = str | dict[str, Any]
@@ -117,8 +123,6 @@ class AnswerOptions(Strict):
     metadata: dict[str, Any] | None = None
     """Labels, which change nothing."""
     # What is understood only as far as it asks for nothing.
-    n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
@@ -143,7 +147,12 @@ class ChatRequest(AnswerOptions):
     response_format: ResponseFormat | None = None
     """What the answer must look like."""
     modalities: list[Literal["text"]] | None = None
-    top_logprobs: Literal[0] | None = None
+    n: Choices | None = None
+    """How many answers; with a seed, each has its own."""
+    logprobs: bool | None = None
+    """Whether to say how likely each token was, before penalties and temperature."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """And so many of the most likely tokens at its place."""
 
 
 class CompletionRequest(AnswerOptions):
@@ -154,9 +163,24 @@ class CompletionRequest(AnswerOptions):
     max_tokens: int | None = None
     """The most tokens of the answer."""
     stream_options: StreamOptions | None = None
+    n: Choices | None = None
+    """How many answers; with a seed, each has its own."""
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Say how likely each token was, and so many of the most likely ones at its place."""
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
     suffix: None = None
+
+
+class ReasoningItem(Strict):
+    """Thoughts before an earlier answer, which the model does not get again."""
+
+    type: Literal["reasoning"]
+    id: str | None = None
+    summary: list[Any] | None = None
+    content: list[Any] | None = None
+    encrypted_content: None = None
+    status: str | None = None
 
 
 class OutputPart(Strict):
@@ -203,26 +227,38 @@ class CallOutputItem(Strict):
 class TextOptions(Strict):
     """What the answer's text is like."""
 
-    format: TextFormat | None = None
+    format: FlatResponseFormat | None = None
+    """Text, JSON, or JSON that follows a schema."""
 
 
 class ResponseRequest(AnswerOptions):
     """`POST /v1/responses`. Nothing is stored: the input is the whole chat."""
 
-    input: str | Annotated[list[MessageItem | CallItem | CallOutputItem], Field(min_length=1)]
+    input: (
+        str
+        | Annotated[
+            list[MessageItem | CallItem | CallOutputItem | ReasoningItem], Field(min_length=1)
+        ]
+    )
     """The question, or the chat."""
     instructions: str | None = None
     """The system text."""
     max_output_tokens: int | None = None
     """The most tokens of the answer."""
     text: TextOptions | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tools: Annotated[list[FlatFunctionTool], Field(max_length=128)] | None = None
+    """What the model may call."""
+    tool_choice: FlatToolChoice | None = None
+    """Whether it may, must or must not call, or which of them it must."""
     parallel_tool_calls: bool | None = None
+    """Whether it may make several calls at once."""
     stream_options: StreamOptions | None = None
     truncation: Literal["disabled"] | None = None
-    include: Annotated[list[Any], Field(max_length=0)] | None = None
-    top_logprobs: Literal[0] | None = None
+    include: list[Literal["message.output_text.logprobs"]] | None = None
+    """What the answer has in addition: how likely its tokens were."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """And so many of the most likely tokens at each place."""
+    n: Literal[1] | None = None
     background: Literal[False] | None = None
     previous_response_id: None = None
     conversation: None = None
@@ -230,6 +266,9 @@ class ResponseRequest(AnswerOptions):
     """A label, which changes nothing."""
     safety_identifier: str | None = None
     """A label, which changes nothing."""
+
+
+AnyRequest = ChatRequest | CompletionRequest | ResponseRequest
 
 
 class EmbeddingRequest(Strict):

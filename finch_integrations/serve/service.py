@@ -16,7 +16,8 @@ from finch_integrations.serve.metrics import Metrics
 from finch_integrations.serve.settings import ServerSettings
 from finch_integrations.types import CompressionProgress
 
-Event = CompressionProgress | AnswerPiece
+# Which of a request's answers it is of, and what happened.
+Event = tuple[int, CompressionProgress | AnswerPiece]
 
 # What requests may have of the memory that is free once the model is loaded. The rest is for what
 # the model computes with, and for what was read and is kept.
@@ -139,11 +140,14 @@ class Service:
         )
         return replace(request, documents=tuple(found)) if found else request
 
-    async def events(self, request: AskRequest) -> AsyncGenerator[Event, None]:
-        """Answer a request, as soon as it is its turn; closing the generator stops the work.
+    async def events(self, requests: Sequence[AskRequest]) -> AsyncGenerator[Event, None]:
+        """Answer what one client asks, as soon as it is its turn; closing it stops the work.
+
+        Args:
+            requests: The same question as often as answers to it are wanted.
 
         Yields:
-            How far the compression is, then the answer's pieces.
+            How far the compression is, then an answer's pieces.
 
         Raises:
             ApiError: There are too many requests, or it took too long.
@@ -153,15 +157,18 @@ class Service:
         started = time.monotonic()
         try:
             async with AsyncExitStack() as running:
-                await self._wait_for_room(request, running, started)
+                await self._wait_for_room(requests, running, started)
                 queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
-                running.push_async_callback(_end, self._start(request, queue))
-                while True:
+                for number, request in enumerate(requests):
+                    running.push_async_callback(_end, self._start(number, request, queue))
+                left = len(requests)
+                while left:
                     event = await self._next(queue, started)
                     yield event
-                    if isinstance(event, AnswerPiece) and event.details is not None:
-                        self.metrics.answered(event.details, time.monotonic() - started)
-                        return
+                    said = event[1]
+                    if isinstance(said, AnswerPiece) and said.details is not None:
+                        self.metrics.answered(said.details, time.monotonic() - started)
+                        left -= 1
         finally:
             self._leave()
 
@@ -180,20 +187,19 @@ class Service:
         self._enter()
         try:
             async with AsyncExitStack() as running:
-                await self._wait_for_room(request, running, time.monotonic())
+                await self._wait_for_room([request], running, time.monotonic())
                 yield reader
         finally:
             self._leave()
 
-    async def answer(self, request: AskRequest) -> AnswerDetails:
-        """Answer in one piece; as `events`."""
-        details = None
-        async with aclosing(self.events(request)) as events:
-            async for event in events:
-                if isinstance(event, AnswerPiece):
-                    details = event.details
-        assert details is not None, "the last piece has the details"
-        return details
+    async def answer(self, requests: Sequence[AskRequest]) -> list[AnswerDetails]:
+        """Answer in one piece each; as `events`."""
+        details: dict[int, AnswerDetails] = {}
+        async with aclosing(self.events(requests)) as events:
+            async for number, said in events:
+                if isinstance(said, AnswerPiece) and said.details is not None:
+                    details[number] = said.details
+        return [details[number] for number in range(len(requests))]
 
     def _enter(self) -> None:
         if self.active >= self.settings.max_requests:
@@ -211,9 +217,10 @@ class Service:
         self.metrics.active.set(self.active)
 
     async def _wait_for_room(
-        self, request: AskRequest, running: AsyncExitStack, started: float
+        self, requests: Sequence[AskRequest], running: AsyncExitStack, started: float
     ) -> None:
-        needed = await asyncio.to_thread(self.model.bytes_needed, request)
+        # They are alike.
+        needed = len(requests) * await asyncio.to_thread(self.model.bytes_needed, requests[0])
         if needed > self.room.total:
             raise ApiError(
                 400,
@@ -229,10 +236,10 @@ class Service:
             raise self._late() from None
 
     def _start(
-        self, request: AskRequest, queue: "asyncio.Queue[Event | BaseException]"
+        self, number: int, request: AskRequest, queue: "asyncio.Queue[Event | BaseException]"
     ) -> "asyncio.Task[None]":
         # A task of its own, because a stream may be read by another task than its first piece.
-        return asyncio.create_task(self._answer(request, queue))
+        return asyncio.create_task(self._answer(number, request, queue))
 
     def _left(self, started: float) -> float:
         return max(0.0, self.settings.timeout - (time.monotonic() - started))
@@ -255,18 +262,18 @@ class Service:
         return event
 
     async def _answer(
-        self, request: AskRequest, queue: "asyncio.Queue[Event | BaseException]"
+        self, number: int, request: AskRequest, queue: "asyncio.Queue[Event | BaseException]"
     ) -> None:
         loop = asyncio.get_running_loop()
 
         def report(state: CompressionProgress) -> None:  # called in the model's thread
-            loop.call_soon_threadsafe(queue.put_nowait, state)
+            loop.call_soon_threadsafe(queue.put_nowait, (number, state))
 
         options: dict[str, Any] = {"progress": report} if request.documents else {}
         try:
             async with aclosing(self.model.astream(request, **options)) as pieces:
                 async for piece in pieces:
-                    queue.put_nowait(piece)
+                    queue.put_nowait((number, piece))
         except asyncio.CancelledError:
             raise
         except Exception as error:

@@ -25,6 +25,12 @@ class FunctionTool(Strict):
     function: Function
 
 
+class FlatFunctionTool(Function):
+    """A tool, as `/v1/responses` takes it."""
+
+    type: Literal["function"]
+
+
 class FunctionName(Strict):
     """One of the functions."""
 
@@ -36,6 +42,12 @@ class NamedTool(Strict):
 
     type: Literal["function"]
     function: FunctionName
+
+
+class FlatNamedTool(FunctionName):
+    """The tool that must be called, as `/v1/responses` takes it."""
+
+    type: Literal["function"]
 
 
 class TextFormat(Strict):
@@ -67,5 +79,15 @@ class SchemaFormat(Strict):
     json_schema: AnswerSchema
 
 
+class FlatSchemaFormat(AnswerSchema):
+    """JSON that follows a schema, as `/v1/responses` takes it."""
+
+    type: Literal["json_schema"]
+
+
 ToolChoice = Literal["none", "auto", "required"] | NamedTool
+FlatToolChoice = Literal["none", "auto", "required"] | FlatNamedTool
 ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
+FlatResponseFormat = Annotated[
+    TextFormat | ObjectFormat | FlatSchemaFormat, Field(discriminator="type")
+]

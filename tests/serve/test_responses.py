@@ -130,6 +130,15 @@ BAD = [
     {"reasoning": {"effort": "high"}},
     {"text": {"verbosity": "low"}},
     {"tools": [{"type": "web_search"}]},
+    {"tools": [{"type": "function"}]},
+    {"tools": [{"type": "function", "function": {"name": "f"}}]},
+    {"tool_choice": "required"},
+    {"tool_choice": {"type": "function", "name": "f"}},
+    {"text": {"format": {"type": "json_schema", "name": "x"}}},
+    {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "person"}}}},
+    {"input": [{"type": "reasoning", "encrypted_content": "x"}]},
+    {"n": 2},
+    {"top_logprobs": 2},
     {"unknown": 1},
 ]
 

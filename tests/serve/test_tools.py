@@ -131,6 +131,123 @@ def test_thoughts_are_apart(says):
     assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas) == "Hm."
 
 
+def flat(name="search", parameters=PARAMETERS):
+    function = tool(name, parameters)["function"]
+    return {"type": "function", **function, "strict": True}
+
+
+def respond(client, **options):
+    options = {"input": ASK, "max_output_tokens": 200, **options}
+    return client.responses.create(model="tiny", **options)
+
+
+def test_a_response_has_calls_and_goes_on_with_their_results(says):
+    client = says(
+        f"<think>Hm.</think>Let me see.\n{CALL}", "It is red.", template=templates.THINKING
+    )
+    first = respond(client, tools=[flat()], parallel_tool_calls=False)
+    assert [item.type for item in first.output] == ["reasoning", "message", "function_call"]
+    thoughts, message, call = first.output
+    assert thoughts.content[0].text == "Hm."
+    assert message.content[0].text.strip() == "Let me see."
+    assert (call.name, json.loads(call.arguments)) == ("search", {"query": "boat"})
+    assert (first.status, first.tools[0].name) == ("completed", "search")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "It is red."}
+    second = respond(client, input=[*ASK, *first.output, result], tools=[flat()])
+    assert second.output_text == "It is red."
+    assert [item.type for item in second.output] == ["message"]
+
+
+def test_a_streamed_response_has_its_items_at_their_places(says):
+    said = f"<think>Hm.</think>Let me see.\n{CALL}\n{CALL.replace('boat', 'crew')}"
+    client = says(said, template=templates.THINKING)
+    events = list(respond(client, tools=[flat()], stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    final = events[-1].response
+    assert [item.type for item in final.output] == [
+        "reasoning",
+        "message",
+        "function_call",
+        "function_call",
+    ]
+    for kind in ("added", "done"):
+        named = [event for event in events if event.type == f"response.output_item.{kind}"]
+        places = {event.output_index: event.item for event in named}
+        assert len(named) == len(places) == 4
+        assert [places[n].id for n in range(4)] == [item.id for item in final.output]
+        if kind == "done":
+            assert [places[n] for n in range(4)] == final.output
+    # Whatever begins ends, and what is said of an item is said in between.
+    for number in range(4):
+        kinds = [e.type for e in events if getattr(e, "output_index", None) == number]
+        assert kinds[0] == "response.output_item.added"
+        assert kinds[-1] == "response.output_item.done"
+    parts = {"reasoning_text": "", "output_text": "", "function_call_arguments": ""}
+    for event in events:
+        _, name, *rest = event.type.split(".")
+        if rest == ["delta"]:
+            parts[name] += event.delta
+    assert parts["reasoning_text"] == final.output[0].content[0].text == "Hm."
+    assert parts["output_text"] == final.output_text
+    assert parts["function_call_arguments"] == "".join(c.arguments for c in final.output[2:])
+    with client.responses.stream(model="tiny", input=ASK, tools=[flat()]) as stream:
+        assert stream.get_final_response().output[2].name == "search"
+
+
+def test_a_streamed_response_of_calls_only_has_no_message(says):
+    events = list(respond(says(CALL), tools=[flat()], stream=True))
+    assert [item.type for item in events[-1].response.output] == ["function_call"]
+    assert not [event for event in events if event.type.startswith("response.output_text")]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "search"}])
+def test_a_response_makes_a_required_call(says, choice):
+    found = respond(
+        says("No!"),
+        tools=[flat(), flat("add", {})],
+        tool_choice=choice,
+        temperature=1,
+        max_output_tokens=2000,
+        extra_body={"seed": 2},
+    )
+    assert [item.type for item in found.output] == ["function_call"]
+
+
+def test_a_response_follows_its_schema_and_is_parsed(says):
+    found = says("No!").responses.parse(
+        model="tiny",
+        input=ASK,
+        text_format=Boat,
+        temperature=1,
+        max_output_tokens=2000,
+        extra_body={"seed": 3},
+    )
+    assert isinstance(found.output_parsed, Boat)
+    assert found.text.format.name == "Boat"
+
+
+def merged(chunks):
+    first, *others = chunks
+    for other in others:
+        first += other
+    return first
+
+
+def test_langchains_client_of_responses_calls_tools(says):
+    from langchain_openai import ChatOpenAI
+
+    client = says(CALL)
+    llm = ChatOpenAI(
+        base_url="http://localhost/v1",
+        api_key="none",
+        model="tiny",
+        http_client=client._client,
+        use_responses_api=True,
+    ).bind_tools([tool()])
+    for message in (llm.invoke("Which colour?"), merged(llm.stream("Which colour?"))):
+        assert message.tool_calls[0]["args"] == {"query": "boat"}
+
+
 def test_penalties_change_what_is_written(server):
     body = {"model": "tiny", "messages": ASK, "max_tokens": 40, "temperature": 0}
     found = [

@@ -1,0 +1,146 @@
+"""The server on a cluster: where requests go, and what is left of them when a process is killed."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests import peer
+from tests.ray.conftest import serving
+from tests.tiny import text_of
+
+pytestmark = [pytest.mark.server, pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.slow]
+
+PATH = "/v1/chat/completions"
+SETS = [[text_of(250, seed=seed), text_of(120, seed=seed + 100)] for seed in range(6)]
+
+
+def chat(cluster, number=0, question="What is it?", **changes):
+    return {
+        "model": cluster.model,
+        "messages": [{"role": "user", "content": question}],
+        "documents": SETS[number],
+        "target_size": 60,
+        "max_tokens": 60,
+        **changes,
+    }
+
+
+def ask(cluster, body):
+    """Status and text of an answer, whole or streamed."""
+    with cluster.client() as client:
+        response = client.post(PATH, json=body)
+    if response.status_code != 200:
+        return response.status_code, response.text
+    if not body.get("stream"):
+        return 200, response.json()["choices"][0]["message"]["content"]
+    lines = [line[6:] for line in response.text.split("\n") if line.startswith("data: ")]
+    assert lines.pop() == "[DONE]", response.text
+    deltas = [json.loads(line)["choices"][0]["delta"] for line in lines]
+    return 200, "".join(delta.get("content", "") for delta in deltas)
+
+
+def load(cluster, bodies, clients=8):
+    with ThreadPoolExecutor(clients) as pool:
+        return list(pool.map(lambda body: ask(cluster, body), bodies))
+
+
+def test_questions_about_the_same_documents_go_to_where_they_were_read(cluster):
+    with cluster.client() as client:
+        for number in range(len(SETS)):
+            bodies = [chat(cluster, number, f"What is it, {n}?", max_tokens=3) for n in range(4)]
+            usages = [client.post(PATH, json=body).json()["usage"] for body in bodies]
+            reused = [one["prompt_tokens_details"]["cached_tokens"] for one in usages]
+            assert all(reused[1:]), reused
+
+
+def test_the_same_application_answers_as_elsewhere(cluster):
+    with cluster.client() as client:
+        listed = client.get("/v1/models").json()
+        assert [entry["id"] for entry in listed["data"]] == [cluster.model]
+        assert client.get("/").headers["content-type"].startswith("text/html")
+        refused = client.post(PATH, json=chat(cluster, logit_bias={"1": 5}))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "logit_bias")
+        # What only the process with the model can know.
+        body = chat(cluster, question="What? " * 1000)
+        del body["documents"]
+        long = client.post(PATH, json=body)
+        assert (long.status_code, long.json()["error"]["code"]) == (400, "context_length_exceeded")
+        other = client.get("/health", headers={"Host": "example.org"})
+        assert other.status_code == 421
+
+
+def test_no_request_is_lost_with_a_process_that_reads_and_answers(cluster):
+    alone = [ask(cluster, chat(cluster, number)) for number in range(len(SETS))]
+    assert [status for status, _ in alone] == [200] * len(SETS)
+    victim = cluster.processes("Reader")[0]
+    bodies = [chat(cluster, n % len(SETS), stream=n % 2 == 0) for n in range(60)]
+    killing = threading.Timer(1.0, victim.kill)
+    killing.start()
+    answers = load(cluster, bodies)
+    killing.join()
+    assert not victim.is_running()
+    assert answers == [alone[n % len(SETS)] for n in range(60)]
+    # Another one takes its place.
+    until(lambda: len(cluster.processes("Reader")) == 2)
+    assert ask(cluster, bodies[0]) == alone[0]
+
+
+@pytest.fixture(scope="module")
+def apart(folders, tmp_path_factory):
+    """One that chooses and one that writes, of which there may be two each."""
+    place = tmp_path_factory.mktemp("apart")
+    with serving(place, folders[0], scorer=folders[1], max_replicas=2) as running:
+        yield running
+
+
+def test_choosing_and_writing_are_processes_of_their_own_and_neither_loses_a_request(apart):
+    assert len(apart.processes("Scorer")) == len(apart.processes("Generator")) == 1
+    alone = [ask(apart, chat(apart, number)) for number in range(len(SETS))]
+    assert [status for status, _ in alone] == [200] * len(SETS)
+    for kind in ("Generator", "Scorer"):
+        victim = apart.processes(kind)[0]
+        bodies = [chat(apart, n % len(SETS), stream=n % 2 == 0) for n in range(24)]
+        killing = threading.Timer(0.5, victim.kill)
+        killing.start()
+        answers = load(apart, bodies)
+        killing.join()
+        assert not victim.is_running()
+        assert answers == [alone[n % len(SETS)] for n in range(24)]
+
+
+def test_there_are_more_processes_when_there_is_more_to_do(apart):
+    stop = threading.Event()
+
+    def keep_asking(number):
+        while not stop.is_set():
+            assert ask(apart, chat(apart, number % len(SETS), max_tokens=200))[0] == 200
+
+    with ThreadPoolExecutor(12) as pool:
+        asking = [pool.submit(keep_asking, number) for number in range(12)]
+        try:
+            until(lambda: len(apart.processes("Generator")) == 2)
+        finally:
+            stop.set()
+        for future in asking:
+            future.result()
+
+
+def test_the_generator_may_be_any_server(folders, tmp_path):
+    reply = peer.Reply(pieces=("It is ", "7316."))
+    with (
+        peer.serving(reply) as there,
+        serving(tmp_path, "far", base_url=there.url, scorer=folders[1]) as running,
+    ):
+        assert not running.processes("Generator")
+        assert ask(running, chat(running)) == (200, "It is 7316.")
+        assert "<document" in there.requests[0]["body"]["messages"][-1]["content"]
+
+
+def until(condition, seconds=180):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.5)
