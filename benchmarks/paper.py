@@ -129,8 +129,8 @@ def main() -> None:
                 engine = FinchEngine(loaded.model, loaded.tokenizer)
                 bench = PaperBench(engine, encoder, item, answer=False, feed=CHUNK, compare=False)
                 budget = part and max(1, len(bench.inputs.tokens) // part)
-                row = {"id": item.id, "task": item.task, "bucket": item.bucket, "method": method}
-                row |= {"budget": part, **bench.run(method, budget), **known}
+                about = {"id": item.id, "task": item.task, "bucket": item.bucket, "budget": part}
+                row = {**about, "method": method, **bench.run(method, budget), **known}
                 out.write(json.dumps(row) + "\n")
                 out.flush()
             print(f"{number + 1} of {options.items} items per task", flush=True)

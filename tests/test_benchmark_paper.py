@@ -6,7 +6,7 @@ import torch
 from benchmarks import paper, plots
 from benchmarks.items import Item
 from benchmarks.paper import ATTENTION, PaperBench, plan
-from benchmarks.quality_results import read_rows, write
+from benchmarks.quality_results import read, read_rows, write
 from finch_integrations import Document
 from tests.benchmark_rows import row
 
@@ -55,33 +55,29 @@ def test_bounds_and_attention_are_measured_once(bench):
     assert [budget for method, budget in todo if method == "finch"] == list(paper.BUDGETS)
 
 
-@pytest.fixture
-def rows(tmp_path):
+def measured_rows():
     made = []
     for item, low in (("a", 4.0), ("b", 6.0)):
-        made.append(row(item, "none", low, seconds=1.0))
+        made.append(row(item, "none", low, seconds=1.0, machine="M"))
         made.append(row(item, "full", low - 1, seconds=8.0))
         for budget in (2, 8):
             made.append(row(item, "default", low - 3, budget=budget, seconds=2.0))
             made.append(row(item, "rag-hybrid-titled", low - 2, budget=budget, seconds=1.0))
-        made.append(row(item, "finch, blind", low - 0.5, seconds=1.0))
-        made.append(row(item, "finch, chunk 512", low - 0.25, seconds=1.0))
-        made.append(
-            row(item, ATTENTION, 0.0, asked=[1.0, low], blind=[0.5, 1.0]) | {"budget": None}
-        )
-    for one in made:
-        if one["method"] == ATTENTION:
-            del one["nll"]
-    write(made, tmp_path / "paper.json")
-    return read_rows(tmp_path / "paper.json")
+        made.append(row(item, "finch, blind", low - 0.5))
+        made.append(row(item, "finch, chunk 512", low - 0.25))
+        layers = {"method": ATTENTION, "budget": None, "asked": [1.0, low], "blind": [0.5, 1.0]}
+        made.append({"id": item, "task": "squad_long", "bucket": "4k", "model": "m", **layers})
+    return made
 
 
 def drawn(axes):
     return {part.get_label(): part[0].get_ydata().tolist() for part in axes.containers}
 
 
-def test_the_figure_has_a_panel_for_everything_that_the_paper_shows(rows):
-    figure = plots.paper_figure(rows)
+def test_the_figure_has_a_panel_for_everything_that_the_paper_shows(tmp_path):
+    write(measured_rows(), tmp_path / "paper.json")
+    varied = read(tmp_path / "paper.json", "4k", "embedded")
+    figure = plots.paper_figure(read_rows(tmp_path / "paper.json"), varied)
     quality, cost, rag, questions, chunks, attention = figure.axes
     assert quality.get_title() == "quality against compression (n = 2)"
     assert drawn(quality)["default"] == [3, 3]
@@ -94,10 +90,10 @@ def test_the_figure_has_a_panel_for_everything_that_the_paper_shows(rows):
     (chunk,) = chunks.containers
     assert chunk[0].get_ydata().tolist() == [0.25]
     assert [line.get_ydata().tolist() for line in attention.lines[:2]] == [[1, 5], [0.5, 1]]
-    assert "documents of 4k tokens, 95 % intervals" in figure.get_suptitle()
+    assert "M, documents of 4k tokens, 95 % intervals" in figure.get_suptitle()
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "all documents"
     figure.draw_without_rendering()
 
 
 def test_without_results_the_figure_is_empty():
-    plots.paper_figure([]).draw_without_rendering()
+    plots.paper_figure([], {}).draw_without_rendering()

@@ -56,8 +56,8 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
         yield "quality-length", length_figure(buckets)
     if by_length := long_sets.load_packed(folder / long_sets.PACKED.name):
         yield "long-sets", long_sets_figure(by_length)
-    if rows := read_rows(folder / paper.PACKED.name):
-        yield "paper", paper_figure(rows)
+    if of_paper := read_rows(folder / paper.PACKED.name):
+        yield "paper", paper_figure(of_paper, buckets.get(of_paper[0]["bucket"], {}))
     for name, draw in (
         ("prefill", prefill_figure),
         ("price", price_figure),

@@ -9,14 +9,15 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.paper import ATTENTION, BUDGETS, PART
+from benchmarks.paper import ATTENTION, BUDGETS
 from benchmarks.plots.style import GREY, RC, TASKS, draw_legend, make_figure, style
 from benchmarks.quality import CHUNK_LENGTHS
 from benchmarks.quality_report import paired_interval
-from benchmarks.quality_results import Row
+from benchmarks.quality_results import Row, Rows
 
+PART = 8
 _METHODS = ("default", "rag-hybrid-titled", "finch")
-# What was asked while compressing: (label, the method under it).
+# Chosen under the question, and under another one.
 _QUESTIONS = {
     "finch": ("finch", "finch, blind"),
     "likelihood": ("likelihood", "likelihood, blind"),
@@ -26,31 +27,38 @@ Measured = Mapping[tuple[str, int | None], Mapping[str, Row]]
 
 
 @rc_context(RC)
-def paper_figure(rows: Sequence[Row]) -> Figure:
+def paper_figure(rows: Sequence[Row], varied: Rows) -> Figure:
     """Six panels: compression, time, retrieval, the question, the chunk length, attention.
 
     Gains are in nats per token of the right answer over no documents; every bar is a 95 % bootstrap
     interval of the mean over questions.
+
+    Args:
+        rows: The results of `benchmarks.paper`.
+        varied: Those of `benchmarks.quality` for the question and the chunk length.
     """
     measured: dict[tuple[str, int | None], dict[str, Row]] = {}
     for row in rows:
         measured.setdefault((row["method"], row["budget"]), {})[row["id"]] = row
+    others: dict[tuple[str, int | None], dict[str, Row]] = {}
+    for (_, method, budget), of_task in varied.items():
+        others.setdefault((method, budget), {}).update(of_task)
     figure = make_figure(11, 6.8)
     panels = figure.subplots(2, 3)
-    draw: list[tuple[str, Callable[[Axes, Measured], int]]] = [
-        ("quality against compression", partial(_against_budgets, value=_gain)),
-        ("time against compression", partial(_against_budgets, value=_time)),
-        (f"against retrieval, {PART}×", _against_retrieval),
-        (f"the question while compressing, {PART}×", _questions),
-        (f"chunk length of finch, {PART}×", _chunks),
-        ("attention to the right documents", _attention),
+    draw: list[tuple[str, Callable[[Axes, Measured], int], Measured]] = [
+        ("quality against compression", partial(_against_budgets, value=_gain), measured),
+        ("time against compression", partial(_against_budgets, value=_time), measured),
+        (f"against retrieval, {PART}×", _against_retrieval, measured),
+        (f"the question while compressing, {PART}×", _questions, others),
+        (f"chunk length of finch, {PART}×", _chunks, others),
+        ("attention to the right documents", _attention, measured),
     ]
-    for axes, (title, one) in zip(panels.flat, draw, strict=True):
-        axes.set_title(f"{title} (n = {one(axes, measured)})")
+    for axes, (title, one, of) in zip(panels.flat, draw, strict=True):
+        axes.set_title(f"{title} (n = {one(axes, of)})")
     if rows:
         facts = rows[0]
         figure.suptitle(
-            f"SmolLM2-135M-Instruct ({facts['dtype']}), documents of {facts['bucket']} tokens, "
+            f"SmolLM2-135M-Instruct, {facts['machine']}, documents of {facts['bucket']} tokens, "
             "95 % intervals",
             fontsize=11,
         )
@@ -128,7 +136,7 @@ def _against_retrieval(axes: Axes, measured: Measured) -> int:
 
 
 def _questions(axes: Axes, measured: Measured) -> int:
-    count, names = 0, []
+    count, names = 0, list[str]()
     for method, variants in _QUESTIONS.items():
         _, colour, marker = style(method)
         points = []

@@ -6,11 +6,13 @@ from functools import partial
 from page_parts import caches, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
+    "answers": results.answers,
     "commands": reference.commands,
     "elsewhere": results.elsewhere,
     "first_token": results.first_token,
     "kv_bytes": caches.kv_bytes,
     "length": results.length,
+    "long_sets": results.long_sets,
     "memory": caches.memory,
     "prefill": results.prefill,
     "price": results.price,

@@ -196,14 +196,46 @@ def two_steps() -> str:
     facts = rows[0]
     head = (
         f"`python -m benchmarks.two_steps`: model `{facts['model']}`, 1/{PART} kept; "
-        f"{facts['machine']}, {facts['dtype']}, torch {facts['torch']}, transformers "
-        f"{facts['transformers']}, commit {facts['commit']}. `needle:twohop` are facts in books "
+        f"{_circumstances(facts)}. `needle:twohop` are facts in books "
         "that take two steps, `needle:single` those that take one; other tasks are those of the "
         "benchmarks. The change of the right answer's NLL from one step to two is paired, with its "
         "95 % interval; below zero two steps are better."
     )
     names = ["task", "answer kept, one step", "two steps", "NLL, change", "median", "read", "two"]
     return f"{head}\n\n" + make_table(names, compare(rows))
+
+
+def long_sets() -> str:
+    """The table of `benchmarks.long_sets`."""
+    from benchmarks.long_sets import BUDGET, PACKED, compare, load_packed
+    from benchmarks.quality_results import read_rows
+
+    facts = read_rows(PACKED)[0]
+    head = (
+        f"Model `{facts['model']}`, {BUDGET:,} tokens kept; {_circumstances(facts)}. The distance "
+        "from the default is paired, with its 95 % interval; above zero the default is better."
+    )
+    names = [
+        "tokens (questions)",
+        "method",
+        "gain over no documents",
+        "answers kept",
+        "NLL, distance",
+    ]
+    return f"{head}\n\n" + make_table(names, compare(load_packed()))
+
+
+def answers() -> str:
+    """The tables of `benchmarks.answer_report`, for every model whose answers were written."""
+    from benchmarks.answer_report import PACKED, answer_tables
+    from benchmarks.quality_results import read_all
+
+    parts = []
+    for (model, bucket), rows in read_all(PACKED).items():
+        facts = next(row for measured in rows.values() for row in measured.values())
+        found = re.sub("^## ", f"**{model}**, ", answer_tables(rows, bucket, "default"), flags=re.M)
+        parts.append(f"{found}\n\n{_circumstances(facts)}.")
+    return "\n\n".join(parts)
 
 
 def elsewhere() -> str:
@@ -250,6 +282,13 @@ def scale() -> str:
     head = f"{report['chunks']:,} chunks; {report['machine']}, one thread; {report['date']}."
     return f"{head}\n\n" + make_table(
         ["", ""], [[name.replace("_", " "), value] for name, value in rows]
+    )
+
+
+def _circumstances(facts: Mapping[str, Any]) -> str:
+    return (
+        f"{facts['machine']}, {facts['dtype']}, torch {facts['torch']}, transformers "
+        f"{facts['transformers']}, commit {facts['commit']}"
     )
 
 
