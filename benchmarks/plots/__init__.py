@@ -10,7 +10,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks import long_sets, paper
+from benchmarks.long_sets import PACKED as LONG_SETS
+from benchmarks.long_sets import load_packed
+from benchmarks.paper import PACKED as PAPER
 from benchmarks.plots.cost import prefill_figure, price_figure, time_figure
 from benchmarks.plots.front import front_figure, front_length_figure
 from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
@@ -54,9 +56,9 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
     if len(buckets) > 1:
         yield "front-length", front_length_figure(buckets)
         yield "quality-length", length_figure(buckets)
-    if by_length := long_sets.load_packed(folder / long_sets.PACKED.name):
+    if by_length := load_packed(folder / LONG_SETS.name):
         yield "long-sets", long_sets_figure(by_length)
-    if of_paper := read_rows(folder / paper.PACKED.name):
+    if of_paper := read_rows(folder / PAPER.name):
         yield "paper", paper_figure(of_paper, buckets.get(of_paper[0]["bucket"], {}))
     for name, draw in (
         ("prefill", prefill_figure),
