@@ -111,11 +111,11 @@ class WrappingAdapter(LLMAdapter):
             ConfigurationError: An option is wrong.
         """
         call = {name: value for name, value in kwargs.items() if name in _OWN}
-        compression = self._with_budget(self._compression_of(call))
+        compression, most = self._with_budget(self._compression_of(call))
         return WrappedArguments(
             documents=call.get("documents"),
             prompt=self._prompt_of(call),
-            chooser=Chooser(self.handle, compression, self._token_count()),
+            chooser=Chooser(self.handle, compression, self._token_count(), most),
             rest={name: value for name, value in kwargs.items() if name not in _OWN},
         )
 
@@ -131,13 +131,15 @@ class WrappingAdapter(LLMAdapter):
             context_patterns=self.context_patterns, chat_template_kwargs={}, **prompt
         )
 
-    def _with_budget(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Without a budget keep half of what a small wrapped model takes."""
-        options = dict(options)
-        given = any(options.get(name) is not None for name in ("target_size", "compression_ratio"))
-        if not given and (window := self._wrapped_window()):
-            options["target_size"] = max(1, min(DEFAULT_TARGET_SIZE, window // 2))
-        return options
+    def _with_budget(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+        """Without a budget keep half of what a small wrapped model takes; `auto` keeps no more."""
+        options, window = dict(options), self._wrapped_window()
+        if not window:
+            return options, DEFAULT_TARGET_SIZE
+        most = max(1, min(DEFAULT_TARGET_SIZE, window // 2))
+        if all(options.get(name) is None for name in ("target_size", "compression_ratio")):
+            options["target_size"] = most
+        return options, most
 
     def _token_count(self) -> TokenCount | None:
         stated = token_count(self.handle, self.count_tokens, self.token_ratio)
@@ -170,7 +172,8 @@ class WrappingAdapter(LLMAdapter):
         """
         if placement.missed:
             target = arguments.chooser.compression.get("target_size")
-            report_miss(texts, lambda: _about(texts), target, self._advice)
+            fixed = None if target == "auto" else target
+            report_miss(texts, lambda: _about(texts), fixed, self._advice)
         window = self._wrapped_window()
         # A token has at least one byte: most prompts need not be counted.
         if window is None or sum(len(text.encode()) for text in texts) + answer <= window:

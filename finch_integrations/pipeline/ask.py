@@ -227,7 +227,7 @@ def _fitting(engine: "FinchEngine", request: AskRequest, answering: Answering) -
     sampling = with_overrides(engine.sampling, request.sampling)
     room = engine.window - min(sampling.max_tokens, engine.window // 4)
     if request.documents:
-        target = with_overrides(engine.compression, request.compression).target_size
+        target = with_overrides(engine.compression, request.compression).fixed_size
         room -= engine.window // 4 if target is None else target
 
     def fits(numbers: Sequence[int]) -> bool:
@@ -314,7 +314,7 @@ def _chat(
         report_miss(
             [message["content"] for message in request.messages],
             lambda: engine.count_chat_tokens(request.messages, **said),
-            with_overrides(engine.compression, request.compression).target_size,
+            with_overrides(engine.compression, request.compression).fixed_size,
             request.advice,
         )
     try:
