@@ -56,12 +56,12 @@ def wrapped(text: str) -> str:
 @contextmanager
 def rule(find: Callable[[str], list[int]]) -> Iterator[None]:
     """Cut segments by another rule."""
-    before = segments.sentence_ends
-    segments.sentence_ends = find
+    before = vars(segments)["sentence_ends"]
+    vars(segments)["sentence_ends"] = find
     try:
         yield
     finally:
-        segments.sentence_ends = before
+        vars(segments)["sentence_ends"] = before
 
 
 def torn(tokenizer: Any, documents: Sequence[Document]) -> tuple[int, int]:

@@ -196,7 +196,7 @@ class Header(GGUFReader):
     """The first part of a GGUF file that was cut: its facts, without the weights."""
 
     def _build_tensors(self, *_: Any) -> None:
-        self.tensors = []
+        self.tensors: list[Any] = []
 
 
 def _sentence_pieces(pieces: list[tuple[str, float, int]]) -> Tokenizer:

@@ -28,7 +28,7 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from finch_integrations import FinchEngine, PassageStore  # noqa: E402
+from finch_integrations import CompressedContext, FinchEngine, PassageStore  # noqa: E402
 from finch_integrations.pipeline.ask import AskRequest, ask  # noqa: E402
 from finch_integrations.pipeline.waiting import Waiting  # noqa: E402
 from finch_integrations.pipeline.worker import Worker  # noqa: E402
@@ -71,7 +71,7 @@ def main() -> None:
 def compare(engine: FinchEngine, load: str, clients: int, rounds: int) -> dict[str, Any]:
     """Run the same load one after the other and together."""
     requests = make_requests(load, clients)
-    contexts = [None] * clients
+    contexts: list[CompressedContext | None] = [None] * clients
     if load == "answers":
         contexts = [
             engine.compress(request.documents, question_of(request), target_size=TARGET)
@@ -131,7 +131,7 @@ def run(
                 return engine.stream(context, max_tokens=TOKENS)
             return ask(engine, request, turn=turn, check=check)
 
-        pieces = []
+        pieces: list[str] = []
         for piece in worker.stream(work):
             if not pieces:
                 first.append(time.perf_counter() - wall)

@@ -83,8 +83,8 @@ def first_chunk() -> dict[str, float]:
         raise Done
 
     console.CompressionBar.__enter__ = loaded  # type: ignore[method-assign,assignment]
-    console.CompressionBar.__exit__ = lambda *_: None  # type: ignore[method-assign,assignment]
-    console.CompressionBar.__call__ = stop  # type: ignore[method-assign]
+    console.CompressionBar.__exit__ = lambda *_: None  # type: ignore[method-assign]
+    console.CompressionBar.__call__ = stop  # type: ignore[method-assign,assignment]
     try:
         app.app(["ask", QUESTION, str(FILES)], standalone_mode=False)
     except Done:
@@ -115,7 +115,7 @@ def _time_scoring() -> dict[str, float]:
         def timed(*args: object, _run: object = getattr(module, name), **kwargs: object) -> object:
             started = time.perf_counter()
             try:
-                return _run(*args, **kwargs)  # type: ignore[operator]
+                return _run(*args, **kwargs)
             finally:
                 spent["seconds"] += time.perf_counter() - started
 

@@ -26,6 +26,8 @@ _FACTS = ("model", "version", "commit", "torch", "transformers", "machine", "dty
 _SCORES = (
     *("nll", "kl", "agrees", "survives", "coverage", "read"),
     *("f1", "exact", "contains", "cited"),
+    # Of `benchmarks.paper`.
+    *("seconds", "asked", "blind"),
 )
 
 

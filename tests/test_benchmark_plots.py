@@ -159,6 +159,11 @@ def test_what_was_varied_has_a_figure_of_its_own(tmp_path):
     (axes,) = plots.ablation_figure(read, "4k").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["finch, blind (n = 3)"]
     assert [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 1] == [[2.0]]
+    as_it_is = [row(i, "finch", 0.5) for i in "abc"]
+    (both,) = plots.load_quality(write(tmp_path, [*rows, *as_it_is])).values()
+    (axes,) = plots.ablation_figure(both, "4k").axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["finch (n = 3)", "finch, blind (n = 3)"]
     assert legend(plots.quality_figure(read, "4k")) == []
 
 

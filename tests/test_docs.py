@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import finch_integrations
 from finch_integrations import CompressionConfig, FinchError, RetrievalConfig, errors
 from finch_integrations.cli.app import app
+from finch_integrations.engine import embedded
 from tests.documentation import (
     NAMES,
     ROOT,
@@ -301,6 +302,9 @@ def test_the_tables_of_results_have_all_results(parts):
         map(len, json.loads(read("benchmarks/results/retrieval.json"))["results"].values())
     )
     assert "\n| hybrid query | " in parts.results.scale()
+    for length in ("2k", "4k", "8k", "16k"):
+        assert f"\n| {length}, 1/8 (" in parts.results.cascade()
+    assert "\n| **3/8, words** | 0.37 | " in parts.results.cascade_choice()
 
 
 def test_the_readmes_generated_parts_are_current(parts):
@@ -335,6 +339,13 @@ def test_the_readmes_times_are_those_of_the_results():
         if method == "likelihood" and seconds[length, method] > seconds[length, "full"]
     ]
     assert f"more than a prefill in chunks up to {max(slower)}k tokens" in text
+
+
+@pytest.mark.model
+def test_the_readmes_disk_space_is_what_the_embedded_model_takes(embedded_model):
+    taken = sum(file.stat().st_size for file in embedded_model.rglob("*") if file.is_file())
+    cost = f"{embedded.MODEL.size} to fetch and {taken / 1e6:.0f} MB in the user's cache folder"
+    assert cost in README
 
 
 @pytest.mark.model

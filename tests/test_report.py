@@ -191,6 +191,13 @@ def test_a_comparison_spends_the_same_budget_or_the_one_that_is_named(engine, wh
     assert other.stats.kept_tokens == kept
 
 
+def test_another_budget_changes_nothing_but_the_budget(engine):
+    options = {"compression_ratio": 0.5, "method": "likelihood", "read_size": "all"}
+    other = compare_with("40", engine, DOCUMENTS, QUESTION, 100, options)
+    assert other.stats.read_tokens == other.stats.document_tokens
+    assert other.stats.kept_tokens == 40
+
+
 @pytest.mark.model
 def test_hybrid_retrieval_fills_the_same_budget_with_chunks_of_the_documents(
     engine, embedded_encoder

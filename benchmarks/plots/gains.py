@@ -153,13 +153,24 @@ def ablation_figure(rows: Rows, bucket: str) -> Figure:
     length of the segments of `likelihood`.
     """
     tasks, budgets = tasks_in(rows), budgets_in(rows)
-    varied = [m for m in ABLATIONS if any(method == m for _, method, _ in rows)]
-    tasks = [t for t in tasks if any((t, m, b) in rows for m in varied for b in budgets)]
-    budgets = [b for b in budgets if any((t, m, b) in rows for t in tasks for m in varied)]
+    measured = {method for _, method, _ in rows}
+    # Each method as it is comes before what was varied in it.
+    varied = list(
+        dict.fromkeys(
+            name
+            for m in ABLATIONS
+            if m in measured
+            for name in (m.split(",")[0], m)
+            if name in measured
+        )
+    )
+    known = [m for m in varied if m in ABLATIONS]
+    tasks = [t for t in tasks if any((t, m, b) in rows for m in known for b in budgets)]
+    budgets = [b for b in budgets if any((t, m, b) in rows for t in tasks for m in known)]
     figure = make_figure(4.6 * max(1, len(budgets)) + 1.6, 0.34 * max(1, len(varied)) + 1.6)
     panels = figure.subplots(1, max(1, len(budgets)), squeeze=False, sharex=True)
     for axes, budget in zip(panels.flat, budgets, strict=False):
-        shown = []
+        shown: list[str] = []
         for method in varied:
             gains = gains_of(rows, tasks, method, budget)
             if gains.size:

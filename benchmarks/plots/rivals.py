@@ -29,7 +29,8 @@ def rag_figure(rows: Rows, bucket: str) -> Figure:
     figure = make_figure(9, (0.3 * len(methods) + 0.9) * lines + 0.6)
     panels = figure.subplots(lines, 2, squeeze=False)
     for (left, right), budget in zip(panels, budgets, strict=False):
-        shown, count = [], 0
+        shown: list[str] = []
+        count = 0
         for method in rivals:
             by_task = [differences(rows, task, method, OWN, budget) for task in tasks]
             paired = np.concatenate(by_task)

@@ -59,11 +59,13 @@ class Chooser:
         compression: Fields of `CompressionConfig`, with the budget.
         count_tokens: Counts a text's tokens as the model that answers does; None: as the one that
             chooses does.
+        most_tokens: What `target_size="auto"` keeps at most, as the model that answers counts.
     """
 
     model: SharedEngine
     compression: Mapping[str, Any]
     count_tokens: TokenCount | None = None
+    most_tokens: int = DEFAULT_TARGET_SIZE
 
     def choose(
         self, documents: Iterable[Document], question: str, *, progress: Progress | None = None
@@ -126,6 +128,12 @@ class Chooser:
         before = sum(count(document.text) for document in documents)
         if options.get("compression_ratio") is not None:
             budget = max(1, round(before * (1 - options.pop("compression_ratio"))))
+        elif options.get("target_size") == "auto":
+            choice = _make(documents, select(**options), count, before)
+            if choice.tokens_after <= self.most_tokens:
+                return choice
+            del options["target_size"]
+            budget = self.most_tokens
         else:
             budget = options.pop("target_size", None) or DEFAULT_TARGET_SIZE
         # What fits is not read: nothing needs to be chosen.

@@ -16,7 +16,7 @@ from finch_integrations.documents import is_blank
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.document_tags import find_tagged, has_marks, join_texts
 from finch_integrations.pipeline.evidence import NO_EVIDENCE, Evidence, Retrieved
-from finch_integrations.pipeline.known_texts import KnownText, Match, find_known
+from finch_integrations.pipeline.known_texts import KnownText, Match
 from finch_integrations.pipeline.patterns import Split, split_by_patterns, split_known
 from finch_integrations.pipeline.places import Cut, Place, documents_of
 from finch_integrations.pipeline.questions import find_alone, find_question
@@ -277,19 +277,15 @@ def _find_retrieved(
     used: Counter[str] = Counter()
     splits = []
     for turn, artifact in zip(turns, own, strict=True):
-        known = [*artifact, *evidence.texts]
-        if turn.role == "assistant":
-            known = [one for one in known if one.own]
-        matches = find_known(
-            turn.text,
-            [one.known for one in known],
-            expected=[one.own for one in known],
-            squeezed=len(turn.text) <= _SHORT_TEXT,
-        )
+        # Of what the model said only what the run itself retrieved is taken for documents.
+        expected = evidence.own if turn.role == "assistant" else evidence
+        if artifact:
+            expected = Evidence((*artifact, *expected.texts))
+        matches = expected.known.find(turn.text, squeezed=len(turn.text) <= _SHORT_TEXT)
         found: list[tuple[Match, Document]] = []
         for match in matches:
-            documents = known[match.number].documents
-            text = known[match.number].known.text
+            documents = expected.texts[match.number].documents
+            text = expected.texts[match.number].known.text
             found.append((match, documents[min(used[text], len(documents) - 1)]))
             used[text] += 1
         protected = [

@@ -47,7 +47,7 @@ def cut_out(
     """
     found = [one for one in found if not _overlaps(one[0], protected)]
     labels = _Labels(text, found, protected)
-    cuts: list[Cut] = []
+    groups: list[list[Place]] = []
     for index, (match, document) in enumerate(found):
         start = labels.start(index)
         body = document.text if match.whole else text[match.start : match.end]
@@ -56,11 +56,11 @@ def cut_out(
         if body != document.text:
             document = replace(document, text=body)
         place = Place(start, match.end, document)
-        if cuts and labels.separates(cuts[-1].end, start):
-            cuts[-1] = Cut(cuts[-1].start, match.end, (*cuts[-1].places, place))
+        if groups and labels.separates(groups[-1][-1].end, start):
+            groups[-1].append(place)
         else:
-            cuts.append(Cut(start, match.end, (place,)))
-    return [with_wrapper(text, cut) for cut in cuts]
+            groups.append([place])
+    return [with_wrapper(text, Cut(group[0].start, group[-1].end, (*group,))) for group in groups]
 
 
 def with_wrapper(text: str, cut: Cut) -> Cut:
@@ -88,7 +88,7 @@ class _Labels:
     ) -> None:
         self._text, self._found = text, found
         self._earliest = [0, *(match.end for match, _ in found[:-1])]
-        for index, (match, _) in enumerate(found):
+        for index, (match, _) in enumerate(found if protected else ()):
             ends = (end for _, end in protected if end <= match.start)
             self._earliest[index] = max([self._earliest[index], *ends])
         tails = [self._tail(index) for index in range(1, len(found))]
@@ -104,6 +104,8 @@ class _Labels:
         match, _ = self._found[index]
         if match.escaped:
             return match.start  # what is around it is code
+        if self._text[self._earliest[index] : match.start].isspace():
+            return match.start
         tail = self._tail(index)
         if not self._repeats(tail, index):
             tail = self._naming_lines(index)
@@ -111,7 +113,8 @@ class _Labels:
 
     def separates(self, start: int, end: int) -> bool:
         """Whether what is between two documents only separates them."""
-        return _LETTERS.search(_TAGS.sub("", self._text[start:end])) is None
+        gap = self._text[start:end]
+        return gap.isspace() or _LETTERS.search(_TAGS.sub("", gap)) is None
 
     def _tail(self, index: int) -> str:
         """What is before a document and may be its label."""
@@ -119,7 +122,7 @@ class _Labels:
         gap = self._text[self._earliest[index] : start]
         if index == 0:
             return "\n".join(gap[-_LABEL_LENGTH:].split("\n")[-self._lines - 1 :])
-        if len(gap) > _LABEL_LENGTH:
+        if len(gap) > _LABEL_LENGTH or gap.isspace():
             return ""
         last = max((ending.end() for ending in _ENDING.finditer(gap)), default=0)
         return gap[last:].lstrip()
@@ -151,6 +154,8 @@ class _Labels:
         return "\n".join(reversed(taken)) if certain else ""
 
     def _skeleton(self, label: str, index: int) -> str:
+        if not label:
+            return ""
         words = _VALUE.sub(":", _NUMBERS.sub("", self._without_metadata(label, index)))
         return " ".join(words.split())
 

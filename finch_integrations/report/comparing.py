@@ -57,12 +57,15 @@ def compare_with(
     """
     if what == "hybrid":
         return _retrieve(engine, documents, question, kept_tokens)
-    budget = int(what) if what.isdecimal() else kept_tokens
-    config = with_overrides(engine.compression, compression)
-    method = config.method if what.isdecimal() else what
-    return engine.compress(
-        documents, question, method=method, target_size=budget, chunk_length=config.chunk_length
-    )
+    if what.isdecimal():
+        unlike = ("compression_ratio", "max_kv_bytes")
+        options = {name: compression[name] for name in compression if name not in unlike}
+        options["target_size"] = int(what)
+    else:
+        # What else was set may not be an option of the other method.
+        chunk_length = with_overrides(engine.compression, compression).chunk_length
+        options = {"method": what, "target_size": kept_tokens, "chunk_length": chunk_length}
+    return engine.compress(documents, question, **options)
 
 
 def _retrieve(

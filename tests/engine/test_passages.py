@@ -11,6 +11,7 @@ from finch_integrations import (
 )
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Budget
 from finch_integrations.engine.encoding import encode_selection
 from finch_integrations.engine.methods import METHODS, SEGMENT_SCORERS
 from finch_integrations.engine.methods.likelihood import headed_segments
@@ -60,7 +61,13 @@ def compress(
     tracker.chunk_done = lambda *step: (steps.append(step), chunk_done(*step))
     store = PassageStore(memory_bytes=0)
     (selection,) = select_passages(
-        backbone, [inputs], [target], METHODS[method], config, tracker, Reader(backbone, store)
+        backbone,
+        [inputs],
+        [Budget(target, target)],
+        METHODS[method],
+        config,
+        tracker,
+        Reader(backbone, store),
     )
     context = encode_selection(
         backbone, selection, inputs.frame, chunk_length, ProgressTracker(None), store.encodings

@@ -71,6 +71,17 @@ def test_the_budget_is_kept_as_the_other_model_counts(handle, budget):
     assert budget < 60 or kept > budget / 2
 
 
+@pytest.mark.parametrize("most", [5, 20, 500])
+def test_what_the_scores_call_for_is_kept_within_what_the_other_model_takes(handle, engine, most):
+    options = {"target_size": "auto"}
+    choice = Chooser(handle, options, words, most).choose(DOCUMENTS, QUESTION)
+    assert choice.tokens_after <= most
+    expected = engine.extract(DOCUMENTS, QUESTION, **options)
+    assert 20 < sum(words(excerpt.text) for excerpt in expected) <= 500
+    kept = tuple(e for part in choice.shortened for e in part.excerpts)
+    assert (kept == expected) == (most == 500)
+
+
 def test_a_share_of_the_tokens_is_one_as_the_other_model_counts(handle):
     choice = Chooser(handle, {"compression_ratio": 0.75}, words).choose(DOCUMENTS, QUESTION)
     assert 0 < choice.tokens_after <= choice.tokens_before / 4
