@@ -180,7 +180,7 @@ def measure(options: argparse.Namespace) -> None:
     loaded = engine.backbone
     engine._backbone = ShallowBackbone(loaded.model, loaded.tokenizer, loaded.name)
     encoder = SentenceTransformerEncoder(device="cpu")
-    known = {**facts("embedded", loaded.device), "dtype": options.dtype}
+    known = facts("embedded", loaded.device, options.dtype)
     done = {row["id"] for row in read_lines(options.raw)}
     options.raw.parent.mkdir(parents=True, exist_ok=True)
     with options.raw.open("a", encoding="utf-8") as out:

@@ -101,7 +101,7 @@ def test_written_answers_are_compared_item_by_item(tmp_path, monkeypatch, capsys
         answered("d", "likelihood", 0.0, task="needle"),
     ]
     packed = write(tmp_path, rows)
-    argv = ["answer_report", "--results", str(packed), "--bucket", "4k"]
+    argv = ["answer_report", "--results", str(packed), "--bucket", "4k", "--method", "likelihood"]
     monkeypatch.setattr("sys.argv", argv)
     answer_report.main()
     lines = capsys.readouterr().out.splitlines()
