@@ -136,7 +136,7 @@ class ThinkingMatcher:
         self._thoughts = thoughts
         self._stop = sorted(stop)
         self._begin = thoughts.begin_token(tokenizer)
-        self._stream = TextStream(tokenizer, shown=(thoughts.end,))
+        self._stream = TextStream(tokenizer, shown=thoughts.marks)
         self._text = ""
         self._state = "thinking" if thoughts.opened else "start"
 
@@ -161,6 +161,7 @@ class ThinkingMatcher:
         if self._state == "start":
             self._state = "thinking" if token == self._begin else "answering"
             if self._state == "thinking":
+                self._text = self._thoughts.begin
                 return
         if self._state == "answering":
             self._inner.accept(token)

@@ -16,7 +16,7 @@ from finch_integrations import (
 )
 from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.generate import join_responses
-from finch_integrations.engine.reasoning import Thoughts
+from finch_integrations.engine.reasoning import Thoughts, find_thoughts
 from tests import templates
 from tests.engine.test_tokenization import FAMILIES as CUTS
 from tests.tiny import make_model, make_piece_tokenizer, make_tokenizer
@@ -213,6 +213,28 @@ def test_thoughts_are_free_and_the_answer_after_them_is_not():
         assert not free[256]  # the thoughts must end before the answer
         matcher.accept(token)
     allowed = matcher.mask(torch.zeros(258)).isfinite().nonzero().flatten().tolist()
+    assert tokenizer.decode(allowed) == "y"
+
+
+@pytest.mark.parametrize(
+    "before", ["<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant", ""]
+)
+def test_the_answers_channel_is_constrained_and_the_others_are_not(before):
+    tokenizer = make_tokenizer(templates.CHANNELS)
+    marks = ["<|channel|>", "<|message|>", "<|end|>", "<|start|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    size = len(tokenizer)
+    thoughts = find_thoughts(tokenizer)
+    matcher = make_matcher(Constraint.choice(["yes"]), tokenizer, size, {256}, thoughts)
+    first, *rest = tokenizer(f"{before}<|channel|>final<|message|>").input_ids
+    # It may begin a channel or the answer itself.
+    allowed = matcher.mask(torch.zeros(size)).isfinite().nonzero().flatten().tolist()
+    assert sorted(tokenizer.decode([token]) for token in allowed) == ["<|channel|>", "y"]
+    matcher.accept(first)
+    for token in rest:
+        assert matcher.mask(torch.zeros(size)).isfinite().sum() == size - 1
+        matcher.accept(token)
+    allowed = matcher.mask(torch.zeros(size)).isfinite().nonzero().flatten().tolist()
     assert tokenizer.decode(allowed) == "y"
 
 
