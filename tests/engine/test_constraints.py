@@ -11,6 +11,7 @@ from finch_integrations import (
     Constraint,
     ConstraintError,
     FinchEngine,
+    FinchError,
     MissingExtraError,
     UnsupportedModelError,
 )
@@ -292,6 +293,69 @@ def test_unusable_constraints_are_named_when_they_are_made(make, reason):
 def test_unusable_expressions_and_grammars_are_named(engine, constraint):
     with pytest.raises(ConstraintError, match=f"the {constraint.noun} cannot be compiled: .+"):
         answer(engine, constraint)
+
+
+HOSTILE = {
+    "nothing fits a required part": {
+        "type": "object",
+        "properties": {"a": False},
+        "required": ["a"],
+    },
+    "no type": {"type": []},
+    "a type that is a number": {"type": 3},
+    "bounds the wrong way round": {"type": "integer", "minimum": 5, "maximum": 1},
+    "a billion items": {"type": "array", "items": {"type": "null"}, "minItems": 10**9},
+    "a pattern that is none": {"type": "string", "pattern": "("},
+    "a pattern that looks behind": {"type": "string", "pattern": "(?<=a)b"},
+    "a pattern that refers back": {"type": "string", "pattern": "(a)\\1"},
+    "a reference to nothing": {"$ref": "#/$defs/x"},
+    "a reference to a file": {"$ref": "file:///etc/passwd"},
+    "a reference that is a number": {"$ref": 5},
+    "references in a circle": {
+        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+        "$ref": "#/$defs/a",
+    },
+    "a condition on itself": {"if": {"$ref": "#"}, "then": {"type": "integer"}},
+    "a lone surrogate": {"const": "\ud800"},
+    "a number of 400 digits": {"const": 10**400},
+    "an infinite bound": {"maximum": float("inf")},
+    "thousands of properties": {
+        "type": "object",
+        "properties": {f"p{n}": {"type": "integer"} for n in range(2000)},
+    },
+    "all types at once": {"allOf": [{"type": "string"}, {"type": "integer"}]},
+    "nothing": {"not": {}},
+    "a property that must not be there": {
+        "type": "object",
+        "required": ["z"],
+        "additionalProperties": False,
+    },
+    "properties as a list": {"type": "object", "properties": ["a"]},
+    "items that are no schema": {"type": "array", "items": ["x"]},
+    "multiples of nothing": {"type": "integer", "multipleOf": 0},
+    "a megabyte": {"enum": ["x" * 1000 + str(n) for n in range(1000)]},
+}
+STRANGE = {
+    "names of methods": {"properties": {"__proto__": {"type": "null"}}, "required": ["__proto__"]},
+    "a name with quotes": {"properties": {'a"b\\c\n': {"type": "null"}}, "required": ['a"b\\c\n']},
+    "a NUL": {"const": "a\0b"},
+    "a pattern that backtracks": {"type": "string", "pattern": "^(a+)+$", "maxLength": 9},
+    "five hundred choices": {"anyOf": [{"const": f"v{n}"} for n in range(500)]},
+    "values of all kinds": {"enum": [{"a": [1]}, [], None, 1.5, "x"]},
+    "a format nobody knows": {"type": "string", "format": "no-such", "maxLength": 9},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_schemas_are_errors_and_no_answers(constrained, name):
+    with pytest.raises(FinchError, match="JSON schema"):
+        answer(constrained, Constraint.json_schema(HOSTILE[name]))
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_schemas_are_followed(constrained, name):
+    text = answer(constrained, Constraint.json_schema(STRANGE[name]), max_tokens=400).text
+    jsonschema.validate(json.loads(text), STRANGE[name])
 
 
 def test_a_deeply_nested_schema_is_an_error(engine):
