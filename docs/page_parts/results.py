@@ -148,6 +148,11 @@ def price() -> str:
         for name in names
         if ", " in name and not name.startswith("first")
     ]
+    default = [
+        [name, *(ratio(s, name, "first, everything", "seconds") for s in sections)]
+        for name in names
+        if name.endswith(", cascade")
+    ]
     facts = sorted(
         {
             f"{s['tokens']:,} tokens, {s['dtype']}, runs: {len(s['runs'])}; {s['model']}; target "
@@ -162,7 +167,23 @@ def price() -> str:
             make_table(["", *heads], whole),
             "Times as shares of the first question's, with the documents read in the same way:",
             make_table(["", *heads], later),
+            "Of the default, as shares of a first question that reads everything:",
+            make_table(["", *heads], default),
         ]
+    )
+
+
+def start() -> str:
+    """The numbers of `benchmarks.start`."""
+    report = _read("start.json")
+    found = report["medians"]
+    return (
+        f"{found['ready_seconds']:.1f} seconds of the processor's time, "
+        f"{found['ready_wall_seconds']:.1f} on the clock of a machine that did other work as well "
+        f"({report['model']}, {report['machine']}, {_versions(report)}, {report['date']}; medians "
+        f"of {len(report['runs'])}). Importing torch and transformers, whose model classes import "
+        "parts for training on several machines, takes most of that; the command itself "
+        f"{found['imports_seconds']:.1f}."
     )
 
 
