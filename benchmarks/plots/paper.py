@@ -17,9 +17,9 @@ from benchmarks.quality_results import Row, Rows
 
 PART = 8
 _METHODS = ("default", "rag-hybrid-titled", "finch")
-# Chosen under the question, and under another one.
+# Chosen under the question, and under another one; at 2k tokens a chunk is about 512 long in both.
 _QUESTIONS = {
-    "finch": ("finch", "finch, blind"),
+    "finch": ("finch, chunk 512", "finch, blind"),
     "likelihood": ("likelihood", "likelihood, blind"),
 }
 # (method, budget) -> item id -> row.
@@ -138,15 +138,17 @@ def _against_retrieval(axes: Axes, measured: Measured) -> int:
 def _questions(axes: Axes, measured: Measured) -> int:
     count, names = 0, list[str]()
     for method, variants in _QUESTIONS.items():
-        _, colour, marker = style(method)
-        points = []
-        for variant, asked in zip(variants, ("its question", "another one"), strict=True):
-            found = list(_values(measured, variant, PART, _gain).values())
-            if found:
-                points.append((float(len(names)), np.array(found)))
-                count = max(count, len(found))
-            names.append(f"{method},\n{asked}")
-        _error_bars(axes, points, color=colour, marker=marker, linestyle="none")
+        found = [_values(measured, variant, PART, _gain) for variant in variants]
+        shared = sorted(set.intersection(*map(set, found)))
+        if shared:
+            _, colour, marker = style(method)
+            points = [
+                (float(place), np.array([of[item] for item in shared]))
+                for place, of in enumerate(found, start=len(names))
+            ]
+            _error_bars(axes, points, color=colour, marker=marker, linestyle="none")
+        count = max(count, len(shared))
+        names += [f"{method},\n{asked}" for asked in ("its question", "another one")]
     axes.axhline(0, color=GREY, linewidth=1)
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set_xlim(-0.5, len(names) - 0.5)
