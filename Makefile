@@ -81,6 +81,7 @@ figures: $(INSTALLED)  ## measure what the method's paper shows, and draw it; DA
 	$(BIN)/finch fetch all
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --budgets 8 --methods none full likelihood
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --budgets 8 --methods ablations
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --budgets 8 --buckets 4k --methods rag-hybrid likelihood finch
 	$(BIN)/python -m benchmarks.quality_results --out .benchmarks/figures/quality.json
 	$(BIN)/python -m benchmarks.paper --data "$(DATA)" --out .benchmarks/figures/paper.json
 	$(BIN)/python -m benchmarks.plots --results .benchmarks/figures --out .benchmarks/figures
