@@ -75,7 +75,7 @@ class Constraint:
             )
         check_finite(schema)
         try:
-            text = json.dumps(schema, ensure_ascii=False)
+            text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ConstraintError(f"the JSON schema cannot be written as JSON: {error}") from error
         return cls("json_schema", text)

@@ -107,6 +107,12 @@ THINKING = HERMES.replace(
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
     "{% endif %}",
 )
+# gpt-oss: thoughts and answer in channels.
+CHANNELS = (
+    _BEGIN
+    + "<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}<|message|>"
+    "{{ m.content }}<|end|>" + _END + "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
 # DeepSeek R1: the generation prompt begins the thoughts.
 ALWAYS_THINKING = HERMES.replace(
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from finch_integrations.adapters.choosing import token_count
 from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.config import DEFAULT_TARGET_SIZE, CompressionConfig
 from finch_integrations.engine.prompt import follow_up
 from finch_integrations.errors import ConfigurationError, ContextTooLongError
 from finch_integrations.pipeline.ask import split_question
-from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere
+from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere, token_count
 from finch_integrations.pipeline.detection import Detected
 from finch_integrations.pipeline.history import report_trimmed, trim_history
 from finch_integrations.pipeline.misses import report_miss

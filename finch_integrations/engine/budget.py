@@ -12,8 +12,8 @@ from finch_integrations.errors import ContextTooLongError
 _SHARE_READ, _TIMES_READ = 3 / 8, 3
 
 
-# With target_size="auto", so many tokens are kept whatever the scores are: about four passages.
-_LEAST_KEPT = 192
+# With target_size="auto", so many tokens are kept whatever the scores are: two passages or three.
+_LEAST_KEPT = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def make_guide(
     """
     tokenizer = backbone.tokenizer
     thoughts = find_thoughts(tokenizer, chat_template_kwargs)
-    shown = [thoughts.begin, thoughts.end]
+    shown = [*thoughts.marks]
     if tools:
         form = find_tool_format(tokenizer)
         shown += [form.begin, form.between, form.join or "", form.end]

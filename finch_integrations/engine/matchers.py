@@ -52,11 +52,7 @@ class GrammarMatcher:
             ConstraintError: The grammar became too complex for the text so far.
         """
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        if self._matcher.is_error():
-            raise ConstraintError(
-                f"the {self._noun} is too complex to follow: {first_line(self._matcher)}. "
-                "Simplify it"
-            )
+        self._check()
         flags = torch.from_numpy(np.unpackbits(bits, bitorder="little")[:size]).bool()
         # Some models have logits for more tokens than there are.
         return torch.nn.functional.pad(flags, (0, size - len(flags)))
@@ -67,8 +63,21 @@ class GrammarMatcher:
         return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
 
     def accept(self, token: int) -> None:
-        """Go on after a token."""
+        """Go on after a token.
+
+        Raises:
+            ConstraintError: The grammar became too complex for the text so far.
+        """
         self._matcher.consume_token(token)
+        self._check()
+
+    def _check(self) -> None:
+        # A matcher that gave up would look as if the answer were complete.
+        if self._matcher.is_error():
+            raise ConstraintError(
+                f"the {self._noun} is too complex to follow: {first_line(self._matcher)}. "
+                "Simplify it"
+            )
 
     def accept_text(self, ids: list[int]) -> bool:
         """Go on after a text's tokens, if it is in the language."""
@@ -136,7 +145,7 @@ class ThinkingMatcher:
         self._thoughts = thoughts
         self._stop = sorted(stop)
         self._begin = thoughts.begin_token(tokenizer)
-        self._stream = TextStream(tokenizer, shown=(thoughts.end,))
+        self._stream = TextStream(tokenizer, shown=thoughts.marks)
         self._text = ""
         self._state = "thinking" if thoughts.opened else "start"
 
@@ -161,6 +170,7 @@ class ThinkingMatcher:
         if self._state == "start":
             self._state = "thinking" if token == self._begin else "answering"
             if self._state == "thinking":
+                self._text = self._thoughts.begin
                 return
         if self._state == "answering":
             self._inner.accept(token)

@@ -10,7 +10,15 @@ from finch_integrations.errors import ConfigurationError
 
 # How templates name the switch for thinking.
 _SWITCHES = ("enable_thinking", "thinking")
-_USUAL = ("<think>", "</think>")
+# Marks that templates may have without showing thoughts of earlier turns.
+_USUAL = (
+    ("<think>", "</think>"),
+    ("<thought>", "</thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +53,52 @@ class Thoughts:
         thoughts, _, said = text.partition(self.end)
         return thoughts, said
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Strings whose special tokens are a part of what the model writes."""
+        return self.begin, self.end
+
     def begin_token(self, tokenizer: Any) -> int | None:
         """The token of the mark before thoughts, if it is one token."""
         token = tokenizer.convert_tokens_to_ids(self.begin) if self.begin else None
         return None if token in (None, tokenizer.unk_token_id) else int(token)
+
+
+_CHANNEL, _MESSAGE, _START, _END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Channels(Thoughts):
+    """Thoughts in channels of their own, as gpt-oss writes them; the answer's is `final`.
+
+    <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…
+    """
+
+    begin: str = _CHANNEL
+    end: str = f"{_CHANNEL}final{_MESSAGE}"
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Strings whose special tokens are a part of what the model writes."""
+        return self.begin, self.end, _START, _END
+
+    def split(self, text: str, *, final: bool = True) -> tuple[str, str]:
+        """Split what a model wrote into its thoughts and what it said; as `Thoughts.split`."""
+        tail = text[max(text.rfind("<"), 0) :]
+        if not final and any(mark.startswith(tail) and mark != tail for mark in self.marks):
+            text = text[: len(text) - len(tail)]
+        said = text.lstrip()
+        if not said.startswith(_CHANNEL):
+            return "", text
+        thoughts: list[str] = []
+        for part in said.split(_CHANNEL)[1:]:
+            name, _, body = part.partition(_MESSAGE)
+            body = body.split(_END)[0].split(_START)[0]
+            if name.split()[:1] == ["final"]:
+                return "\n\n".join(thoughts), body
+            if body.strip():
+                thoughts.append(body)
+        return "\n\n".join(thoughts), ""
 
 
 _found: "weakref.WeakKeyDictionary[Any, tuple[str, Thoughts]]" = weakref.WeakKeyDictionary()
@@ -96,6 +146,9 @@ def thinking_switch(tokenizer: Any, on: bool) -> dict[str, bool]:
 
 
 def _probe(tokenizer: Any) -> Thoughts:
+    template = str(tokenizer.chat_template)
+    if _CHANNEL in template and _MESSAGE in template:
+        return Channels()
     turn = {"role": "assistant", "content": "probe_text", "reasoning_content": "probe_thought"}
     try:
         shown = tokenizer.apply_chat_template(
@@ -108,9 +161,7 @@ def _probe(tokenizer: Any) -> Thoughts:
     tags = before.split()[-1:], between.split()[:1]
     if found and said and all(tags):
         return Thoughts(_tag(tags[0][0]), _tag(tags[1][0]))
-    if _USUAL[1] in str(tokenizer.chat_template):
-        return Thoughts(*_USUAL)
-    return Thoughts()
+    return next((Thoughts(*marks) for marks in _USUAL if marks[1] in template), Thoughts())
 
 
 def _tag(word: str) -> str:

@@ -32,7 +32,7 @@ from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.call import ADVICE, given_documents
 from finch_integrations.langchain.chat_model import ChatFinch
 from finch_integrations.langchain.citations import PROVIDER, make_citations
-from finch_integrations.langchain.evidence import current_run
+from finch_integrations.langchain.evidence import current_run, is_retrieving
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.langchain.rewriting import rewrite
 from finch_integrations.pipeline.chooser import TokenCount
@@ -322,7 +322,8 @@ def _find(
     """The messages' texts, and the documents in them."""
     turns = to_turns(messages, only_text=False)
     given = given_documents(messages, arguments.documents)
-    found = find_documents(turns, given, arguments.prompt, run=current_run())
+    prompt = replace(arguments.prompt, strict=arguments.prompt.strict and not is_retrieving())
+    found = find_documents(turns, given, prompt, run=current_run())
     return [turn.text[turn.offset :] for turn in turns], found
 
 

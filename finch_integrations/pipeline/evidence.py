@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.pipeline.known_texts import KnownText, KnownTexts
+from finch_integrations.pipeline.known_texts import KnownText, KnownTexts, Match
 from finch_integrations.types import Document
 
 _MAX_BYTES, _MAX_SECONDS = 32 * 2**20, 3600.0
@@ -60,6 +60,10 @@ class Evidence:
         return KnownTexts(
             [one.known for one in self.texts], expected=[one.own for one in self.texts]
         )
+
+    def text(self, match: Match) -> str:
+        """Which text was found."""
+        return self.texts[match.number].known.text
 
 
 NO_EVIDENCE = Evidence()

@@ -36,7 +36,10 @@ _OPENING = re.compile(
 
 
 def cut_out(
-    text: str, found: Sequence[tuple[Match, Document]], protected: Sequence[Span] = ()
+    text: str,
+    found: Sequence[tuple[Match, Document]],
+    protected: Sequence[Span],
+    labelled: dict[tuple[int, str], Document],
 ) -> list[Cut]:
     """Find the regions of documents in a text.
 
@@ -44,6 +47,8 @@ def cut_out(
         text: The text.
         found: Where documents are, in order, and which.
         protected: Stretches that are no documents whatever they say, such as the question.
+        labelled: The chat's documents as they are shown, by identity and text: those that are shown
+            twice alike are one. Added to.
     """
     found = [one for one in found if not _overlaps(one[0], protected)]
     labels = _Labels(text, found, protected)
@@ -54,7 +59,8 @@ def cut_out(
         if start < match.start:
             body = text[start : match.start] + body.strip()
         if body != document.text:
-            document = replace(document, text=body)
+            key = id(document), body
+            document = labelled.setdefault(key, replace(document, text=body))
         place = Place(start, match.end, document)
         if groups and labels.separates(groups[-1][-1].end, start):
             groups[-1].append(place)
@@ -135,7 +141,7 @@ class _Labels:
         start = self._found[index][0].start
         gap = self._text[max(self._earliest[index], start - _LABEL_LENGTH) : start]
         taken: list[str] = []
-        certain = False
+        certain = 0  # so many lines: above them, "Documents:" is about all
         for number, line in enumerate(reversed(gap.split("\n"))):
             if not line.strip() and number == 0:
                 taken.append(line)
@@ -150,8 +156,9 @@ class _Labels:
             if not _LETTERS.search(line) and not _NUMBERS.search(line):
                 break  # a rule
             taken.append(line)
-            certain |= rest != line or _NUMBERS.search(line) is not None
-        return "\n".join(reversed(taken)) if certain else ""
+            if rest != line or _NUMBERS.search(line):
+                certain = len(taken)
+        return "\n".join(reversed(taken[:certain]))
 
     def _skeleton(self, label: str, index: int) -> str:
         if not label:

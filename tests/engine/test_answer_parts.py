@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finch_integrations.engine.answer_parts import AnswerReader
-from finch_integrations.engine.reasoning import Thoughts, find_thoughts, thinking_switch
+from finch_integrations.engine.reasoning import Channels, Thoughts, find_thoughts, thinking_switch
 from finch_integrations.engine.tool_format import find_tool_format
 from finch_integrations.errors import ConfigurationError
 from tests import templates
@@ -51,6 +51,37 @@ def test_how_an_answer_is_cut_changes_nothing(data):
     assert reasoning == ("Hm < m\n </thin hm." if thought else "")
     assert calls == ([("a", {"x": "}"}), ("b", {})] if name else [])
     assert invalid == ()
+
+
+ANALYSIS = "<|channel|>analysis<|message|>Hm < m <|x|>.<|end|><|start|>assistant"
+PREAMBLE = "<|channel|>commentary<|message|>I look.\n<|end|><|start|>assistant"
+FINAL = "<|channel|>final<|message|>"
+
+
+@given(st.data())
+def test_how_channels_are_cut_changes_nothing(data):
+    before = data.draw(st.sampled_from(["", ANALYSIS, ANALYSIS + PREAMBLE, ANALYSIS * 2]))
+    said = data.draw(st.sampled_from(["", "At nine <b>.", "a <| b"]))
+    whole = before + FINAL + said + data.draw(st.sampled_from(["", "<|end|>"]))
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)))))
+    pieces = [whole[a:b] for a, b in itertools.pairwise([0, *cuts, len(whole)])]
+    text, reasoning, calls, invalid = read(pieces, Channels())
+    assert (text, calls, invalid) == (said, [], ())
+    hm = before.count("analysis") * ["Hm < m <|x|>."]
+    assert reasoning.split("\n\n") == ([*hm, *(["I look."] if PREAMBLE in before else [])] or [""])
+
+
+@pytest.mark.parametrize("text", ["At nine.", " At <nine", "<|start|>"])
+def test_what_has_no_channel_is_said(text):
+    assert read(text, Channels())[:2] == (text, "")
+
+
+def test_channels_that_never_reach_the_answer_are_thoughts():
+    assert read(ANALYSIS + "<|channel|>analysis<|message|>More.", Channels())[:2] == (
+        "",
+        "Hm < m <|x|>.\n\nMore.",
+    )
+    assert read("<|channel|>anal", Channels())[:2] == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +143,12 @@ def test_thoughts_that_never_end_are_no_answer():
         (templates.THINKING, {"enable_thinking": False}, Thoughts()),
         (templates.ALWAYS_THINKING, {}, Thoughts("<think>", "</think>", opened=True)),
         (templates.THINKING.replace("think>", "THINK]").replace("<", "["), {}, None),
+        (templates.CHANNELS, {}, Channels()),
+        (
+            templates.HERMES + "{# <|START_THINKING|> <|END_THINKING|> #}",
+            {},
+            Thoughts("<|START_THINKING|>", "<|END_THINKING|>"),
+        ),
         (None, {}, Thoughts()),
     ],
 )

@@ -11,12 +11,13 @@ from finch_integrations import (
     Constraint,
     ConstraintError,
     FinchEngine,
+    FinchError,
     MissingExtraError,
     UnsupportedModelError,
 )
 from finch_integrations.engine.constraining import make_matcher
 from finch_integrations.engine.generate import join_responses
-from finch_integrations.engine.reasoning import Thoughts
+from finch_integrations.engine.reasoning import Thoughts, find_thoughts
 from tests import templates
 from tests.engine.test_tokenization import FAMILIES as CUTS
 from tests.tiny import make_model, make_piece_tokenizer, make_tokenizer
@@ -216,6 +217,28 @@ def test_thoughts_are_free_and_the_answer_after_them_is_not():
     assert tokenizer.decode(allowed) == "y"
 
 
+@pytest.mark.parametrize(
+    "before", ["<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant", ""]
+)
+def test_the_answers_channel_is_constrained_and_the_others_are_not(before):
+    tokenizer = make_tokenizer(templates.CHANNELS)
+    marks = ["<|channel|>", "<|message|>", "<|end|>", "<|start|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    size = len(tokenizer)
+    thoughts = find_thoughts(tokenizer)
+    matcher = make_matcher(Constraint.choice(["yes"]), tokenizer, size, {256}, thoughts)
+    first, *rest = tokenizer(f"{before}<|channel|>final<|message|>").input_ids
+    # It may begin a channel or the answer itself.
+    allowed = matcher.mask(torch.zeros(size)).isfinite().nonzero().flatten().tolist()
+    assert sorted(tokenizer.decode([token]) for token in allowed) == ["<|channel|>", "y"]
+    matcher.accept(first)
+    for token in rest:
+        assert matcher.mask(torch.zeros(size)).isfinite().sum() == size - 1
+        matcher.accept(token)
+    allowed = matcher.mask(torch.zeros(size)).isfinite().nonzero().flatten().tolist()
+    assert tokenizer.decode(allowed) == "y"
+
+
 # Errors
 
 
@@ -270,6 +293,69 @@ def test_unusable_constraints_are_named_when_they_are_made(make, reason):
 def test_unusable_expressions_and_grammars_are_named(engine, constraint):
     with pytest.raises(ConstraintError, match=f"the {constraint.noun} cannot be compiled: .+"):
         answer(engine, constraint)
+
+
+HOSTILE = {
+    "nothing fits a required part": {
+        "type": "object",
+        "properties": {"a": False},
+        "required": ["a"],
+    },
+    "no type": {"type": []},
+    "a type that is a number": {"type": 3},
+    "bounds the wrong way round": {"type": "integer", "minimum": 5, "maximum": 1},
+    "a billion items": {"type": "array", "items": {"type": "null"}, "minItems": 10**9},
+    "a pattern that is none": {"type": "string", "pattern": "("},
+    "a pattern that looks behind": {"type": "string", "pattern": "(?<=a)b"},
+    "a pattern that refers back": {"type": "string", "pattern": "(a)\\1"},
+    "a reference to nothing": {"$ref": "#/$defs/x"},
+    "a reference to a file": {"$ref": "file:///etc/passwd"},
+    "a reference that is a number": {"$ref": 5},
+    "references in a circle": {
+        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+        "$ref": "#/$defs/a",
+    },
+    "a condition on itself": {"if": {"$ref": "#"}, "then": {"type": "integer"}},
+    "a lone surrogate": {"const": "\ud800"},
+    "a number of 400 digits": {"const": 10**400},
+    "an infinite bound": {"maximum": float("inf")},
+    "thousands of properties": {
+        "type": "object",
+        "properties": {f"p{n}": {"type": "integer"} for n in range(2000)},
+    },
+    "all types at once": {"allOf": [{"type": "string"}, {"type": "integer"}]},
+    "nothing": {"not": {}},
+    "a property that must not be there": {
+        "type": "object",
+        "required": ["z"],
+        "additionalProperties": False,
+    },
+    "properties as a list": {"type": "object", "properties": ["a"]},
+    "items that are no schema": {"type": "array", "items": ["x"]},
+    "multiples of nothing": {"type": "integer", "multipleOf": 0},
+    "a megabyte": {"enum": ["x" * 1000 + str(n) for n in range(1000)]},
+}
+STRANGE = {
+    "names of methods": {"properties": {"__proto__": {"type": "null"}}, "required": ["__proto__"]},
+    "a name with quotes": {"properties": {'a"b\\c\n': {"type": "null"}}, "required": ['a"b\\c\n']},
+    "a NUL": {"const": "a\0b"},
+    "a pattern that backtracks": {"type": "string", "pattern": "^(a+)+$", "maxLength": 9},
+    "five hundred choices": {"anyOf": [{"const": f"v{n}"} for n in range(500)]},
+    "values of all kinds": {"enum": [{"a": [1]}, [], None, 1.5, "x"]},
+    "a format nobody knows": {"type": "string", "format": "no-such", "maxLength": 9},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_schemas_are_errors_and_no_answers(constrained, name):
+    with pytest.raises(FinchError, match="JSON schema"):
+        answer(constrained, Constraint.json_schema(HOSTILE[name]))
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_schemas_are_followed(constrained, name):
+    text = answer(constrained, Constraint.json_schema(STRANGE[name]), max_tokens=400).text
+    jsonschema.validate(json.loads(text), STRANGE[name])
 
 
 def test_a_deeply_nested_schema_is_an_error(engine):
