@@ -1,16 +1,21 @@
 """Keys, limits, slow and leaving clients, a full queue, shutting down."""
 
 import contextlib
+import fcntl
 import json
 import socket
+import struct
+import termios
 import threading
 import time
 
 import pytest
 
 from finch_integrations import ConfigurationError
+from finch_integrations.pipeline.ask import AnswerPiece
 from finch_integrations.serve import ServerSettings
 from tests.serve.conftest import serving, until
+from tests.serve.test_chat import Saying
 from tests.tiny import text_of
 
 CHAT = "/v1/chat/completions"
@@ -120,9 +125,13 @@ def leave(running, body, seconds):
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
 def test_a_client_that_leaves_frees_its_place(tmp_path, stream, seconds):
     with serving(tmp_path, max_tokens=2000) as running:
-        body = chat(documents=LONG, target_size=500, max_tokens=1000, stream=stream)
+        body = chat(documents=LONG, target_size=200, max_tokens=1500, stream=stream)
         leave(running, body, seconds)
+        left = time.monotonic()
         until(lambda: running.service.active == 0, seconds=10)
+        assert time.monotonic() - left < 1
+        with running.client() as client:
+            assert "finch_answer_seconds_count 0.0" in client.get("/metrics").text
         assert running.post(chat()).status_code == 200
 
 
@@ -146,8 +155,27 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(tmp_path):
         assert running.post(chat()).status_code == 200
 
 
+def is_full(connection):
+    """Whether nothing more comes to a connection that nobody reads."""
+
+    def unread():
+        return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
+
+    before = unread()
+    time.sleep(0.3)
+    return unread() == before > 100_000
+
+
 def test_a_reader_that_does_not_read_stops_nobody(tmp_path):
-    with serving(tmp_path, max_tokens=2000) as running:
+    class Talking(Saying):
+        async def astream(self, request, *, progress=None):
+            if request.sampling["max_tokens"] > 100:
+                for _ in range(500):
+                    yield AnswerPiece(text="word " * 1000)
+            async for piece in super().astream(request, progress=progress):
+                yield piece
+
+    with serving(tmp_path, model=Talking("So it is.")) as running:
         content = json.dumps(chat(max_tokens=800, stream=True)).encode()
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(running.socket))
@@ -157,9 +185,11 @@ def test_a_reader_that_does_not_read_stops_nobody(tmp_path):
                 % len(content)
                 + content
             )
+            until(lambda: is_full(connection), seconds=60)
+            assert running.service.active == 1
             for _ in range(3):
                 assert running.post(chat()).status_code == 200
-        until(lambda: running.service.active == 0)
+        until(lambda: running.service.active == 0, seconds=1)
 
 
 def test_shutting_down_finishes_what_runs(tmp_path):
