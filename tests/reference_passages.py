@@ -14,7 +14,17 @@ from tests.reference import feed
 
 
 def reference_passages(
-    method, model, inputs, segments, *, target, chunk_length, reach=128, read_size=None, steps=1
+    method,
+    model,
+    inputs,
+    segments,
+    *,
+    target,
+    chunk_length,
+    reach=128,
+    read_size=None,
+    steps=1,
+    encoder=None,
 ):
     """Return (kept positions, keys, values); `segments` are (start, end, document)."""
     model = copy.deepcopy(model)
@@ -47,6 +57,12 @@ def reference_passages(
     for groups in (alone, around):
         joined = [[word for i in group for word in words[i]] for group in groups]
         parts.append(z_scores(reference_bm25(joined, frame.question)))
+    if encoder is not None:
+        said = [documents.text_between(start, end) for start, end, _ in segments]
+        vectors = [encoder.encode_query(text).tolist() for text in said]
+        asked = encoder.encode_query(frame.question).tolist()
+        for groups in (alone, around):
+            parts.append(z_scores(reference_cosines(vectors, groups, asked)))
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
     texts = [documents.text_between(start, end) for start, end, _ in segments]
     if method == "likelihood":
@@ -75,6 +91,16 @@ def reference_ratios(asked, null, groups):
             for a, n in zip(asked, null, strict=True)
         )
         for inside in groups
+    ]
+
+
+def reference_cosines(vectors, groups, asked):
+    """For every group: how alike the mean of its vectors and another one are."""
+    means = [[mean(vectors[i][d] for i in group) for d in range(len(asked))] for group in groups]
+    return [
+        sum(a * b for a, b in zip(one, asked, strict=True))
+        / max(1e-9, math.hypot(*one) * math.hypot(*asked))
+        for one in means
     ]
 
 

@@ -37,6 +37,13 @@ _Scorer = Annotated[
     str | None,
     typer.Option(help="A smaller model that chooses the passages, named like --model."),
 ]
+_Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="An embedding model, with which passages are compared by meaning, too: embedded, a "
+        "sentence-transformers model's hub id or folder."
+    ),
+]
 _Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
 ]
@@ -135,6 +142,7 @@ def ask(
         str, typer.Option(help="With --base-url: the environment variable with the server's key.")
     ] = "FINCH_API_KEY",
     scorer: _Scorer = None,
+    encoder: _Encoder = None,
     target_size: _TargetSize = None,
     compression_ratio: Annotated[
         float | None, typer.Option(help="Or: the fraction of the document tokens to remove.")
@@ -206,6 +214,7 @@ def ask(
             },
             model=model,
             scorer=scorer,
+            encoder=encoder,
             base_url=base_url,
             api_key_env=api_key_env,
             device=device,
@@ -264,6 +273,7 @@ def chat(
     ] = None,
     model: _Model = "embedded",
     scorer: _Scorer = None,
+    encoder: _Encoder = None,
     target_size: _TargetSize = None,
     max_tokens: Annotated[int, typer.Option(help="Upper limit of an answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
@@ -287,6 +297,7 @@ def chat(
             retrieval={"top_k": 20, "max_document_tokens": 16384, "return_parents": True},
             model=model,
             scorer=scorer,
+            encoder=encoder,
             device=device,
             dtype=dtype,
             compression={"target_size": _number(target_size)},
@@ -357,6 +368,7 @@ def search(
 def serve(
     model: _Model = "embedded",
     scorer: _Scorer = None,
+    encoder: _Encoder = None,
     base_url: Annotated[
         str | None,
         typer.Option(help="An OpenAI-compatible server that has --model and writes the answers."),
@@ -392,6 +404,7 @@ def serve(
     run_serve(
         model=model,
         scorer=scorer,
+        encoder=encoder,
         base_url=base_url,
         index=index,
         host=host,

@@ -37,6 +37,7 @@ from finch_integrations.engine.prompt import INSTRUCTION, build_frame, make_prom
 from finch_integrations.engine.selecting import Reader, further_inputs, read_ahead
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
+from finch_integrations.engine.vectors import Encoder, Vectors
 from finch_integrations.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -75,6 +76,7 @@ class FinchEngine:
         compression: CompressionConfig | None = None,
         sampling: SamplingParams | None = None,
         scorer: "FinchEngine | None" = None,
+        encoder: Encoder | None = None,
         store: PassageStore | None = None,
     ) -> None:
         """Wrap a model that is already loaded; it is not changed.
@@ -85,6 +87,7 @@ class FinchEngine:
             compression: Defaults for `compress`.
             sampling: Defaults for `stream` and `generate`.
             scorer: As for `from_pretrained`.
+            encoder: As for `from_pretrained`.
             store: As for `from_pretrained`.
 
         Raises:
@@ -92,7 +95,8 @@ class FinchEngine:
             ConfigurationError: The model is in training mode.
         """
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-        self._set_up(Backbone(model, tokenizer, name), None, compression, sampling, scorer, store)
+        self._set_up(Backbone(model, tokenizer, name), None, compression, sampling)
+        self._choose_with(scorer, encoder, store)
 
     @classmethod
     def from_pretrained(
@@ -105,6 +109,7 @@ class FinchEngine:
         compression: CompressionConfig | None = None,
         sampling: SamplingParams | None = None,
         scorer: "FinchEngine | None" = None,
+        encoder: Encoder | None = None,
         store: PassageStore | None = None,
         **model_kwargs: Any,
     ) -> Self:
@@ -122,6 +127,9 @@ class FinchEngine:
                 this one only encodes those. Used by methods that keep passages, not by `finch`;
                 tokenizers may differ.
                 It is not closed with this engine.
+            encoder: An embedding model, such as `SentenceTransformerEncoder()`. The method
+                `likelihood` then compares passages with the question by meaning, too: it finds
+                passages that share no word with it. Other methods do not use it.
             store: Keeps what this model reads of passages, so that they are not read again for
                 another question. Default: a store of its own, in memory, of 1 GiB at most.
             model_kwargs: Passed unchanged to transformers' `from_pretrained`, for example
@@ -136,7 +144,8 @@ class FinchEngine:
             model, revision=revision, device=device, dtype=dtype, **model_kwargs
         )
         engine = cls.__new__(cls)
-        engine._set_up(lease.backbone, lease, compression, sampling, scorer, store)
+        engine._set_up(lease.backbone, lease, compression, sampling)
+        engine._choose_with(scorer, encoder, store)
         return engine
 
     def _set_up(
@@ -145,17 +154,25 @@ class FinchEngine:
         lease: loading.Lease | None,
         compression: CompressionConfig | None,
         sampling: SamplingParams | None,
-        scorer: "FinchEngine | None",
-        store: PassageStore | None,
+    ) -> None:
+        self._backbone: Backbone | None = backbone
+        self._lease = lease
+        self.compression = compression or CompressionConfig()
+        self.sampling = sampling or SamplingParams()
+
+    def _choose_with(
+        self, scorer: "FinchEngine | None", encoder: Encoder | None, store: PassageStore | None
     ) -> None:
         self.store = PassageStore() if store is None else store
         self._own_store = store is None
         self._selector = Selector()
         self.scorer = scorer
-        self._backbone: Backbone | None = backbone
-        self._lease = lease
-        self.compression = compression or CompressionConfig()
-        self.sampling = sampling or SamplingParams()
+        self._vectors = None if encoder is None else Vectors(encoder)
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What compares meanings, or None."""
+        return None if self._vectors is None else self._vectors.encoder
 
     @property
     def backbone(self) -> Backbone:
@@ -512,7 +529,7 @@ class FinchEngine:
     def _reader(self) -> Reader:
         """Who reads documents to choose of them."""
         engine = self if self.scorer is None else self.scorer
-        return Reader(engine.backbone, engine.store)
+        return Reader(engine.backbone, engine.store, self._vectors or engine._vectors)
 
     def stream(
         self,

@@ -57,7 +57,8 @@ class Selector:
         assert isinstance(method, PassageMethod), "token methods do not select"
         reader = find_reader()
         check_method(config.method, reader.backbone.spec)
-        models = (backbone.fingerprint, reader.backbone.fingerprint)
+        encoder = reader.vectors and reader.vectors.encoder.name
+        models = (backbone.fingerprint, reader.backbone.fingerprint, encoder)
         documents = _digest(inputs[0].documents)
         keys = [
             repr((documents, one.prompt, config, budget, models))

@@ -70,6 +70,7 @@ class SharedEngine:
         dtype: Any = "auto",
         model_kwargs: Mapping[str, Any] | None = None,
         scorer: Any = None,
+        encoder: Any = None,
         store: "PassageStore | None" = None,
     ) -> None:
         """Take a model's settings, or a model that is already loaded.
@@ -84,6 +85,8 @@ class SharedEngine:
             model_kwargs: Passed to transformers' `from_pretrained`.
             scorer: A smaller model that chooses the passages: anything that `model` may be, a
                 name meaning that model in the same device and dtype; or a `SharedEngine`.
+            encoder: An embedding model, with which passages are compared with the question by
+                meaning, too: `embedded`, another name, or whatever `as_encoder` takes.
             store: Keeps what the model that reads has read of passages; None: one in memory.
 
         Raises:
@@ -92,6 +95,7 @@ class SharedEngine:
         """
         settings = {"revision": revision, "device": device, "dtype": dtype}
         self._store = store
+        self._encoder = encoder
         self._settings = {**settings, **(model_kwargs or {})}
         self._ready: FinchEngine | None = None
         if isinstance(model, str | Path):
@@ -102,7 +106,8 @@ class SharedEngine:
                 )
             self.name = str(model)
         else:
-            refuse_settings({**settings, "model_kwargs": model_kwargs, "store": store})
+            given = {"model_kwargs": model_kwargs, "encoder": encoder, "store": store}
+            refuse_settings({**settings, **given})
             self._ready = as_engine(model, tokenizer)
             self.name = self._ready.backbone.name
         self._model = model
@@ -176,11 +181,11 @@ class SharedEngine:
             engine = self._ready
             if engine.scorer is not None:
                 scorer = engine.scorer.backbone.fingerprint
-            return " ".join(
-                map(str, (engine.backbone.fingerprint, scorer, engine.compression, engine.sampling))
-            )
+            encoder = engine.encoder and engine.encoder.name
+            facts = (engine.backbone.fingerprint, scorer, encoder)
+            return " ".join(map(str, (*facts, engine.compression, engine.sampling)))
         settings = without_secrets(self._settings)
-        return repr((str(self._model), sorted(settings.items()), scorer))
+        return repr((str(self._model), sorted(settings.items()), scorer, self._encoder_name))
 
     def count_tokens(self, text: str) -> int:
         """Measure a text in the model's tokens; loads the model if necessary."""
@@ -222,7 +227,7 @@ class SharedEngine:
             )
         # The revision belongs to this model only.
         settings = {**self._settings, "revision": revision}
-        return SharedEngine(model, model_kwargs=settings, scorer=self.scorer)
+        return SharedEngine(model, model_kwargs=settings, scorer=self.scorer, encoder=self._encoder)
 
     def stream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
@@ -334,10 +339,15 @@ class SharedEngine:
         if self._ready is not None:
             return self.engine
         from finch_integrations.engine.engine import FinchEngine
+        from finch_integrations.retrieval.encoders import as_encoder
 
         scorer = self.scorer.lease(leases) if self.scorer else None
         engine = FinchEngine.from_pretrained(
-            self._model, scorer=scorer, store=self._store, **self._settings
+            self._model,
+            scorer=scorer,
+            encoder=None if self._encoder is None else as_encoder(self._encoder),
+            store=self._store,
+            **self._settings,
         )
         return leases.enter_context(engine)
 
@@ -372,6 +382,7 @@ class SharedEngine:
                     compression=ready.compression,
                     sampling=ready.sampling,
                     scorer=scorer.lease(leases),
+                    encoder=ready.encoder,
                 )
                 self._end_scorer = weakref.finalize(self, leases.pop_all().close)
                 self._end_scorer.atexit = False
@@ -403,7 +414,16 @@ class SharedEngine:
         if self._ready is not None:
             return f"ready {id(self._ready)} {scorer}"
         store = "" if self._store is None else id(self._store)
-        return repr((str(self._model), sorted(self._settings.items()), scorer, store))
+        # Two that are called the same need not be the same.
+        own = self._encoder
+        encoder = own if isinstance(own, str | None) else f"{self._encoder_name} {id(own)}"
+        return repr((str(self._model), sorted(self._settings.items()), scorer, encoder, store))
+
+    @property
+    def _encoder_name(self) -> str | None:
+        if isinstance(self._encoder, str | None):
+            return self._encoder
+        return str(getattr(self._encoder, "name", type(self._encoder).__name__))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SharedEngine) and self._key == other._key

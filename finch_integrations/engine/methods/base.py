@@ -16,6 +16,7 @@ from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.segments import Segment
 from finch_integrations.engine.support import Capability
+from finch_integrations.engine.vectors import Vectors
 
 # Called after every step with (document tokens read so far, the most tokens that the KV cache held
 # during this step).
@@ -36,6 +37,7 @@ class Reading:
         read_sizes: For each question, the document tokens to read at most.
         steps: How often passages to read are chosen: 2: again when the best one is known.
         store: Keeps what the model computes when it reads passages; None: nowhere.
+        vectors: Says what passages mean; None: nothing does.
         tracker: Follows the reading.
     """
 
@@ -49,6 +51,7 @@ class Reading:
     steps: int
     store: PassageStore | None
     tracker: ProgressTracker
+    vectors: Vectors | None = None
 
 
 class SegmentScorer(Protocol):

@@ -21,11 +21,8 @@ from torch import Tensor
 from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
-from finch_integrations.engine.methods.passages import (
-    LONGEST,
-    SHORTEST,
-    WordMatcher,
-)
+from finch_integrations.engine.methods.meaning import MeaningMatcher
+from finch_integrations.engine.methods.passages import LONGEST, SHORTEST, WordMatcher, texts_of
 from finch_integrations.engine.passage_reader import OnBatch, PassageReader
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.scoring import standardize
@@ -33,7 +30,8 @@ from finch_integrations.engine.segments import Segment, split_segments
 
 # Of a longer heading, only this many tokens are read again before a segment.
 _HEADING = 32
-# The likelihood weighs as much as BM25 of the segment and of its neighbourhood together.
+# The likelihood weighs as much as BM25 of the segment and of its neighbourhood together; with an
+# encoder, half as much as all that is compared.
 _WEIGHT = 2
 # With two steps, this share of what is read is chosen by the question's words alone.
 _FIRST = 3 / 4
@@ -44,8 +42,8 @@ def score_by_likelihood(
 ) -> tuple[list[Segment], Tensor]:
     """Score segments of `shortest` to `longest` tokens, see `SegmentScorer`.
 
-    Where not everything is read, those are whose words match best; all others come after them, in
-    the order of their words.
+    Where not everything is read, those are whose words match best, and with an encoder their
+    meaning, too; all others come after them, in the order of these scores.
     """
     documents, sizes = reading.documents, reading.read_sizes
     segments = _cut(reading, shortest, longest)
@@ -65,6 +63,9 @@ def score_by_likelihood(
 
     questions = [frame.question for frame in reading.frames]
     words = torch.stack([matcher.both(question) for question in questions])
+    if reading.vectors is not None:
+        meaning = MeaningMatcher(reading.vectors, segments, matcher.texts)
+        words = words + torch.stack([meaning.both(question) for question in questions])
     first = sizes
     if reading.steps > 1:
         first = [size if size >= len(documents) else int(_FIRST * size) for size in sizes]
@@ -98,6 +99,8 @@ def read_ahead(reading: Reading, *, shortest: int = SHORTEST, longest: int = LON
     """Read into the store what `score_by_likelihood` may need for any question."""
     segments = _cut(reading, shortest, longest)
     passages = headed_segments(reading.documents, segments, longest=reading.chunk_length)
+    if reading.vectors is not None:
+        reading.vectors.of_documents(texts_of(reading.documents, segments))
     reader, window = _reader(reading), reading.frames[0].window
     unread = reader.unread(passages, window)
     reading.tracker.total = sum(len(segments[number]) for number in unread)
