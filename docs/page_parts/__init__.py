@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recall": results.recall,
     "scale": results.scale,
     "same_items": results.same_items,
+    "strongest": results.strongest,
     "two_steps": results.two_steps,
 }
 PARTS |= {
