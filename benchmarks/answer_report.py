@@ -7,17 +7,18 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from benchmarks.quality import ABLATIONS, METHODS
+from benchmarks.quality import ABLATIONS, DEFAULT, METHODS, RESULTS
 from benchmarks.quality_report import measured, paired_interval, print_tables
 from benchmarks.quality_results import Row, Rows
 
+PACKED = RESULTS / "answers.json"
 _HEAD = (
     *("task", "method", "items", "F1", "answer in text", "right citations", "answer in context"),
     *("F1, difference", "answer in text, difference"),
 )
 
 
-def answer_tables(rows: Rows, bucket: str, method: str = "likelihood") -> str:
+def answer_tables(rows: Rows, bucket: str, method: str = DEFAULT) -> str:
     """A table per budget in Markdown; empty where no answers were written.
 
     Args:
@@ -87,7 +88,7 @@ def _difference(changes: Sequence[float]) -> str:
 
 def main() -> None:
     """Print tables."""
-    print_tables(__doc__ or "", "answers", answer_tables)
+    print_tables(__doc__ or "", "answers", answer_tables, path=PACKED, method=DEFAULT)
 
 
 if __name__ == "__main__":

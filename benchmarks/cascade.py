@@ -1,7 +1,6 @@
 """What is lost when the model does not read everything: how much, and chosen by what.
 
-    python -m benchmarks.cascade --data FOLDER
-    python -m benchmarks.cascade --report
+    python -m benchmarks.cascade --data FOLDER --pack
 
 Every segment is read once; the choice of every variant follows from the same likelihoods, so that
 variants differ in nothing else. A variant is named by what chooses the segments to read and by how
@@ -14,27 +13,23 @@ many tokens are read: a share of all (`1/2`) or a multiple of what is kept (`x3`
                     for which everything must be read to that depth
 
 `nothing` is the words alone, `everything` reads all. FOLDER is as for `benchmarks.quality`; a run
-that was interrupted continues where it stopped. The report chooses on one half of the questions and
-shows the other half.
+that was interrupted continues where it stopped. `benchmarks.cascade_report` has the tables.
 """
 
 import argparse
-import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cascade_report import PACKED
 from benchmarks.items import Item, load_items
-from benchmarks.quality import RESULTS, Bench, facts, read_lines
-from benchmarks.quality_report import paired_interval
-from benchmarks.quality_results import read_rows, write
+from benchmarks.quality import Bench, facts, read_lines
+from benchmarks.quality_results import write
 from finch_integrations import FinchEngine
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache
@@ -51,7 +46,7 @@ from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
 TASKS = ("squad_long", "science_long", "nq_multidoc", "multihop", "needle")
 # Bucket -> every how many rounds an item of each task is measured.
-BUCKETS = {"2k": 1, "4k": 1, "8k": 2, "16k": 5}
+BUCKETS = {"2k": 1, "4k": 1, "8k": 1, "16k": 2}
 BUDGETS = (8, 32)
 DEPTH = 12
 SIZES = ("1/2", "3/8", "1/4", "x3", "x2")
@@ -62,9 +57,7 @@ STAGES = {
     "meaning, kept": ("3/8", "x3"),
     "layer 12": ("3/8", "x3"),
 }
-RAW, PACKED = Path(".benchmarks") / "cascade.jsonl", RESULTS / "cascade.json"
-# What a default may lose: nats per token, and the share of answers that are kept.
-LOSS, KEPT = 0.02, 0.01
+RAW = Path(".benchmarks") / "cascade.jsonl"
 
 
 class ShallowBackbone(Backbone):
@@ -187,7 +180,7 @@ def measure(options: argparse.Namespace) -> None:
     loaded = engine.backbone
     engine._backbone = ShallowBackbone(loaded.model, loaded.tokenizer, loaded.name)
     encoder = SentenceTransformerEncoder(device="cpu")
-    known = {**facts("embedded", loaded.device), "dtype": options.dtype}
+    known = facts("embedded", loaded.device, options.dtype)
     done = {row["id"] for row in read_lines(options.raw)}
     options.raw.parent.mkdir(parents=True, exist_ok=True)
     with options.raw.open("a", encoding="utf-8") as out:
@@ -222,72 +215,8 @@ def measure(options: argparse.Namespace) -> None:
             print(item.id, flush=True)
 
 
-def half_of(row: dict[str, Any]) -> str:
-    """`choice` or `test`: the half of the questions that a row belongs to, at every length."""
-    question = row["id"].replace(f"-{row['bucket']}-", "-", 1)
-    return ("choice", "test")[hashlib.sha256(question.encode()).digest()[0] % 2]
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Every variant against reading everything, paired, in Markdown."""
-    by_method: dict[str, dict[tuple[str, int], dict[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        by_method[row["method"]][row["id"], row["budget"]] = row
-    base = by_method["everything"]
-    lines = [
-        "| read | share | NLL above reading everything | median | answers kept | fewer |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, own in by_method.items():
-        keys = sorted(set(own) & set(base))
-        change = np.array([own[key]["nll"] - base[key]["nll"] for key in keys])
-        low, high = paired_interval(change)
-        kept, of = (np.mean([part[key]["survives"] for key in keys]) for part in (own, base))
-        share = np.mean([own[key]["read"] for key in keys])
-        lines.append(
-            f"| {name} | {share:.2f} | {change.mean():+.3f} [{low:+.3f}, {high:+.3f}] "
-            f"| {np.median(change):+.3f} | {kept:.1%} of {len(keys)} | {of - kept:+.1%} |"
-        )
-    return "\n".join(lines)
-
-
-def meets(rows: Sequence[dict[str, Any]], name: str) -> bool:
-    """Whether a variant loses no more than a default may."""
-    own, base = (
-        {(row["id"], row["budget"]): row for row in rows if row["method"] == method}
-        for method in (name, "everything")
-    )
-    loss, fewer = (
-        np.mean([sign * (own[key][what] - base[key][what]) for key in own])
-        for what, sign in (("nll", 1), ("survives", -1))
-    )
-    return bool(loss <= LOSS and fewer <= KEPT)
-
-
-def report(path: Path) -> None:
-    """Print what one half would choose, and the other half's tables."""
-    rows = read_rows(path)
-    halves = {name: [row for row in rows if half_of(row) == name] for name in ("choice", "test")}
-    shares: dict[str, list[float]] = defaultdict(list)
-    for row in halves["choice"]:
-        shares[row["method"]].append(row["read"])
-    found = [name for name in shares if meets(halves["choice"], name)]
-    found.sort(key=lambda name: float(np.mean(shares[name])))
-    print(
-        f"On the half for choosing, at most {LOSS} nats and {KEPT:.0%} of the answers are lost by:"
-    )
-    print(", ".join(found), "\n")
-    for half, of_half in halves.items():
-        print(f"\n## Half: {half}, all lengths and budgets\n\n{table(of_half)}")
-    for bucket in BUCKETS:
-        for part in BUDGETS:
-            some = [r for r in halves["test"] if r["bucket"] == bucket and r["budget"] == part]
-            if some:
-                print(f"\n## {bucket}, 1/{part} kept, half: test\n\n{table(some)}")
-
-
 def main() -> None:
-    """Measure, or report what was measured."""
+    """Measure, and pack what was measured."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -296,14 +225,11 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--raw", type=Path, default=RAW)
     parser.add_argument("--pack", action="store_true", help=f"write the raw lines to {PACKED.name}")
-    parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if options.data:
         measure(options)
     if options.pack:
         write(read_lines(options.raw), PACKED)
-    if options.report:
-        report(PACKED)
 
 
 if __name__ == "__main__":

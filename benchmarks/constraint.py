@@ -13,6 +13,7 @@ with temperature 1.
 """
 
 import argparse
+import itertools
 import json
 import platform
 import re
@@ -145,17 +146,25 @@ def _follows(text: str, constraint: Constraint) -> bool:
     return re.fullmatch(constraint.text, text.removeprefix(" ")) is not None
 
 
-def follow(engine: FinchEngine, limit: int) -> dict[str, Any]:
-    """Answer under every schema, greedy and with temperature 1."""
+def follow(engine: FinchEngine, limit: int, answers: Path) -> dict[str, Any]:
+    """Answer under every schema, greedy and with temperature 1; what `answers` has is done."""
     schemas = {"public": [entry["schema"] for entry in SUITE["schemas"]], "own": OWN}
+    ways: dict[str, Any] = {"temperature 1": {"temperature": 1.0, "seed": 1}, "greedy": {}}
+    text = answers.read_text(encoding="utf-8") if answers.exists() else ""
+    done = {tuple(key): outcome for *key, outcome in map(json.loads, text.splitlines())}
+    with answers.open("a", encoding="utf-8") as file:
+        for (origin, group), (way, sampling) in itertools.product(schemas.items(), ways.items()):
+            for number, schema in enumerate(group):
+                key = (origin, way, limit, number)
+                if key not in done:
+                    done[key] = _outcome(engine, schema, max_tokens=limit, **sampling)
+                    print(json.dumps([*key, done[key]]), file=file, flush=True)
     results: dict[str, Any] = {"limit": limit}
-    for name, options in (("greedy", {}), ("temperature 1", {"temperature": 1.0, "seed": 1})):
-        for origin, group in schemas.items():
-            count = {"valid": 0, "invalid": 0, "cut": 0, "refused": 0}
-            for schema in group:
-                count[_outcome(engine, schema, max_tokens=limit, **options)] += 1
-            results[f"{origin}, {name}"] = count
-            print(origin, name, count, flush=True)
+    for origin, way in itertools.product(schemas, ways):
+        count = dict.fromkeys(("valid", "invalid", "cut", "refused"), 0)
+        for number in range(len(schemas[origin])):
+            count[done[origin, way, limit, number]] += 1
+        results[f"{origin}, {way}"] = count
     return results
 
 
@@ -181,6 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=100, help="of an answer, for overhead")
     parser.add_argument("--rounds", type=int, default=5, help="for overhead")
     parser.add_argument("--limit", type=int, default=120, help="of answers, for followed")
+    parser.add_argument(
+        "--answers", type=Path, default=Path("followed.jsonl"), help="resumed, for followed"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     if options.part == "families":
@@ -194,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.part == "overhead":
                 found = measure_overhead(engine, options.tokens, options.rounds)
             else:
-                found = follow(engine, options.limit)
+                found = follow(engine, options.limit, options.answers)
     import llguidance
 
     facts = {

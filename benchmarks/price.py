@@ -19,6 +19,8 @@ where it is too short. With `--shape` the model has random weights, on which no 
     restart     likewise, by a process that finds what was read on disk only
     repeat      the first question again
     many        eight questions at once, for each
+    overlap-50  another question to documents half of whose tokens were there in the first one;
+    overlap-80  likewise, four fifths
 
     everything  the model reads all documents
     cascade     it reads those whose words match best (`read_size="auto"`, the default)
@@ -43,6 +45,8 @@ FILES = ROOT / "examples" / "station-handbook"
 QUESTIONS = ROOT / "examples" / "questions.json"
 OUT = ROOT / "benchmarks" / "results" / "price.json"
 TOKENS, TARGET, MANY = 7900, 1024, 8
+# Tokens of what a search finds.
+PART = 400
 STORE_BYTES = 6 << 30
 HOW: dict[str, dict[str, Any]] = {
     "everything": {"read_size": "all"},
@@ -50,6 +54,8 @@ HOW: dict[str, dict[str, Any]] = {
     "contrast": {"method": "contrast"},
     "finch": {"method": "finch"},
 }
+# Kind -> the share of the documents that the first question had, too.
+OVERLAPS = {"overlap-50": 0.5, "overlap-80": 0.8}
 KINDS = ("second", "prepared", "restart", "repeat", "many")
 # Up to so many tokens -> what is measured; longer texts take too long for the rest.
 CELLS: dict[int, list[tuple[str, str]]] = {
@@ -58,12 +64,14 @@ CELLS: dict[int, list[tuple[str, str]]] = {
         *(("first", how) for how in HOW),
         *((kind, "everything") for kind in KINDS if kind != "prepared"),
         *((kind, "cascade") for kind in KINDS),
+        *((kind, how) for kind in OVERLAPS for how in ("everything", "cascade")),
     ],
     40_000: [
         ("prefill", ""),
         ("first", "everything"),
         ("second", "everything"),
         *((kind, "cascade") for kind in ("first", *KINDS)),
+        *(("first", how) for how in ("contrast", "finch")),
     ],
     sys.maxsize: [(kind, "cascade") for kind in ("first", *KINDS)],
 }
@@ -79,6 +87,9 @@ def measure(kind: str, how: str, options: argparse.Namespace) -> dict[str, float
     engine = _engine(options)
     device = engine.backbone.device
     documents, ids = _documents(engine, options.tokens)
+    earlier = documents
+    if kind in OVERLAPS:
+        earlier, documents = _overlapping(engine, options.tokens, OVERLAPS[kind])
     engine.generate(engine.compress(["Warm up. " * 50], "Why?", target_size=20), max_tokens=2)
     loaded = _start_memory(device)
     settings = {"target_size": options.target, **HOW.get(how, {})}
@@ -89,8 +100,8 @@ def measure(kind: str, how: str, options: argparse.Namespace) -> dict[str, float
                 torch.tensor([ids], device=device), use_cache=True, logits_to_keep=1
             )
 
-    def ask(number: int) -> None:
-        engine.compress(documents, questions[number], **settings)
+    def ask(number: int, of: list[Any] = documents) -> None:
+        engine.compress(of, questions[number], **settings)
 
     def ask_many() -> None:
         for selection in engine.select_many(documents, questions[:MANY], **settings):
@@ -104,8 +115,8 @@ def measure(kind: str, how: str, options: argparse.Namespace) -> dict[str, float
             work = ask_many if kind == "many" else lambda: ask(0)
         elif kind == "restart":
             engine.store = PassageStore(memory_bytes=0, folder=Path(folder) / "passages")
-        if kind in ("second", "prepared", "restart", "repeat"):
-            ask(0)
+        if kind in ("second", "prepared", "restart", "repeat", *OVERLAPS):
+            ask(0, earlier)
         if kind in ("prepared", "restart"):
             engine.read_ahead(documents, **settings)
         if kind == "restart":
@@ -159,6 +170,22 @@ def _documents(engine: Any, tokens: int) -> tuple[list[Any], list[int]]:
             documents.append(Document(own, id=f"{title}", title=title))
             ids += found
     return documents, ids
+
+
+def _overlapping(engine: Any, tokens: int, share: float) -> tuple[list[Any], list[Any]]:
+    """Two sets of about so many tokens, as of a search, that have this share of them in common."""
+    from finch_integrations import Document
+
+    documents, _ = _documents(engine, int(tokens * (2 - share)))
+    tokenizer = engine.backbone.tokenizer
+    found = []
+    for one in documents:
+        ids = tokenizer(one.text, add_special_tokens=False, verbose=False).input_ids
+        for number, start in enumerate(range(0, len(ids), PART), start=1):
+            text = tokenizer.decode(ids[start : start + PART])
+            found.append(Document(text, id=f"{one.id}, {number}", title=one.title))
+    count = round(len(found) / (2 - share))
+    return found[:count], found[-count:]
 
 
 def _time(work: Callable[[], None], device: Any) -> dict[str, float]:

@@ -55,6 +55,7 @@ BUDGETS = (4, 8, 16)
 CHUNK = 1024
 # Words of an answer that can be compared with another one word for word.
 SHORT = 5
+DTYPES = ("float32", "bfloat16")
 RESULTS = Path(__file__).parent / "results"
 RAW = Path(".benchmarks") / "quality.jsonl"
 
@@ -297,8 +298,10 @@ def plan(
                 yield item, method, budget
 
 
-def facts(model: str, device: torch.device) -> dict[str, Any]:
+def facts(model: str, device: torch.device, dtype: str = "float32") -> dict[str, Any]:
     """What the numbers depend on besides the item."""
+    if device.type == "cuda" and dtype == "float32" and torch.backends.cuda.matmul.allow_tf32:
+        dtype = "float32 (TF32 products)"
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
@@ -312,9 +315,7 @@ def facts(model: str, device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "machine": machine_name(device),
-        "dtype": "float32 (TF32 products)"
-        if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-        else "float32",
+        "dtype": dtype,
     }
 
 
@@ -374,6 +375,7 @@ def main() -> None:
     parser.add_argument("--answers", action="store_true", help="write short answers, too")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument(
         "--feed", type=int, default=CHUNK, help="tokens at once, where that changes no result"
     )
@@ -392,9 +394,11 @@ def main() -> None:
     for bucket, by_task in found.items():
         if not any(by_task):
             parser.error(f"{options.data} has no such items of the length {bucket!r}")
-    engine = FinchEngine.from_pretrained(options.model, device=options.device, dtype=torch.float32)
+    engine = FinchEngine.from_pretrained(options.model, device=options.device, dtype=options.dtype)
     encoder = SentenceTransformerEncoder(device=options.device)
-    known = facts(Path(options.model).name, engine.backbone.device)
+    known = facts(
+        Path(options.model).name.removesuffix(".gguf"), engine.backbone.device, options.dtype
+    )
     done = {
         (row["id"], row["method"], row["budget"])
         for row in read_lines(options.out)

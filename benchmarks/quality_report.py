@@ -151,21 +151,30 @@ def main() -> None:
     print_tables(__doc__ or "", "results", tables)
 
 
-def print_tables(about: str, what: str, make: Callable[[Rows, str, str], str]) -> None:
+def print_tables(
+    about: str,
+    what: str,
+    make: Callable[[Rows, str, str], str],
+    *,
+    path: Path = PACKED,
+    method: str = "likelihood",
+) -> None:
     """Run the command line of a report.
 
     Args:
         about: What `--help` says.
         what: What the results may lack.
         make: Makes the tables of rows, a bucket and a method; empty: there are none.
+        path: The results, unless others are named.
+        method: What all others are compared with, unless another is named.
     """
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=PACKED)
+    parser.add_argument("--results", type=Path, default=path)
     parser.add_argument("--bucket", default="2k")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--method", default="likelihood", help="compared with all others")
+    parser.add_argument("--method", default=method, help="compared with all others")
     options = parser.parse_args()
     rows = read(options.results, options.bucket, options.model)
     found = make(rows, options.bucket, options.method) if rows else ""

@@ -24,8 +24,10 @@ Rows = dict[tuple[str, str, int | None], dict[str, Row]]
 _GROUP = ("bucket", "task", "method", "budget")
 _FACTS = ("model", "version", "commit", "torch", "transformers", "machine", "dtype")
 _SCORES = (
-    *("nll", "kl", "agrees", "survives", "coverage", "read"),
+    *("nll", "kl", "agrees", "survives", "coverage", "read", "kept"),
     *("f1", "exact", "contains", "cited"),
+    # Of `benchmarks.paper`.
+    *("seconds", "asked", "blind"),
 )
 
 

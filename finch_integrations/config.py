@@ -24,7 +24,9 @@ class CompressionConfig:
     or half of what a small window has room for.
 
     Attributes:
-        target_size: Document tokens to keep in every layer.
+        target_size: Document tokens to keep in every layer. `auto`: as many as the passages'
+            scores call for, at most what is kept without a budget. Only of methods that keep
+            passages.
         compression_ratio: Fraction of the document tokens to remove, 0 ≤ ratio < 1.
         max_kv_bytes: Size in bytes of the cache the answer starts from: prefix, kept document
             tokens, question and generation prompt.
@@ -52,7 +54,7 @@ class CompressionConfig:
         pooling_kernel: Width of the pooling window in tokens, odd.
     """
 
-    target_size: int | None = None
+    target_size: int | Literal["auto"] | None = None
     compression_ratio: float | None = None
     max_kv_bytes: int | None = None
     read_size: int | Literal["auto", "all"] = "auto"
@@ -77,9 +79,10 @@ class CompressionConfig:
                 f"give one budget, got {len(budgets)}: {', '.join(budgets)}. "
                 "Remove all but one of them"
             )
-        for name in ("target_size", "max_kv_bytes"):
-            if name in budgets:
-                _require_int(name, budgets[name], minimum=1)
+        if self.target_size not in ("auto", None):
+            _require_int("target_size", self.target_size, minimum=1, instead=" or 'auto'")
+        if self.max_kv_bytes is not None:
+            _require_int("max_kv_bytes", self.max_kv_bytes, minimum=1)
         ratio = self.compression_ratio
         if ratio is not None and not (_is_real(ratio) and 0 <= ratio < 1):
             raise ConfigurationError(
@@ -106,6 +109,11 @@ class CompressionConfig:
             )
         if self.method != "finch":
             self._refuse_options_of_finch()
+        elif self.target_size == "auto":
+            raise ConfigurationError(
+                "target_size='auto' looks at the scores of passages, and the method 'finch' has "
+                "none: it keeps single tokens. Give a number, or leave the method out"
+            )
         if self.method != "likelihood":
             if self.steps != 1:
                 raise ConfigurationError(
@@ -122,6 +130,11 @@ class CompressionConfig:
             raise ConfigurationError(
                 "pooling_kernel does nothing with pooling='none'. Leave it out, or choose a pooling"
             )
+
+    @property
+    def fixed_size(self) -> int | None:
+        """`target_size` where it is a number."""
+        return self.target_size if isinstance(self.target_size, int) else None
 
     def _refuse_options_of_finch(self) -> None:
         """An option that would do nothing is a mistake."""
@@ -302,10 +315,10 @@ def _is_real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _require_int(name: str, value: object, *, minimum: int) -> None:
+def _require_int(name: str, value: object, *, minimum: int, instead: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ConfigurationError(
-            f"{name} must be a whole number of at least {minimum}, got {value!r}"
+            f"{name} must be a whole number of at least {minimum}{instead}, got {value!r}"
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
 
 FinishReason = Literal["stop", "length"]
+LimitedBy = Literal["documents", "budget", "scores", "floor", "ceiling"]
 
 
 class Tool(TypedDict):
@@ -122,6 +123,9 @@ class SelectionStats:
     Attributes:
         document_tokens: Length of all documents in the tokens of the model they are chosen for.
         kept_tokens: How many of them were chosen.
+        limited_by: What decided that: `documents`, all were kept; `budget`, the number asked for;
+            with `target_size="auto"`, `scores`: no other passage was nearly as good as the best,
+            or the `floor` or the `ceiling`, where they would have been fewer or more.
         rated_tokens: Document tokens that a model rated to choose, in its own tokens.
         read_tokens: Those of them that it read now, for this question or for others that were
             asked with it; the rest had been read before and was kept.
@@ -132,6 +136,7 @@ class SelectionStats:
 
     document_tokens: int
     kept_tokens: int
+    limited_by: LimitedBy
     rated_tokens: int
     read_tokens: int
     peak_kv_tokens: int
@@ -150,6 +155,7 @@ class CompressionStats:
     Attributes:
         document_tokens: Length of all documents in the model's tokens.
         kept_tokens: Document tokens left in the cache, the same number in every layer.
+        limited_by: What decided that, see `SelectionStats`.
         rated_tokens: Document tokens that were rated to choose, in the tokens of the model that
             read; 0 where everything was kept.
         read_tokens: Those of them that were read now; the rest had been read before and was kept.
@@ -164,6 +170,7 @@ class CompressionStats:
 
     document_tokens: int
     kept_tokens: int
+    limited_by: LimitedBy
     rated_tokens: int
     read_tokens: int
     prefix_tokens: int

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import answer_report, quality_report, quality_results, two_steps
+from benchmarks import answer_report, cascade_report, quality_report, quality_results, two_steps
 from tests.benchmark_rows import row, write, write_measured
 
 
@@ -101,7 +101,7 @@ def test_written_answers_are_compared_item_by_item(tmp_path, monkeypatch, capsys
         answered("d", "likelihood", 0.0, task="needle"),
     ]
     packed = write(tmp_path, rows)
-    argv = ["answer_report", "--results", str(packed), "--bucket", "4k"]
+    argv = ["answer_report", "--results", str(packed), "--bucket", "4k", "--method", "likelihood"]
     monkeypatch.setattr("sys.argv", argv)
     answer_report.main()
     lines = capsys.readouterr().out.splitlines()
@@ -167,3 +167,34 @@ def test_without_results_nothing_is_written_or_said(tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit):
         quality_report.main()
     assert "no results of 'embedded' at '3k'" in capsys.readouterr().err
+
+
+def test_what_reading_a_part_loses_is_paired_by_question_and_budget():
+    measured = {"everything": {"one": 1.0, "two": 2.0}, "half": {"one": 1.5, "two": 2.1, "x": 9.0}}
+    rows = [
+        row(item, method, nll, survives=method == "everything" or item == "two", read=share)
+        for (method, scores), share in zip(measured.items(), (1.0, 0.5), strict=True)
+        for item, nll in scores.items()
+    ]
+    found = cascade_report.losses(rows)["half"]
+    assert (found.count, found.share) == (2, 0.5), "what was not read whole is no pair"
+    assert found.nll == pytest.approx(0.3)
+    assert found.median == pytest.approx(0.3)
+    assert found.interval[0] == pytest.approx(0.1)
+    assert (found.kept, found.fewer) == (0.5, 0.5)
+
+
+def test_a_question_is_in_the_same_half_at_every_length_and_no_row_is_lost():
+    rows = [
+        row(f"dev-squad-{bucket}-{number}", "everything", 1.0, bucket=bucket, budget=budget)
+        for bucket in ("16k", "2k")
+        for number in range(20)
+        for budget in (32, 8)
+    ]
+    halves = cascade_report.halves(rows)
+    assert sum(map(len, halves.values())) == len(rows)
+    questions = [{row["id"].split("-")[-1] for row in half} for half in halves.values()]
+    assert all(questions)
+    assert not questions[0] & questions[1]
+    names = [(bucket, budget, len(some)) for bucket, budget, some in cascade_report.cells(rows)]
+    assert names == [("2k", 8, 20), ("2k", 32, 20), ("16k", 8, 20), ("16k", 32, 20)]

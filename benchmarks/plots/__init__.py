@@ -10,14 +10,19 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.long_sets import PACKED as LONG_SETS
+from benchmarks.long_sets import load_packed
+from benchmarks.paper import PACKED as PAPER
 from benchmarks.plots.cost import prefill_figure, price_figure, time_figure
 from benchmarks.plots.front import front_figure, front_length_figure
 from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
+from benchmarks.plots.long_sets import long_sets_figure
+from benchmarks.plots.paper import paper_figure
 from benchmarks.plots.results import load_json, load_quality
 from benchmarks.plots.rivals import rag_figure
 from benchmarks.plots.search import retrieval_figure, scale_figure
 from benchmarks.quality import ABLATIONS, RESULTS
-from benchmarks.quality_results import PACKED
+from benchmarks.quality_results import PACKED, read_rows
 
 __all__ = [
     "ablation_figure",
@@ -27,6 +32,8 @@ __all__ = [
     "length_figure",
     "load_json",
     "load_quality",
+    "long_sets_figure",
+    "paper_figure",
     "prefill_figure",
     "price_figure",
     "quality_figure",
@@ -49,6 +56,10 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
     if len(buckets) > 1:
         yield "front-length", front_length_figure(buckets)
         yield "quality-length", length_figure(buckets)
+    if by_length := load_packed(folder / LONG_SETS.name):
+        yield "long-sets", long_sets_figure(by_length)
+    if of_paper := read_rows(folder / PAPER.name):
+        yield "paper", paper_figure(of_paper, buckets.get(of_paper[0]["bucket"], {}))
     for name, draw in (
         ("prefill", prefill_figure),
         ("price", price_figure),

@@ -13,13 +13,15 @@ from benchmarks.quality import RESULTS
 DOCS = Path(__file__).parents[2] / "docs" / "plots"
 # The figures that README and docs/ show.
 SHOWN = ("front-4k", "front-length", "length", "price")
+_CODE = ("long_sets", "quality_report", "shared_items")
+_RESULTS = ("quality", "length", "price")
 
 
 def digest() -> str:
     """Identifies what the figures of the documentation are made from: results and code."""
     code = sorted(Path(__file__).parent.glob("*.py"))
-    code += [Path(__file__).parents[1] / name for name in ("quality_report.py", "shared_items.py")]
-    results = [RESULTS / "quality.json", RESULTS / "length.json", RESULTS / "price.json"]
+    code += [Path(__file__).parents[1] / f"{name}.py" for name in _CODE]
+    results = [RESULTS / f"{name}.json" for name in _RESULTS]
     found = hashlib.sha256()
     for path in (*code, *results):
         found.update(path.read_bytes())

@@ -28,8 +28,11 @@ RC = {
 # Okabe and Ito's colours, which colour-blind readers can tell apart; the shapes differ, too.
 _METHODS = {
     "likelihood": ("likelihood (default)", BLUE, "o"),
+    "default": ("default", BLUE, "o"),
     "contrast": ("contrast", "#882255", "P"),
     "rag-hybrid": ("BM25 + embeddings", "#332288", "h"),
+    "rag-hybrid-titled": ("BM25 + embeddings, titled", "#009E73", "^"),
+    "rag-hybrid-around": ("BM25 + embeddings, around", "#56B4E9", "v"),
     "finch": ("finch (the paper's)", "#D55E00", "s"),
     "snapkv": ("SnapKV's, one pass", "#E69F00", "D"),
     "perplexity": ("LongLLMLingua's", "#999933", ">"),

@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from functools import partial
 
-from page_parts import caches, reference, results
+from page_parts import answers, caches, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
+    "answers": answers.written,
+    "cascade": results.cascade,
+    "cascade_choice": results.cascade_choice,
     "commands": reference.commands,
     "elsewhere": results.elsewhere,
     "first_token": results.first_token,
     "kv_bytes": caches.kv_bytes,
     "length": results.length,
+    "long_sets": answers.long_sets,
     "memory": caches.memory,
     "prefill": results.prefill,
     "price": results.price,

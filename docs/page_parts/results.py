@@ -225,6 +225,81 @@ def two_steps() -> str:
     return f"{head}\n\n" + make_table(names, compare(rows))
 
 
+_READ = {
+    "words 1/2": "1/2, words",
+    "words 3/8": "**3/8, words**",
+    "words x3": "x3, words",
+    "meaning x3": "x3, meaning",
+    "layer 12 3/8": "3/8, layer 12",
+    "nothing": "nothing (words alone)",
+}
+
+
+def cascade_choice() -> str:
+    """What `benchmarks.cascade` lost: on the half for choosing a default, and on the other."""
+    from benchmarks.cascade_report import PACKED, halves, losses
+    from benchmarks.quality_results import read_rows
+
+    rows = read_rows(PACKED)
+    choice, test = (losses(some) for some in halves(rows).values())
+    counts = ", ".join(
+        f"{len({row['id'] for row in rows if row['bucket'] == bucket})} at {bucket}"
+        for bucket in sorted({row["bucket"] for row in rows}, key=lambda it: int(it[:-1]))
+    )
+    table = [
+        [
+            label,
+            f"{test[name].share:.2f}",
+            *(text for half in (choice, test) for text in _loss(half[name])),
+        ]
+        for name, label in ({"everything": "everything"} | _READ).items()
+    ]
+    return (
+        f"{len({row['id'] for row in rows})} questions ({counts}); {choice['everything'].count} "
+        f"measurements for choosing, {test['everything'].count} for testing.\n\n"
+        + make_table(
+            [
+                *("read, chosen by", "share read"),
+                *("half for choosing", "answers kept"),
+                *("half for testing", "answers kept"),
+            ],
+            table,
+        )
+    )
+
+
+def cascade() -> str:
+    """What `benchmarks.cascade` lost: at each length and budget, and of each task."""
+    from benchmarks.cascade_report import PACKED, cells, losses
+    from benchmarks.quality_results import read_rows
+
+    rows = read_rows(PACKED)
+    groups = {f"{bucket}, 1/{budget}": some for bucket, budget, some in cells(rows)}
+    for task in dict.fromkeys(row["task"] for row in rows):
+        groups[f"all, `{task}`"] = [row for row in rows if row["task"] == task]
+    shown = ("words 3/8", "words 1/2", "words x3", "nothing")
+    table = []
+    for name, some in groups.items():
+        found = losses(some)
+        whole = found["everything"]
+        cells_of = (_loss(found[variant]) for variant in shown)
+        table.append(
+            [
+                f"{name} ({whole.count})",
+                f"{whole.kept:.0%}",
+                *(f"{loss}; {kept}" for loss, kept in cells_of),
+            ]
+        )
+    head = ["documents, kept (measurements)", "everything", *(_READ[name] for name in shown)]
+    return make_table(head, table)
+
+
+def _loss(loss: Any) -> tuple[str, str]:
+    low, high = loss.interval
+    nll = f"{loss.nll:+.2f} [{low:+.2f}, {high:+.2f}]" if low or high else "0"
+    return nll, f"{loss.kept:.0%}"
+
+
 def elsewhere() -> str:
     """The table of `benchmarks.elsewhere`."""
     report = _read("elsewhere.json")
@@ -247,14 +322,25 @@ def elsewhere() -> str:
 
 def first_token() -> str:
     """The table of `benchmarks.first_token`."""
-    report = _read("first_token.json")
-    rows = [[str(n), f"{run['ratio']:.2f}"] for n, run in enumerate(report["runs"], start=1)]
-    head = (
-        f"{report['model']} after {report['scorer']}; {report['tokens']:,} document tokens, target "
-        f"{report['target_size']:,}; {report['machine']}, threads: {report['threads']}; "
-        f"{_versions(report)}; {report['date']}."
-    )
-    return f"{head}\n\n" + make_table(["question", "with / without"], rows)
+    rows, facts = [], []
+    for report in _read("first_token.json"):
+        runs = report["runs"]
+        clock = [run["with"]["wall_seconds"] / run["without"]["wall_seconds"] for run in runs]
+        rows.append(
+            [
+                report["model"],
+                f"{report['tokens']:,}",
+                f"{report['target_size']:,}",
+                ", ".join(f"{run['ratio']:.2f}" for run in runs),
+                ", ".join(f"{ratio:.2f}" for ratio in clock),
+            ]
+        )
+        facts.append(
+            f"{report['model']}: after {report['scorer']}; {report['machine']}, threads: "
+            f"{report['threads']}; {_versions(report)}; {report['date']}"
+        )
+    head = ["generator", "document tokens", "kept", "with / without, question by question"]
+    return ".\n".join(facts) + ".\n\n" + make_table([*head, "on the clock"], rows)
 
 
 def scale() -> str:

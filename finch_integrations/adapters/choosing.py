@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pydantic import Field
 
 from finch_integrations.adapters.model import Adapter
-from finch_integrations.errors import ConfigurationError
-from finch_integrations.pipeline.chooser import Chooser, TokenCount, by_ratio, check_elsewhere
-from finch_integrations.pipeline.shared_engine import SharedEngine
+from finch_integrations.pipeline.chooser import Chooser, check_elsewhere, token_count
 
 
 class ChoosingAdapter(Adapter):
@@ -37,16 +35,3 @@ class ChoosingAdapter(Adapter):
 
     def _check_options(self) -> None:
         _ = self.chooser
-
-
-def token_count(
-    model: SharedEngine, count_tokens: TokenCount | None, ratio: float | None
-) -> TokenCount | None:
-    """How a budget is counted; None: as the model that chooses counts.
-
-    Raises:
-        ConfigurationError: There are two ways, or one is unusable.
-    """
-    if count_tokens is not None and ratio is not None:
-        raise ConfigurationError("count_tokens and token_ratio are given; give one of them")
-    return count_tokens if ratio is None else by_ratio(model, ratio)

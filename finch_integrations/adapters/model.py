@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -47,7 +47,7 @@ class Adapter(BaseModel):
         model_kwargs: Passed to transformers' `from_pretrained`.
         scorer: A smaller model that chooses the passages, so that `model` reads only those: a name
             (on the same device), a loaded model or a `SharedEngine`. With `engine` it is put there.
-        target_size: Document tokens to keep.
+        target_size: Document tokens to keep; `auto`: as many as the passages' scores call for.
         compression_ratio: Fraction of the document tokens to remove, instead of `target_size`.
         max_kv_bytes: Size of the cache in bytes, instead of `target_size`.
         compression: Further fields of `CompressionConfig`; or one, with or without a budget.
@@ -62,7 +62,7 @@ class Adapter(BaseModel):
     dtype: ByName = "auto"
     model_kwargs: ModelKwargs = Field(default_factory=dict, repr=False)
     scorer: Scorer = None
-    target_size: int | None = None
+    target_size: int | Literal["auto"] | None = None
     compression_ratio: float | None = None
     max_kv_bytes: int | None = None
     compression: dict[str, Any] = Field(default_factory=dict)

@@ -1,17 +1,17 @@
 """What adapters around another model have in common: it answers, a model here chooses for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from finch_integrations.adapters.choosing import token_count
 from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.config import DEFAULT_TARGET_SIZE, CompressionConfig
 from finch_integrations.engine.prompt import follow_up
 from finch_integrations.errors import ConfigurationError, ContextTooLongError
 from finch_integrations.pipeline.ask import split_question
-from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere
+from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere, token_count
 from finch_integrations.pipeline.detection import Detected
+from finch_integrations.pipeline.history import report_trimmed, trim_history
 from finch_integrations.pipeline.misses import report_miss
 from finch_integrations.pipeline.options import SAMPLING, make_options
 from finch_integrations.pipeline.placement import Placement, place
@@ -110,11 +110,11 @@ class WrappingAdapter(LLMAdapter):
             ConfigurationError: An option is wrong.
         """
         call = {name: value for name, value in kwargs.items() if name in _OWN}
-        compression = self._with_budget(self._compression_of(call))
+        compression, most = self._with_budget(self._compression_of(call))
         return WrappedArguments(
             documents=call.get("documents"),
             prompt=self._prompt_of(call),
-            chooser=Chooser(self.handle, compression, self._token_count()),
+            chooser=Chooser(self.handle, compression, self._token_count(), most),
             rest={name: value for name, value in kwargs.items() if name not in _OWN},
         )
 
@@ -130,52 +130,73 @@ class WrappingAdapter(LLMAdapter):
             context_patterns=self.context_patterns, chat_template_kwargs={}, **prompt
         )
 
-    def _with_budget(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Without a budget keep half of what a small wrapped model takes."""
-        options = dict(options)
-        given = any(options.get(name) is not None for name in ("target_size", "compression_ratio"))
-        if not given and (window := self._wrapped_window()):
-            options["target_size"] = max(1, min(DEFAULT_TARGET_SIZE, window // 2))
-        return options
+    def _with_budget(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+        """Without a budget keep half of what a small wrapped model takes; `auto` keeps no more."""
+        options, window = dict(options), self._wrapped_window()
+        if not window:
+            return options, DEFAULT_TARGET_SIZE
+        most = max(1, min(DEFAULT_TARGET_SIZE, window // 2))
+        if all(options.get(name) is None for name in ("target_size", "compression_ratio")):
+            options["target_size"] = most
+        return options, most
 
     def _token_count(self) -> TokenCount | None:
         stated = token_count(self.handle, self.count_tokens, self.token_ratio)
         return stated or self._wrapped_tokenizer()
 
-    def _check_prompt(
+    def _fit(
         self,
+        roles: Sequence[str],
         texts: Sequence[str],
         placement: Placement,
         arguments: WrappedArguments,
         answer: int = 1,
-    ) -> None:
-        """Refuse a prompt that some servers would cut; warn of documents that were missed.
+    ) -> list[int]:
+        """Leave out the oldest turns of a chat that does not fit; warn of missed documents.
+
+        What was chosen stays.
 
         Args:
-            texts: Of all messages.
+            roles: Of all messages.
+            texts: Their texts.
             placement: What was changed in them.
             arguments: Of the call.
             answer: Tokens that the answer needs.
 
+        Returns:
+            Numbers of the messages that stay.
+
         Raises:
-            ContextTooLongError: The wrapped model's window is smaller.
+            ContextTooLongError: The wrapped model's window is smaller; some servers would cut.
         """
         if placement.missed:
             target = arguments.chooser.compression.get("target_size")
-            report_miss(texts, lambda: _about(texts), target, self._advice)
+            fixed = None if target == "auto" else target
+            report_miss(texts, lambda: _about(texts), fixed, self._advice)
         window = self._wrapped_window()
         # A token has at least one byte: most prompts need not be counted.
         if window is None or sum(len(text.encode()) for text in texts) + answer <= window:
-            return
-        tokens = sum(arguments.chooser.count(text) for text in texts if text)
-        if tokens + answer > window:
+            return [*range(len(texts))]
+        counts = [arguments.chooser.count(text) if text else 0 for text in texts]
+
+        def tokens(numbers: Iterable[int]) -> int:
+            return sum(counts[number] for number in numbers)
+
+        kept = trim_history(
+            roles,
+            lambda numbers: tokens(numbers) + answer <= window,
+            at_most=placement.first_changed(len(texts)),
+        )
+        if (needed := tokens(kept)) + answer > window:
             raise ContextTooLongError(
-                f"after compression the prompt has {tokens} tokens (not counting its template), "
+                f"after compression the prompt has {needed} tokens (not counting its template), "
                 f"and with {answer} for the answer it does not fit the wrapped model's window of "
                 f"{window}. Keep fewer (target_size), shorten the rest of the prompt, or say how "
                 "the wrapped model counts (count_tokens, token_ratio)"
                 + (f". {self._advice}" if placement.missed else "")
             )
+        report_trimmed(texts[0], len(texts) - len(kept))
+        return kept
 
 
 def _about(texts: Sequence[str]) -> int:

@@ -57,10 +57,22 @@ _KeepPassages = Annotated[
         help="Keep what was read on disk, for further questions; see finch cache.",
     ),
 ]
+_TargetSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Document tokens to keep (default: 2048); auto: as many as the passages' scores call "
+        "for."
+    ),
+]
 _Steps = Annotated[
     int, typer.Option(help="2: for questions whose answer takes two steps to find; reads no more.")
 ]
 _MAX_MEGABYTES = MAX_FILE_BYTES // 10**6
+
+
+def _number(value: str | None) -> int | str | None:
+    """A number of tokens, or a word such as `auto`, which is checked later."""
+    return int(value) if value is not None and value.isdecimal() else value
 
 
 def _paths(paths: Sequence[str]) -> tuple[Path, ...]:
@@ -123,9 +135,7 @@ def ask(
         str, typer.Option(help="With --base-url: the environment variable with the server's key.")
     ] = "FINCH_API_KEY",
     scorer: _Scorer = None,
-    target_size: Annotated[
-        int | None, typer.Option(help="Document tokens to keep (default: 2048).")
-    ] = None,
+    target_size: _TargetSize = None,
     compression_ratio: Annotated[
         float | None, typer.Option(help="Or: the fraction of the document tokens to remove.")
     ] = None,
@@ -201,10 +211,10 @@ def ask(
             device=device,
             dtype=dtype,
             compression={
-                "target_size": target_size,
+                "target_size": _number(target_size),
                 "compression_ratio": compression_ratio,
                 "max_kv_bytes": max_kv_bytes,
-                "read_size": int(read_size) if read_size.isdecimal() else read_size,
+                "read_size": _number(read_size),
                 "steps": steps,
                 "chunk_length": chunk_length,
                 "method": method,
@@ -254,9 +264,7 @@ def chat(
     ] = None,
     model: _Model = "embedded",
     scorer: _Scorer = None,
-    target_size: Annotated[
-        int | None, typer.Option(help="Document tokens to keep for each answer (default: 2048).")
-    ] = None,
+    target_size: _TargetSize = None,
     max_tokens: Annotated[int, typer.Option(help="Upper limit of an answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
     device: _Device = None,
@@ -281,7 +289,7 @@ def chat(
             scorer=scorer,
             device=device,
             dtype=dtype,
-            compression={"target_size": target_size},
+            compression={"target_size": _number(target_size)},
             sampling={"max_tokens": max_tokens, "temperature": temperature},
             follow_links=follow_links,
             max_file_bytes=max_file_size * 10**6,
@@ -362,9 +370,7 @@ def serve(
         typer.Option(help="Where to listen; beyond this machine FINCH_SERVE_KEY must be set."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
-    target_size: Annotated[
-        int | None, typer.Option(help="Document tokens to keep (default: 2048).")
-    ] = None,
+    target_size: _TargetSize = None,
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
     ] = "likelihood",
@@ -392,7 +398,7 @@ def serve(
         port=port,
         device=device,
         dtype=dtype,
-        compression={"target_size": target_size, "method": method, "steps": steps},
+        compression={"target_size": _number(target_size), "method": method, "steps": steps},
         limits={"max_tokens": max_tokens, "max_requests": max_requests, "timeout": timeout},
     )
 

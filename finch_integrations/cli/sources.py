@@ -56,12 +56,21 @@ def show_citations(citations: Sequence[Citation]) -> None:
         console.quote(citation.text, indent=10)
 
 
+# With --target-size auto.
+_REASONS = {
+    "scores": ", no others score nearly as high",
+    "floor": ", the least",
+    "ceiling": ", the most",
+}
+
+
 def statistics_line(details: AnswerDetails) -> str:
     """Say how much was read and kept, and how long that and the answer took."""
     stats = details.compression
     assert stats is not None, "there are documents"
     smaller = stats.document_tokens / stats.kept_tokens
     kept = f"{stats.kept_tokens:,} kept ({smaller:.1f}x smaller)" if smaller > 1 else "all kept"
+    kept += _REASONS.get(stats.limited_by, "")
     before = stats.rated_tokens - stats.read_tokens
     rated = f", {stats.rated_tokens:,} rated" if stats.rated_tokens else ""
     rated += f" ({before:,} of them read before)" if before else ""

@@ -1,5 +1,7 @@
 """How many tokens to keep, and whether everything fits the window; decided before any work."""
 
+from dataclasses import dataclass
+
 from finch_integrations.config import DEFAULT_TARGET_SIZE, CompressionConfig
 from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.support import ModelSpec, window_error
@@ -10,24 +12,42 @@ from finch_integrations.errors import ContextTooLongError
 _SHARE_READ, _TIMES_READ = 3 / 8, 3
 
 
-def target_tokens(config: CompressionConfig, spec: ModelSpec, frame: Frame, total: int) -> int:
+# With target_size="auto", so many tokens are kept whatever the scores are: two passages or three.
+_LEAST_KEPT = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many document tokens to keep; where `least` and `most` differ, the scores decide.
+
+    Attributes:
+        least: The floor.
+        most: The ceiling.
+    """
+
+    least: int
+    most: int
+
+
+def make_budget(config: CompressionConfig, spec: ModelSpec, frame: Frame, total: int) -> Budget:
     """Document tokens to keep of `total`.
 
     Raises:
         ContextTooLongError: The byte budget is too small for the rest of the prompt.
     """
-    return min(total, _wanted_tokens(config, spec, frame, total))
+    most = min(total, _wanted_tokens(config, spec, frame, total))
+    return Budget(min(_LEAST_KEPT, most) if config.target_size == "auto" else most, most)
 
 
-def tokens_to_read(config: CompressionConfig, target: int, total: int) -> int:
-    """Document tokens to read of `total` in order to choose `target`; never fewer than those."""
+def tokens_to_read(config: CompressionConfig, budget: Budget, total: int) -> int:
+    """Document tokens to read of `total` in order to choose; at least the budget's floor."""
     if config.read_size == "all":
         return total
     if config.read_size == "auto":
-        wanted = max(_TIMES_READ * target, int(_SHARE_READ * total))
+        wanted = max(_TIMES_READ * budget.least, int(_SHARE_READ * total))
     else:
         wanted = config.read_size
-    return min(total, max(target, wanted))
+    return min(total, max(budget.least, wanted))
 
 
 def check_answer_fits(spec: ModelSpec, frame: Frame, total: int, target: int) -> None:
@@ -87,8 +107,8 @@ def _answering_room(spec: ModelSpec, frame: Frame) -> int:
 
 
 def _wanted_tokens(config: CompressionConfig, spec: ModelSpec, frame: Frame, total: int) -> int:
-    if config.target_size is not None:
-        return config.target_size
+    if config.fixed_size is not None:
+        return config.fixed_size
     if config.compression_ratio is not None:
         return max(1, round(total * (1 - config.compression_ratio)))
     if config.max_kv_bytes is not None:

@@ -21,7 +21,7 @@ from finch_integrations.engine.support import ModelSpec
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.types import CompressionStats, DocumentShare, Excerpt
 
-_FORMAT = "finch-compressed-context-3"
+_FORMAT = "finch-compressed-context-4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ def encode_selection(
         stats=CompressionStats(
             document_tokens=stats.document_tokens,
             kept_tokens=stats.kept_tokens,
+            limited_by=stats.limited_by,
             rated_tokens=stats.rated_tokens,
             read_tokens=stats.read_tokens,
             prefix_tokens=len(frame.prefix),

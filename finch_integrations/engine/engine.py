@@ -14,10 +14,7 @@ from finch_integrations.documents import prepare_documents
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
-from finch_integrations.engine.budget import (
-    check_answer_fits,
-    target_tokens,
-)
+from finch_integrations.engine.budget import Budget, check_answer_fits, make_budget
 from finch_integrations.engine.chat import build_chat
 from finch_integrations.engine.context import CompressedContext
 from finch_integrations.engine.encoding import encode_selection
@@ -317,11 +314,11 @@ class FinchEngine:
         ]
         tracker = ProgressTracker(progress)
         inputs = make_inputs(self.backbone.tokenizer, prepare_documents(documents), prompts)
-        targets = [
-            target_tokens(config, self.backbone.spec, one.frame, len(one.tokens)) for one in inputs
+        budgets = [
+            make_budget(config, self.backbone.spec, one.frame, len(one.tokens)) for one in inputs
         ]
         return self._selector.select(
-            self.backbone, self._reader, inputs, targets, method, config, tracker
+            self.backbone, self._reader, inputs, budgets, method, config, tracker
         )
 
     def read_ahead(
@@ -374,10 +371,10 @@ class FinchEngine:
         )
         backbone = self.backbone
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
-        target = target_tokens(config, backbone.spec, inputs.frame, len(inputs.tokens))
+        budget = make_budget(config, backbone.spec, inputs.frame, len(inputs.tokens))
         tracker = ProgressTracker(progress)
-        if target < len(inputs.tokens):
-            read_ahead(backbone, inputs, target, method, config, tracker, self._reader())
+        if budget.least < len(inputs.tokens):
+            read_ahead(backbone, inputs, budget, method, config, tracker, self._reader())
         return tracker.seen
 
     def encode(
@@ -468,19 +465,19 @@ class FinchEngine:
         )
         inputs = make_input(backbone.tokenizer, prepare_documents(documents), prompt)
         total = len(inputs.tokens)
-        target = target_tokens(config, backbone.spec, inputs.frame, total)
-        check_answer_fits(backbone.spec, inputs.frame, total, target)
+        budget = make_budget(config, backbone.spec, inputs.frame, total)
+        check_answer_fits(backbone.spec, inputs.frame, total, budget.most)
         tracker = ProgressTracker(progress)
-        if isinstance(method, TokenMethod) and target < total:
-            return evict_tokens(backbone, inputs, target, method, config, tracker)
-        further: list[tuple[ModelInput, int]] = []
+        if isinstance(method, TokenMethod) and budget.most < total:
+            return evict_tokens(backbone, inputs, budget.most, method, config, tracker)
+        further: list[tuple[ModelInput, Budget]] = []
         if further_questions:
             further = further_inputs(backbone, self._reader(), inputs, further_questions, config)
         selection, *_ = self._selector.select(
             backbone,
             self._reader,
             [inputs, *(one for one, _ in further)],
-            [target, *(wanted for _, wanted in further)],
+            [budget, *(other for _, other in further)],
             method,
             config,
             tracker,

@@ -37,6 +37,7 @@ def evict_tokens(
         stats=CompressionStats(
             document_tokens=len(inputs.tokens),
             kept_tokens=target,
+            limited_by="budget",
             rated_tokens=len(inputs.tokens),
             read_tokens=len(inputs.tokens),
             prefix_tokens=len(inputs.frame.prefix),

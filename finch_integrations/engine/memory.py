@@ -54,8 +54,8 @@ def free_bytes(devices: Iterable[torch.device]) -> int:
 
 
 def _most_kept(spec: ModelSpec, config: CompressionConfig, document_tokens: int) -> int:
-    if config.target_size is not None:
-        return config.target_size
+    if config.fixed_size is not None:
+        return config.fixed_size
     if config.compression_ratio is not None:
         return max(1, round(document_tokens * (1 - config.compression_ratio)))
     if config.max_kv_bytes is not None:

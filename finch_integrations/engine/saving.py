@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.storage import replaced
@@ -79,6 +79,8 @@ def from_plain(kind: Any, value: Any, name: str = "it") -> Any:
     if (origin is Mapping or typing.is_typeddict(kind)) and isinstance(value, dict):
         return value
     if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return value
+    if origin is Literal and value in args:
         return value
     if kind in (int, str, bool) and type(value) is kind and not (kind is int and value < 0):
         return value

@@ -10,9 +10,10 @@ from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.batching import tokens_at_once
 from finch_integrations.engine.budget import (
+    Budget,
     check_answer_fits,
+    make_budget,
     reading_length,
-    target_tokens,
     tokens_to_read,
 )
 from finch_integrations.engine.document_shares import count_shares
@@ -21,6 +22,7 @@ from finch_integrations.engine.excerpts import find_excerpts
 from finch_integrations.engine.methods import PassageMethod, Reading
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.passages import choose, positions_of, texts_of
+from finch_integrations.engine.methods.sizing import choose_size
 from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
@@ -28,7 +30,7 @@ from finch_integrations.engine.prompt import Frame, build_frame, rating_prompt
 from finch_integrations.engine.segments import Segment, translate_segments
 from finch_integrations.engine.selection import Selection
 from finch_integrations.errors import FinchError
-from finch_integrations.types import SelectionStats
+from finch_integrations.types import LimitedBy, SelectionStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +49,18 @@ class Reader:
 def select_passages(
     backbone: Backbone,
     inputs: Sequence[ModelInput],
-    targets: Sequence[int],
+    budgets: Sequence[Budget],
     method: PassageMethod,
     config: CompressionConfig,
     tracker: ProgressTracker,
     reader: Reader,
 ) -> list[Selection]:
-    """Choose exactly so many document tokens for each question, fewer than all.
+    """Choose document tokens for each question, as many as its budget says.
 
     Args:
         backbone: The model whose tokens are chosen.
         inputs: Documents and question in its tokens; the documents are the same for every question.
-        targets: Tokens to keep for each question.
+        budgets: Tokens to keep for each question.
         method: Scores the passages.
         config: Says how much is read at once.
         tracker: Follows the reading, in the tokens of the model that reads.
@@ -68,38 +70,52 @@ def select_passages(
     Raises:
         ContextTooLongError: The reading model's window has no room for a chunk.
     """
-    reading = _begin(backbone, inputs, targets, config, tracker, reader)
+    reading = _begin(backbone, inputs, budgets, config, tracker, reader)
     tracker.total = len(reading.documents)  # a method that reads fewer says so
     segments, scores = method.score(reading)
     if reader.backbone is not backbone:
         segments = translate_segments(segments, reading.documents, inputs[0].tokens)
     sentences = sentences_of(texts_of(inputs[0].tokens, segments))
     peak = tracker.peak if reader.backbone is backbone else 0
-    return [
-        _make(
-            backbone,
-            one,
-            choose(segments, demote_copies(rated, sentences), target),
-            rated_tokens=tracker.seen,
-            read_tokens=tracker.seen - tracker.reused,
-            peak=peak,
-            seconds=tracker.seconds / len(inputs),
+    selections = []
+    for one, rated, budget in zip(inputs, scores, budgets, strict=True):
+        final = demote_copies(rated, sentences)
+        size, limited_by = choose_size(segments, final, budget)
+        selections.append(
+            _make(
+                backbone,
+                one,
+                choose(segments, final, size),
+                limited_by=limited_by,
+                rated_tokens=tracker.seen,
+                read_tokens=tracker.seen - tracker.reused,
+                peak=peak,
+                seconds=tracker.seconds / len(inputs),
+            )
         )
-        for one, rated, target in zip(inputs, scores, targets, strict=True)
-    ]
+    return selections
 
 
 def select_everything(backbone: Backbone, inputs: ModelInput, seconds: float) -> Selection:
     """Keep all documents whole."""
     spans = enumerate(inputs.tokens.spans)
     whole = [Segment(span.start, span.end, number) for number, span in spans]
-    return _make(backbone, inputs, whole, rated_tokens=0, read_tokens=0, peak=0, seconds=seconds)
+    return _make(
+        backbone,
+        inputs,
+        whole,
+        limited_by="documents",
+        rated_tokens=0,
+        read_tokens=0,
+        peak=0,
+        seconds=seconds,
+    )
 
 
 def read_ahead(
     backbone: Backbone,
     inputs: ModelInput,
-    target: int,
+    budget: Budget,
     method: PassageMethod,
     config: CompressionConfig,
     tracker: ProgressTracker,
@@ -107,7 +123,7 @@ def read_ahead(
 ) -> None:
     """Read into the store what is not there yet; arguments and errors as for `select_passages`."""
     if method.read_ahead is not None:
-        method.read_ahead(_begin(backbone, [inputs], [target], config, tracker, reader))
+        method.read_ahead(_begin(backbone, [inputs], [budget], config, tracker, reader))
 
 
 def further_inputs(
@@ -116,25 +132,25 @@ def further_inputs(
     inputs: ModelInput,
     questions: Sequence[str],
     config: CompressionConfig,
-) -> list[tuple[ModelInput, int]]:
-    """The same documents under other questions, with their targets; without unusable ones."""
+) -> list[tuple[ModelInput, Budget]]:
+    """The same documents under other questions, with their budgets; without unusable ones."""
     found = []
     for question in questions:
         with suppress(FinchError):
             prompt = replace(inputs.prompt, question=question)
             other = replace(inputs, prompt=prompt, frame=build_frame(backbone.tokenizer, prompt))
             total = len(inputs.tokens)
-            target = target_tokens(config, backbone.spec, other.frame, total)
-            check_answer_fits(backbone.spec, other.frame, total, target)
+            budget = make_budget(config, backbone.spec, other.frame, total)
+            check_answer_fits(backbone.spec, other.frame, total, budget.most)
             reading_length(config, reader.backbone.spec, _rating_frame(reader, other))
-            found.append((other, target))
+            found.append((other, budget))
     return found
 
 
 def _begin(
     backbone: Backbone,
     inputs: Sequence[ModelInput],
-    targets: Sequence[int],
+    budgets: Sequence[Budget],
     config: CompressionConfig,
     tracker: ProgressTracker,
     reader: Reader,
@@ -152,7 +168,7 @@ def _begin(
         prefix=reader.store.encodings.encode(reader.backbone, [frames[0].prefix], length),
         chunk_length=length,
         batch_tokens=config.batch_tokens or tokens_at_once(reader.backbone, length),
-        read_sizes=[tokens_to_read(config, target, len(documents)) for target in targets],
+        read_sizes=[tokens_to_read(config, budget, len(documents)) for budget in budgets],
         steps=config.steps,
         store=reader.store,
         tracker=tracker,
@@ -168,6 +184,7 @@ def _make(
     inputs: ModelInput,
     kept: Sequence[Segment],
     *,
+    limited_by: LimitedBy,
     rated_tokens: int,
     read_tokens: int,
     peak: int,
@@ -184,6 +201,7 @@ def _make(
         stats=SelectionStats(
             document_tokens=len(tokens),
             kept_tokens=len(positions),
+            limited_by=limited_by,
             rated_tokens=rated_tokens,
             read_tokens=read_tokens,
             peak_kv_tokens=peak,

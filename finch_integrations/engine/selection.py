@@ -14,7 +14,7 @@ from finch_integrations.errors import InvalidInputError
 from finch_integrations.files import read_bytes
 from finch_integrations.types import DocumentShare, Excerpt, SelectionStats
 
-_FORMAT = "finch-selection-2"
+_FORMAT = "finch-selection-3"
 _MAX_BYTES = 2**30
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Budget
 from finch_integrations.engine.methods import Method, PassageMethod, check_method
 from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.progress import ProgressTracker
@@ -30,7 +31,7 @@ class Selector:
         backbone: Backbone,
         find_reader: Callable[[], Reader],
         inputs: Sequence[ModelInput],
-        targets: Sequence[int],
+        budgets: Sequence[Budget],
         method: Method,
         config: CompressionConfig,
         tracker: ProgressTracker,
@@ -41,7 +42,7 @@ class Selector:
             backbone: As for `select_passages`.
             find_reader: Returns the model that reads.
             inputs: As for `select_passages`.
-            targets: Tokens to keep for each question, at most all.
+            budgets: Tokens to keep for each question, at most all.
             method: Rates the passages.
             config: As for `select_passages`.
             tracker: As for `select_passages`.
@@ -50,7 +51,7 @@ class Selector:
             UnsupportedModelError: The model that reads lacks what the method needs.
             ContextTooLongError: As for `select_passages`.
         """
-        if all(target == len(inputs[0].tokens) for target in targets):
+        if all(budget.least == len(inputs[0].tokens) for budget in budgets):
             seconds = tracker.seconds / len(inputs)
             return [select_everything(backbone, one, seconds) for one in inputs]
         assert isinstance(method, PassageMethod), "token methods do not select"
@@ -59,8 +60,8 @@ class Selector:
         models = (backbone.fingerprint, reader.backbone.fingerprint)
         documents = _digest(inputs[0].documents)
         keys = [
-            repr((documents, one.prompt, config, target, models))
-            for one, target in zip(inputs, targets, strict=True)
+            repr((documents, one.prompt, config, budget, models))
+            for one, budget in zip(inputs, budgets, strict=True)
         ]
         known = [self._made.get(key) for key in keys]
         new = [number for number, selection in enumerate(known) if selection is None]
@@ -69,7 +70,7 @@ class Selector:
             made = select_passages(
                 backbone,
                 [inputs[number] for number in new],
-                [targets[number] for number in new],
+                [budgets[number] for number in new],
                 method,
                 config,
                 tracker,

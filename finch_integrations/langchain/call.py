@@ -1,7 +1,7 @@
 """One call: from LangChain's messages to a request, from the answer's pieces to chunks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -12,7 +12,7 @@ from finch_integrations.adapters.logprobs import as_openai_logprobs
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.documents import as_documents
-from finch_integrations.langchain.evidence import current_run
+from finch_integrations.langchain.evidence import current_run, is_retrieving
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.langchain.tools import to_chunk, to_invalid_chunk
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest
@@ -96,14 +96,16 @@ def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call
     Raises:
         InvalidInputError: Messages or documents are unusable.
     """
+    prompt = replace(arguments.prompt, strict=arguments.prompt.strict and not is_retrieving())
     request, source = make_request(
         to_turns(messages),
         given_documents(messages, arguments.documents),
-        arguments.prompt,
+        prompt,
         arguments.options,
         arguments.answer,
         run=current_run(),
         advice=ADVICE,
+        trim_history=True,
     )
     return Call(arguments.handle, request, source)
 

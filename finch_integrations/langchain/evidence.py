@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -21,12 +22,33 @@ from finch_integrations.langchain.documents import documents_in
 from finch_integrations.pipeline.evidence import RETRIEVED
 
 _MAX_RUNS = 10_000
-_run: ContextVar[UUID | None] = ContextVar("finch_run", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Where a run belongs.
+
+    Attributes:
+        root: The outermost run.
+        retrieving: Whether it is a retriever's, or inside of one's.
+    """
+
+    root: UUID | None = None
+    retrieving: bool = False
+
+
+_NO_RUN = _Run()
+_run: ContextVar[_Run] = ContextVar("finch_run", default=_NO_RUN)
 
 
 def current_run() -> UUID | None:
     """The outermost run that the model's call belongs to."""
-    return _run.get()
+    return _run.get().root
+
+
+def is_retrieving() -> bool:
+    """Whether a retriever asks: for other queries, say, which is no answer from documents."""
+    return _run.get().retrieving
 
 
 class _Listener(BaseCallbackHandler):
@@ -37,19 +59,23 @@ class _Listener(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._roots: OrderedDict[UUID, UUID] = OrderedDict()
+        self._runs: OrderedDict[UUID, _Run] = OrderedDict()
 
-    def _start(self, run_id: UUID, parent_run_id: UUID | None) -> UUID:
+    def _start(self, run_id: UUID, parent_run_id: UUID | None, *, retrieving: bool = False) -> _Run:
         with self._lock:
-            root = self._roots.get(parent_run_id, parent_run_id) if parent_run_id else run_id
-            self._roots[run_id] = root
-            while len(self._roots) > _MAX_RUNS:
-                self._roots.popitem(last=False)
-        return root
+            run = _Run(run_id)
+            if parent_run_id:
+                run = self._runs.get(parent_run_id, _Run(parent_run_id))
+            if retrieving:
+                run = replace(run, retrieving=True)
+            self._runs[run_id] = run
+            while len(self._runs) > _MAX_RUNS:
+                self._runs.popitem(last=False)
+        return run
 
-    def _end(self, run_id: UUID) -> UUID:
+    def _end(self, run_id: UUID) -> UUID | None:
         with self._lock:
-            root = self._roots.pop(run_id, run_id)
+            root = self._runs.pop(run_id, _Run(run_id)).root
         if root == run_id:
             RETRIEVED.end_run(run_id)
         return root
@@ -64,9 +90,9 @@ class _Listener(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note what is asked for."""
-        root = self._start(run_id, parent_run_id)
+        run = self._start(run_id, parent_run_id, retrieving=True)
         if isinstance(query, str):
-            RETRIEVED.remember_query(query, root)
+            RETRIEVED.remember_query(query, run.root)
 
     def on_retriever_end(
         self, documents: Sequence[LangChainDocument], *, run_id: UUID, **kwargs: Any
@@ -84,7 +110,7 @@ class _Listener(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Remember documents that a chain is given."""
-        _remember(inputs, self._start(run_id, parent_run_id))
+        _remember(inputs, self._start(run_id, parent_run_id).root)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Remember documents that a chain passes on, retrieved without a retriever."""
@@ -152,7 +178,7 @@ class _Listener(BaseCallbackHandler):
         self._end(run_id)
 
 
-def _remember(value: Any, run: UUID) -> None:
+def _remember(value: Any, run: UUID | None) -> None:
     RETRIEVED.remember(documents_in(value), run)
 
 

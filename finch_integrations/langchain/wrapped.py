@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -32,7 +32,7 @@ from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.call import ADVICE, given_documents
 from finch_integrations.langchain.chat_model import ChatFinch
 from finch_integrations.langchain.citations import PROVIDER, make_citations
-from finch_integrations.langchain.evidence import current_run
+from finch_integrations.langchain.evidence import current_run, is_retrieving
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.langchain.rewriting import rewrite
 from finch_integrations.pipeline.chooser import TokenCount
@@ -249,8 +249,10 @@ class WrappedChat(WrappingAdapter, ChatFinch):
         self, messages: Sequence[BaseMessage], placement: Placement, arguments: WrappedArguments
     ) -> "WrappedCall":
         rewritten = rewrite(messages, placement)
-        self._check_prompt([message.text for message in rewritten], placement, arguments)
-        return WrappedCall(rewritten, placement, arguments.rest)
+        roles = ["user" if message.type == "human" else message.type for message in rewritten]
+        kept = self._fit(roles, [message.text for message in rewritten], placement, arguments)
+        placement = replace(placement, trimmed=len(rewritten) - len(kept))
+        return WrappedCall([rewritten[number] for number in kept], placement, arguments.rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +322,8 @@ def _find(
     """The messages' texts, and the documents in them."""
     turns = to_turns(messages, only_text=False)
     given = given_documents(messages, arguments.documents)
-    found = find_documents(turns, given, arguments.prompt, run=current_run())
+    prompt = replace(arguments.prompt, strict=arguments.prompt.strict and not is_retrieving())
+    found = find_documents(turns, given, prompt, run=current_run())
     return [turn.text[turn.offset :] for turn in turns], found
 
 

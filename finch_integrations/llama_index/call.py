@@ -15,6 +15,7 @@ from llama_index.core.base.llms.types import (
 from finch_integrations.adapters.llm import CallArguments
 from finch_integrations.errors import FinchError
 from finch_integrations.llama_index.documents import as_documents, place_in_node
+from finch_integrations.llama_index.evidence import is_retrieving
 from finch_integrations.llama_index.messages import shows_a_chat, to_turns
 from finch_integrations.llama_index.tools import make_message
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
@@ -141,7 +142,7 @@ def make_call(
     """
     documents, prompt = arguments.documents, arguments.prompt
     given = None if documents is None else as_documents(documents, "documents")
-    if shows_a_chat(messages):
+    if shows_a_chat(messages) or is_retrieving():
         prompt = replace(prompt, strict=False)
     turns = to_turns(messages, read_templates=prompt.context_detection != "off")
     request, source = make_request(

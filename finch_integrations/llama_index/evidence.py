@@ -10,11 +10,14 @@ from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.span import BaseSpan, active_span_id
+from llama_index_instrumentation.span_handlers import BaseSpanHandler
 
 from finch_integrations.llama_index.documents import from_node
 from finch_integrations.pipeline.evidence import RETRIEVED
@@ -59,11 +62,51 @@ def _documents(nodes: list[NodeWithScore]) -> Iterator[Document]:
                 yield replace(document, text=text, metadata=found.node.metadata)
 
 
+class _Retrieving(BaseSpanHandler[BaseSpan]):
+    """Knows which spans are a retriever's, or inside of one's."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name of the class in telemetry."""
+        return "FinchRetrieving"
+
+    def new_span(
+        self,
+        id_: str,
+        bound_args: Any,
+        instance: Any = None,
+        parent_span_id: str | None = None,
+        tags: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> BaseSpan | None:
+        """Note a span that belongs to retrieving."""
+        if isinstance(instance, BaseRetriever) or parent_span_id in self.open_spans:
+            return BaseSpan(id_=id_, parent_id=parent_span_id)
+        return None
+
+    def prepare_to_exit_span(self, id_: str, *args: Any, **kwargs: Any) -> BaseSpan | None:
+        """Forget a span that ends."""
+        return self.open_spans.get(id_)
+
+    def prepare_to_drop_span(self, id_: str, *args: Any, **kwargs: Any) -> BaseSpan | None:
+        """Forget a span that fails."""
+        return self.open_spans.get(id_)
+
+
+_RETRIEVING = _Retrieving()
+
+
+def is_retrieving() -> bool:
+    """Whether a retriever asks: for other queries, say, which is no answer from documents."""
+    return active_span_id.get() in _RETRIEVING.open_spans
+
+
 def listen() -> None:
     """Begin to listen, once per process."""
     handlers = get_dispatcher().event_handlers
     if not any(isinstance(handler, _Listener) for handler in handlers):
         get_dispatcher().add_event_handler(_Listener())
+        get_dispatcher().add_span_handler(_RETRIEVING)
 
 
 listen()

@@ -11,6 +11,7 @@ from llama_index.core.base.llms.types import (
     ChatResponse,
     CompletionResponse,
     LLMMetadata,
+    MessageRole,
 )
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.function_calling import FunctionCallingLLM
@@ -22,7 +23,7 @@ from finch_integrations.adapters.wrapping import WrappedArguments, WrappingAdapt
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.llama_index.call import ADVICE, make_citations, never_a_value_error
 from finch_integrations.llama_index.documents import as_documents
-from finch_integrations.llama_index.evidence import current_run
+from finch_integrations.llama_index.evidence import current_run, is_retrieving
 from finch_integrations.llama_index.llm import NO_OUTPUT, FinchLLM
 from finch_integrations.llama_index.messages import as_messages, shows_a_chat, to_turns
 from finch_integrations.llama_index.rewriting import rewrite
@@ -261,8 +262,14 @@ class WrappedLLM(WrappingAdapter, FinchLLM, FunctionCallingLLM):
     ) -> "WrappedCall":
         rewritten = rewrite(messages, placement)
         texts = [message.content or "" for message in rewritten]
-        self._check_prompt(texts, placement, arguments, max(1, self.llm.metadata.num_output))
-        return WrappedCall(rewritten, placement, arguments.rest)
+        roles = [
+            "system" if message.role == MessageRole.DEVELOPER else message.role.value
+            for message in rewritten
+        ]
+        answer = max(1, self.llm.metadata.num_output)
+        kept = self._fit(roles, texts, placement, arguments, answer)
+        placement = replace(placement, trimmed=len(rewritten) - len(kept))
+        return WrappedCall([rewritten[number] for number in kept], placement, arguments.rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +336,7 @@ def _find(
     """The messages' texts, and the documents in them."""
     documents, prompt = arguments.documents, arguments.prompt
     given = None if documents is None else as_documents(documents, "documents")
-    if shows_a_chat(messages):
+    if shows_a_chat(messages) or is_retrieving():
         prompt = replace(prompt, strict=False)
     read_templates = prompt.context_detection != "off"
     turns = to_turns(messages, read_templates=read_templates, only_text=False)

@@ -14,7 +14,7 @@ from finch_integrations.engine.prompt import build_frame, make_prompt
 from finch_integrations.errors import ContextTooLongError, InvalidInputError
 from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.answering import Answering, plan_answer
-from finch_integrations.pipeline.history import trim_history
+from finch_integrations.pipeline.history import report_trimmed, trim_history
 from finch_integrations.pipeline.misses import report_miss
 from finch_integrations.types import (
     CompressionProgress,
@@ -227,17 +227,20 @@ def _fitting(engine: "FinchEngine", request: AskRequest, answering: Answering) -
     sampling = with_overrides(engine.sampling, request.sampling)
     room = engine.window - min(sampling.max_tokens, engine.window // 4)
     if request.documents:
-        target = with_overrides(engine.compression, request.compression).target_size
+        target = with_overrides(engine.compression, request.compression).fixed_size
         room -= engine.window // 4 if target is None else target
 
-    def fits(messages: Sequence[Message]) -> bool:
+    def fits(numbers: Sequence[int]) -> bool:
+        messages = [request.messages[number] for number in numbers]
         # A token has at least one byte, and a template adds few: most chats need not be counted.
         if sum(len(one["content"].encode("utf-8", "replace")) for one in messages) < room // 2:
             return True
         return _length(engine, replace(request, messages=tuple(messages)), answering) <= room
 
-    messages = trim_history(request.messages, fits)
-    return replace(request, messages=messages)
+    kept = trim_history([message["role"] for message in request.messages], fits)
+    trimmed = len(request.messages) - len(kept)
+    report_trimmed(request.messages[0]["content"], trimmed)
+    return replace(request, messages=tuple(request.messages[number] for number in kept))
 
 
 def _length(engine: "FinchEngine", request: AskRequest, answering: Answering) -> int:
@@ -311,7 +314,7 @@ def _chat(
         report_miss(
             [message["content"] for message in request.messages],
             lambda: engine.count_chat_tokens(request.messages, **said),
-            with_overrides(engine.compression, request.compression).target_size,
+            with_overrides(engine.compression, request.compression).fixed_size,
             request.advice,
         )
     try:

@@ -59,11 +59,13 @@ class Chooser:
         compression: Fields of `CompressionConfig`, with the budget.
         count_tokens: Counts a text's tokens as the model that answers does; None: as the one that
             chooses does.
+        most_tokens: What `target_size="auto"` keeps at most, as the model that answers counts.
     """
 
     model: SharedEngine
     compression: Mapping[str, Any]
     count_tokens: TokenCount | None = None
+    most_tokens: int = DEFAULT_TARGET_SIZE
 
     def choose(
         self, documents: Iterable[Document], question: str, *, progress: Progress | None = None
@@ -126,6 +128,12 @@ class Chooser:
         before = sum(count(document.text) for document in documents)
         if options.get("compression_ratio") is not None:
             budget = max(1, round(before * (1 - options.pop("compression_ratio"))))
+        elif options.get("target_size") == "auto":
+            choice = _make(documents, select(**options), count, before)
+            if choice.tokens_after <= self.most_tokens:
+                return choice
+            del options["target_size"]
+            budget = self.most_tokens
         else:
             budget = options.pop("target_size", None) or DEFAULT_TARGET_SIZE
         # What fits is not read: nothing needs to be chosen.
@@ -159,16 +167,25 @@ def check_elsewhere(compression: Mapping[str, Any]) -> None:
         )
 
 
-def by_ratio(model: SharedEngine, ratio: float) -> TokenCount:
-    """Count tokens as a model elsewhere does, by a stated ratio.
+def token_count(
+    model: SharedEngine, count_tokens: TokenCount | None, ratio: float | None
+) -> TokenCount | None:
+    """How a budget is counted; None: as the model that chooses counts.
 
     Args:
         model: The model that chooses.
-        ratio: Tokens of the other model per token of this one.
+        count_tokens: Counts a text's tokens as the model that answers does.
+        ratio: Or: tokens of that one per token of the model that chooses.
 
     Raises:
-        ConfigurationError: The ratio is unusable.
+        ConfigurationError: There are two ways, or one is unusable.
     """
+    if count_tokens is not None and ratio is not None:
+        raise ConfigurationError("count_tokens and token_ratio are given; give one of them")
+    return count_tokens if ratio is None else _by_ratio(model, ratio)
+
+
+def _by_ratio(model: SharedEngine, ratio: float) -> TokenCount:
     if not isinstance(ratio, int | float) or isinstance(ratio, bool) or not 0 < ratio < math.inf:
         raise ConfigurationError(
             f"token_ratio must be a number above 0 (tokens of the model that answers per token of "

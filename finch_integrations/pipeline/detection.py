@@ -16,11 +16,12 @@ from finch_integrations.documents import is_blank
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.document_tags import find_tagged, has_marks, join_texts
 from finch_integrations.pipeline.evidence import NO_EVIDENCE, Evidence, Retrieved
-from finch_integrations.pipeline.known_texts import KnownText, Match, find_known
+from finch_integrations.pipeline.known_texts import KnownText, Match
 from finch_integrations.pipeline.patterns import Split, split_by_patterns, split_known
 from finch_integrations.pipeline.places import Cut, Place, documents_of
 from finch_integrations.pipeline.questions import find_alone, find_question
 from finch_integrations.pipeline.regions import cut_out, with_wrapper
+from finch_integrations.pipeline.text_samples import SHORTEST_PIECE
 from finch_integrations.types import Document, Message, ToolCall
 
 ContextDetection = Literal["auto", "marked", "longest", "off"]
@@ -274,32 +275,45 @@ def _find_retrieved(
     turns: Sequence[Turn], own: Sequence[Sequence[Retrieved]], evidence: Evidence
 ) -> list[Split]:
     """Find what was retrieved; each occurrence of a text is another document that has it."""
-    used: Counter[str] = Counter()
-    splits = []
+    looked: list[tuple[Evidence, list[Match]]] = []
     for turn, artifact in zip(turns, own, strict=True):
-        known = [*artifact, *evidence.texts]
-        if turn.role == "assistant":
-            known = [one for one in known if one.own]
-        matches = find_known(
-            turn.text,
-            [one.known for one in known],
-            expected=[one.own for one in known],
-            squeezed=len(turn.text) <= _SHORT_TEXT,
-        )
-        found: list[tuple[Match, Document]] = []
+        # Of what the model said only what the run itself retrieved is taken for documents.
+        expected = evidence.own if turn.role == "assistant" else evidence
+        if artifact:
+            expected = Evidence((*artifact, *expected.texts))
+        squeezed = len(turn.text) <= _SHORT_TEXT
+        looked.append((expected, expected.known.find(turn.text, squeezed=squeezed)))
+    complete = {
+        expected.text(match) for expected, matches in looked for match in matches if match.whole
+    }
+    used: Counter[str] = Counter()
+    labelled: dict[tuple[int, str], Document] = {}
+    splits = []
+    for turn, (expected, found) in zip(turns, looked, strict=True):
+        # A piece of a text all of which is in the chat is what many texts begin or end with.
+        matches = [one for one in found if one.whole or expected.text(one) not in complete]
+        chosen: list[tuple[Match, Document]] = []
         for match in matches:
-            documents = known[match.number].documents
-            text = known[match.number].known.text
-            found.append((match, documents[min(used[text], len(documents) - 1)]))
+            documents, text = expected.texts[match.number].documents, expected.text(match)
+            chosen.append((match, documents[min(used[text], len(documents) - 1)]))
             used[text] += 1
         protected = [
             span
             for query in (evidence.queries if turn.role == "user" else ())
             for span in find_alone(turn.text, query, (0, len(turn.text)))
-            if not any(m.start <= span[0] and span[1] < m.end for m in matches)
+            if not any(_is_part(span, match) for match in matches)
         ]
-        splits.append(Split(tuple(cut_out(turn.text, found, protected))))
+        splits.append(Split(tuple(cut_out(turn.text, chosen, protected, labelled))))
     return splits
+
+
+def _is_part(query: Span, match: Match) -> bool:
+    """Whether a query belongs to a document, which has more text of its own."""
+    if not (match.start <= query[0] and query[1] <= match.end):
+        return False
+    more = match.end - match.start - (query[1] - query[0])
+    # "Question: …" with "Answer:" after it may be the start of a document, and the prompt's end.
+    return more > 0 if match.whole else more >= SHORTEST_PIECE
 
 
 def _longest(turns: Sequence[Turn]) -> list[Split]:

@@ -14,7 +14,7 @@ from finch_integrations.pipeline.ask import (
     Progress,
     split_question,
 )
-from finch_integrations.pipeline.chooser import Choice, Chooser, check_elsewhere
+from finch_integrations.pipeline.chooser import Choice, Chooser, check_elsewhere, token_count
 from finch_integrations.pipeline.generator import Generator as AnyGenerator
 from finch_integrations.pipeline.in_place import write_documents
 from finch_integrations.pipeline.shared_engine import SharedEngine
@@ -45,6 +45,7 @@ class ChooseThenGenerate:
         scorer: Any = "embedded",
         *,
         count_tokens: Callable[[str], int] | None = None,
+        token_ratio: float | None = None,
     ) -> None:
         """Combine the two.
 
@@ -52,15 +53,16 @@ class ChooseThenGenerate:
             generator: Answers; anything that streams, such as an `OpenAIServer`.
             scorer: Chooses; a `SharedEngine`, or what it takes.
             count_tokens: The generator's own tokenizer, for the budget; None: the scorer's.
+            token_ratio: Or: the generator's tokens per token of the scorer.
 
         Raises:
-            ConfigurationError: The scorer has a scorer.
+            ConfigurationError: The scorer has a scorer, or how to count is said twice or wrong.
             UnsupportedModelError: A ready scorer cannot be used.
         """
         self.generator = generator
         self.scorer = SharedEngine.of(scorer)
         self.name = generator.name
-        self._count_tokens = count_tokens
+        self._count_tokens = token_count(self.scorer, count_tokens, token_ratio)
 
     def count_tokens(self, text: str) -> int:
         """Measure a text as the budget does."""

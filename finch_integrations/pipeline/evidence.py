@@ -9,14 +9,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.pipeline.known_texts import KnownText
+from finch_integrations.pipeline.known_texts import KnownText, KnownTexts, Match
 from finch_integrations.types import Document
 
 _MAX_BYTES, _MAX_SECONDS = 32 * 2**20, 3600.0
 # A text may come from several places; runs that do not end are forgotten.
 _MAX_SOURCES, _MAX_RUNS = 16, 1000
+# What is ready to be looked for, for runs that ask several times.
+_MAX_RECALLED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Retrieved:
     own: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evidence:
     """What a run can expect in its prompts.
 
@@ -45,6 +48,22 @@ class Evidence:
 
     texts: tuple[Retrieved, ...] = ()
     queries: tuple[str, ...] = ()
+
+    @cached_property
+    def own(self) -> "Evidence":
+        """What the run itself retrieved."""
+        return Evidence(tuple(one for one in self.texts if one.own), self.queries)
+
+    @cached_property
+    def known(self) -> KnownTexts:
+        """The texts, ready to be looked for; those that the run retrieved are expected."""
+        return KnownTexts(
+            [one.known for one in self.texts], expected=[one.own for one in self.texts]
+        )
+
+    def text(self, match: Match) -> str:
+        """Which text was found."""
+        return self.texts[match.number].known.text
 
 
 NO_EVIDENCE = Evidence()
@@ -68,6 +87,8 @@ class RetrievedTexts:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._queries: OrderedDict[Hashable, dict[str, None]] = OrderedDict()
+        # Valid until a text is remembered or forgotten.
+        self._recalled: dict[Hashable, Evidence] = {}
         self._nbytes = 0
         self.configure(max_bytes=max_bytes, max_seconds=max_seconds)
 
@@ -101,6 +122,7 @@ class RetrievedTexts:
         with self._lock:
             self._entries.clear()
             self._queries.clear()
+            self._recalled.clear()
             self._nbytes = 0
 
     def remember(self, documents: Iterable[Document], run: Hashable = None) -> None:
@@ -122,6 +144,7 @@ class RetrievedTexts:
                 while len(entry.documents) > _MAX_SOURCES:
                     entry.documents.popitem(last=False)
                 self._entries[text] = entry
+                self._recalled.clear()
                 self._shrink()
 
     def remember_query(self, query: str, run: Hashable) -> None:
@@ -138,13 +161,20 @@ class RetrievedTexts:
         """Forget what a run asked; what it retrieved may be quoted later."""
         with self._lock:
             self._queries.pop(run, None)
+            self._recalled.pop(run, None)
 
     def recall(self, run: Hashable = None) -> Evidence:
         """What to look for in a prompt of a run, most recent first."""
         with self._lock:
             self._shrink()
-            texts = [_of(entry, run) for entry in reversed(self._entries.values())]
-            return Evidence(tuple(texts), tuple(self._queries.get(run, ())))
+            queries = tuple(self._queries.get(run, ()))
+            found = self._recalled.get(run)
+            if found is None or found.queries != queries:
+                texts = [_of(entry, run) for entry in reversed(self._entries.values())]
+                if len(self._recalled) >= _MAX_RECALLED:
+                    self._recalled.clear()
+                found = self._recalled[run] = Evidence(tuple(texts), queries)
+            return found
 
     def _shrink(self) -> None:
         now = time.monotonic()
@@ -153,6 +183,7 @@ class RetrievedTexts:
             if oldest.expires > now and self._nbytes <= self._max_bytes:
                 return
             del self._entries[text]
+            self._recalled.clear()
             self._nbytes -= oldest.known.nbytes
 
 

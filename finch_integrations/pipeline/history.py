@@ -5,7 +5,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from finch_integrations.pipeline.misses import Shapes
-from finch_integrations.types import Message
 
 logger = logging.getLogger(__name__)
 
@@ -13,35 +12,43 @@ TRIMMED = Shapes()
 
 
 def trim_history(
-    messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]
-) -> tuple[Message, ...]:
+    roles: Sequence[str], fits: Callable[[Sequence[int]], bool], *, at_most: int | None = None
+) -> list[int]:
     """Leave out as few of the oldest turns as it takes until a chat fits.
 
-    The system text, and the last user turn and what follows it, always stay; if they do not fit,
+    System texts, and the last user turn and what follows it, always stay; if they do not fit,
     nothing is left out. What stays begins with a user turn.
 
     Args:
-        messages: The chat.
-        fits: Whether a chat fits; if one does, so does every end of it.
+        roles: Of the chat's messages.
+        fits: Whether messages with these numbers fit; if some do, so do the last ones of them.
+        at_most: Number of the message from which on all stay, too.
+
+    Returns:
+        Numbers of the messages that stay.
     """
-    whole = tuple(messages)
+    whole = [*range(len(roles))]
     if fits(whole):
         return whole
-    first = 1 if whole and whole[0]["role"] == "system" else 0
-    cuts = [n for n in range(first + 1, len(whole)) if whole[n]["role"] == "user"]
-    number = bisect_left(cuts, True, key=lambda cut: fits((*whole[:first], *whole[cut:])))
-    if number == len(cuts):
-        return whole
-    report_trimmed(whole, cuts[number] - first)
-    return (*whole[:first], *whole[cuts[number] :])
+    last = max((n for n in whole if roles[n] == "user"), default=0)
+    if at_most is not None:
+        last = min(last, at_most)
+    # Those without a turn before them leave nothing out.
+    cuts = [n for n in range(1, last + 1) if roles[n] == "user" and {*roles[:n]} != {"system"}]
+
+    def after(cut: int) -> list[int]:
+        return [n for n in whole if n >= cut or roles[n] == "system"]
+
+    number = bisect_left(cuts, True, key=lambda cut: fits(after(cut)))
+    return whole if number == len(cuts) else after(cuts[number])
 
 
-def report_trimmed(messages: Sequence[Message], trimmed: int) -> None:
+def report_trimmed(beginning: str, trimmed: int) -> None:
     """Say that messages were left out, once for chats that begin alike."""
-    if TRIMMED.is_new([messages[0]["content"]]):
+    if trimmed and TRIMMED.is_new([beginning]):
         logger.warning(
             "The %d oldest messages of a chat were left out, because it outgrew the model's "
-            "window. Give the chat engine a memory with a smaller token_limit, or one that "
-            "summarises",
+            "window. To decide yourself, keep a shorter history (LangChain: trim_messages, "
+            "LlamaIndex: a memory with a smaller token_limit), or summarise it",
             trimmed,
         )

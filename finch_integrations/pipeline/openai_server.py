@@ -270,9 +270,10 @@ def _checked_url(base_url: object) -> str:
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host:
+        secret = isinstance(base_url, str) and any(sign in base_url for sign in "@?#")
+        shown = "one with signs of a password (not shown)" if secret else repr(base_url)
         raise ConfigurationError(
-            "base_url must be a server's address such as http://localhost:8080/v1, "
-            f"got {base_url!r}"
+            f"base_url must be a server's address such as http://localhost:8080/v1, got {shown}"
         )
     if url.userinfo or url.query or url.fragment:
         raise ConfigurationError(

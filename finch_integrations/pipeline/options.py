@@ -18,6 +18,7 @@ _OTHERS = frozenset(
 # What hosted models take and a local one does not need; accepted so that ours can replace them.
 _HOSTED = frozenset(
     {"api_key", "default_headers", "default_query", "extra_body", "extra_headers", "extra_query"}
+    | {"headers"}
     | {"max_retries", "openai_api_key", "organization", "request_timeout", "stream_options"}
     | {"stream_usage", "timeout", "user"}
 )
@@ -31,33 +32,52 @@ _ALIASES = {
     "repeat_penalty": "repetition_penalty",
     "stop_sequences": "stop",
 }
+# What belongs to a connection, or to what one server offers.
+_SERVERS = (
+    *("async_client", "async_client_kwargs", "client", "client_kwargs", "context_management"),
+    *("http_async_client", "http_client", "http_socket_options", "include"),
+    *("include_response_headers", "openai_organization", "openai_proxy", "prompt_cache_options"),
+    *("root_async_client", "root_client", "service_tier", "store", "stream_chunk_timeout"),
+    *("sync_client_kwargs", "tiktoken_model_name", "truncation", "use_previous_response_id"),
+    *("use_responses_api", "validate_model_on_init"),
+)
 # And of those that mean nothing here: what to write.
 _INSTEAD = {
     "additional_kwargs": "write its options directly: temperature=…, top_p=…, top_k=…",
     "base_url": "to have a server answer, wrap its model (llm=…), or give FinchRAG an OpenAIServer",
     "batch_size": "leave it out: requests that run at the same time share their steps",
-    "client_kwargs": "leave it out: there is no client",
     "device_map": "write model_kwargs={'device_map': …}",
     "do_sample": "write temperature=0 for do_sample=False",
     "format": "write response_format={'type': 'json_object'}, or use structured output",
     "generate_kwargs": "write its options directly: temperature=…, top_p=…, top_k=…",
+    "disabled_params": "leave it out: no option is sent to anybody",
     "is_chat_model": "leave it out: the model's own chat template is used",
     "is_function_calling_model": "leave it out: every model can call tools here",
     "json_mode": "write response_format={'type': 'json_object'}, or use structured output",
     "keep_alive": "leave it out: a model stays loaded until close()",
     "logit_bias": "it has no counterpart; a constraint says what an answer may consist of",
+    "mirostat": "write temperature, top_p or min_p",
+    "mirostat_eta": "write temperature, top_p or min_p",
+    "mirostat_tau": "write temperature, top_p or min_p",
     "n": "ask several times, with other seeds",
     "num_ctx": "leave it out: the model's whole window is used, and documents may be longer",
     "num_gpu": "write device='cuda', or model_kwargs={'device_map': …}",
     "num_thread": "leave it out, and set torch's: torch.set_num_threads(…)",
     "openai_api_base": "to have a server answer, wrap its model (llm=…)",
     "pipeline_kwargs": "write its options directly: temperature=…, top_p=…, top_k=…",
+    "pipeline": "write model=pipeline.model, tokenizer=pipeline.tokenizer",
+    "prompt_key": "leave it out: the model's own chat template is used",
+    "reasoning_effort": "write reasoning=True or False",
     "repeat_last_n": "leave it out: repetition_penalty looks at the whole answer",
     "stopping_ids": "write stop=[…], with the strings that end an answer",
     "task": "leave it out: the model answers chats",
+    "tfs_z": "write top_p or min_p",
     "thinking": "write reasoning=True or False",
     "tokenizer_kwargs": "leave it out: the model's own tokenizer is used",
     "tokenizer_name": "leave it out: the model's own tokenizer is used",
+    "tokenizer_outputs_to_remove": "leave it out: the tokenizer's ids are all that is used",
+    "verbosity": "say it in the prompt, or set max_tokens",
+    **dict.fromkeys(_SERVERS, "leave it out: there is no server, and no client of one"),
 }
 
 

@@ -6,10 +6,10 @@ the prompt, and the last paragraphs stay while they are short: they may be instr
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from finch_integrations.pipeline.line_starts import LineStart
+from finch_integrations.pipeline.line_starts import Lines, LineStart
 from finch_integrations.pipeline.places import Cut, Place, strip_place
 from finch_integrations.pipeline.questions import LABEL, find_answer
 from finch_integrations.types import Document
@@ -23,18 +23,21 @@ _ANNOUNCED = re.compile(
 _COLON = re.compile(r":(?=[ \t]*(?:\n|\Z))")
 # A line is no announcement if it is longer.
 _ANNOUNCEMENT = 500
-_LABEL = LineStart(r"[ \t#*]*(?:retrieved )?context(?: information)?[ \t*]*:[ \t*]*")
-_RULE = LineStart(r"-{6,}[ \t]*(?=\n|\Z)")
-_RULED = re.compile(rf"\b{_NOUN}\b[^\n]*(?:\bbelow\b[^\n]*|:)[ \t]*\s*\Z", re.IGNORECASE)
-# "Chat History:", "Instructions:", "## Rules"; names of documents are no other part.
-_PART = re.compile(
-    r"^[ \t]*(?:#+[ \t]*\S|[*\[<]*(?!(?:source|title|content|page|url|text|document)\b)"
-    r"[^\W\d][^\n:：.?!]{1,40}[:：][*\]>]*(?:[ \t]|$))",
-    re.IGNORECASE | re.MULTILINE,
+_LABEL = LineStart(
+    r"[ \t#*]*+(?:retrieved )?context(?: information)?[ \t*]*:[ \t*]*", words="retrieved context"
 )
+_RULE = LineStart(r"-{6,}[ \t]*(?=\n|\Z)", words="--", colon=False)
+_RULED = re.compile(rf"\b{_NOUN}\b[^\n]*(?:\bbelow\b[^\n]*|:)[ \t]*\s*\Z", re.IGNORECASE)
+# "Chat History:", "Instructions:"; names of documents are no other part.
+_PART = LineStart(
+    r"[ \t]*+[*\[<]*(?!(?:source|title|content|page|url|text|document)\b)"
+    r"[^\W\d][^\n:：.?!]{1,40}[:：][*\]>]*(?:[ \t]|(?=\n|\Z))"
+)
+_HEADING = re.compile(r"\n[ \t]*#+[ \t]*\S")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 # Instructions are seldom longer.
 _SHORT = 500
+_WINDOW = 16_384
 
 Span = tuple[int, int]
 
@@ -54,19 +57,22 @@ def split_known(text: str, *, asks: bool) -> Split | None:
         text: A prompt's text.
         asks: Whether the question must be in the text, too.
     """
-    regions = _between_rules(text)
+    lines = Lines(text)
+    regions = _between_rules(lines)
     if asks:
-        regions += _between_labels(text)
+        regions += _between_labels(lines)
     if len(regions) != 1:
         return None
     (region,) = regions
     stop = region.end
     if region.ruled:
-        if asks and not any(LABEL.find(text, region.cut_end)):
+        if asks and not any(LABEL.find(lines, region.cut_end)):
             return None
     else:
         stop = _without_last_paragraphs(text, region.start, region.end)
-        if _PART.search(text, region.start, stop):
+        if _HEADING.search(text, region.start, stop):
+            return None
+        if any(part.start() < stop for part in _PART.find(lines, region.start)):
             return None
     start, end = strip_place(text, region.start, stop)
     if start == end:
@@ -105,10 +111,13 @@ class _Region:
 _SEVERAL = [_Region(0, 0, 0, 0)] * 2
 
 
-def _between_rules(text: str) -> list[_Region]:
+def _between_rules(lines: Lines) -> list[_Region]:
     """What is between two dashed lines that are announced."""
-    rules = [match.span("line") for match in _RULE.find(text)]
-    if len(rules) < 2 or not _RULED.search(text[: rules[0][0]]):
+    rules = [match.span() for match in _RULE.find(lines)]
+    if len(rules) < 2:
+        return []
+    start = rules[0][0]
+    if not _RULED.search(lines.text, max(0, start - _ANNOUNCEMENT), start):
         return []
     if len(rules) > 2:
         return _SEVERAL
@@ -116,12 +125,12 @@ def _between_rules(text: str) -> list[_Region]:
     return [_Region(*first, *last, ruled=True)]
 
 
-def _between_labels(text: str) -> list[_Region]:
+def _between_labels(lines: Lines) -> list[_Region]:
     """What is between the labels of context and question, or before the answer's."""
-    asked = [match.start("line") for match in LABEL.find(text)]
+    asked = [match.start() for match in LABEL.find(lines)]
     if not asked:
         return []
-    begins = [match.span("line") for match in _LABEL.find(text)] or _announced(text)
+    begins = [match.span() for match in _LABEL.find(lines)] or _announced(lines.text)
     if not begins or not asked:
         return []
     if len(begins) > 1 or len(asked) > 1:
@@ -129,7 +138,7 @@ def _between_labels(text: str) -> list[_Region]:
     (cut_start, start), (question,) = begins[0], asked
     if question > start:
         return [_Region(cut_start, start, question, question)]
-    answer = find_answer(text)
+    answer = find_answer(lines.text)
     return [] if answer is None else [_Region(cut_start, start, answer, answer)]
 
 
@@ -138,7 +147,10 @@ def _announced(text: str) -> list[Span]:
     ends = []
     for colon in _COLON.finditer(text):
         line = text.rfind("\n", 0, colon.start()) + 1
-        if colon.end() - line <= _ANNOUNCEMENT and _ANNOUNCED.search(text, line, colon.end()):
+        if colon.end() - line > _ANNOUNCEMENT:
+            continue
+        said = text[line : colon.end()].lower()
+        if ("following" in said or "below" in said) and _ANNOUNCED.search(said):
             after = text.find("\n", colon.end())
             ends.append((after, after) if after >= 0 else (len(text), len(text)))
     return ends
@@ -146,12 +158,22 @@ def _announced(text: str) -> list[Span]:
 
 def _without_last_paragraphs(text: str, start: int, end: int) -> int:
     """Leave short paragraphs at the end of a region out, and always the last one."""
-    gaps = [gap.span() for gap in _PARAGRAPH.finditer(text[:end].rstrip(), start)]
-    if not gaps:
+    stop = strip_place(text, start, end)[1]
+    last = None
+    for before, after in _gaps_from_the_end(text, start, stop):
+        if last is not None and last - after > _SHORT:
+            return last
+        last = before
+    if last is None:
         return end
-    stop = len(text[:end].rstrip())
-    for number, (last, first) in enumerate(reversed(gaps)):
-        if number > 0 and stop - first > _SHORT:
-            return stop
-        stop = last
-    return stop if stop - start > _SHORT else start
+    return last if last - start > _SHORT else start
+
+
+def _gaps_from_the_end(text: str, start: int, end: int) -> Iterator[Span]:
+    """The empty lines of a stretch of a text, the last one first."""
+    while start < end:
+        first = max(start, end - _WINDOW)
+        if text[first].isspace():  # perhaps inside an empty line
+            first = start + len(text[start:first].rstrip())
+        yield from reversed([gap.span() for gap in _PARAGRAPH.finditer(text, first, end)])
+        end = first

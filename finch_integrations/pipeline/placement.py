@@ -23,6 +23,7 @@ class Placement:
         choice: What was chosen; None without documents.
         source: Where the documents were found.
         missed: Whether documents were looked for and none found.
+        trimmed: How many of the oldest messages are left out.
     """
 
     edits: Mapping[int, list[Edit]] = field(default_factory=dict)
@@ -31,6 +32,17 @@ class Placement:
     choice: Choice | None = None
     source: DocumentsFrom = "none"
     missed: bool = False
+    trimmed: int = 0
+
+    def first_changed(self, messages: int) -> int:
+        """Number of the first message that has what was chosen; as many as there are: none.
+
+        Args:
+            messages: How many there are.
+        """
+        if self.blocks or self.opening:
+            return 0 if self.blocks else messages
+        return min(self.edits, default=messages)
 
     def describe(self) -> dict[str, Any]:
         """Describe what was chosen and what it cost in plain data."""
@@ -39,6 +51,8 @@ class Placement:
             "documents": 0,
             "document_characters": 0,
         }
+        if self.trimmed:
+            statistics["trimmed_messages"] = self.trimmed
         if self.choice is None:
             return statistics
         before, after = self.choice.tokens_before, self.choice.tokens_after

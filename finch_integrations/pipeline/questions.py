@@ -4,15 +4,17 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from finch_integrations.pipeline.line_starts import LineStart
+from finch_integrations.pipeline.line_starts import Lines, LineStart
 
 Span = tuple[int, int]
 
 _ITSELF = "question|frage|pregunta|domanda|pergunta|vraag|问题|問題|質問|вопрос|질문"
 LABEL = LineStart(
-    rf"[ \t#*>]*(?:(?:the |my )?(?:user|latest|new|current|follow.?up|standalone|original)s?"
+    rf"[ \t#*>]*+(?:(?:the |my )?(?:user|latest|new|current|follow.?up|standalone|original)s?"
     rf"(?:'s)? )*(?:(?P<itself>{_ITSELF})|query|input|anfrage|requête|consulta|查询|human|user)"
-    r"[ \t*]*[:：][ \t*]*"
+    r"[ \t*]*[:：][ \t*]*",
+    words="the my user latest new current follow standalone original query input anfrage requête "
+    "consulta 查询 human " + _ITSELF.replace("|", " "),
 )
 # The assistant's turn follows this label.
 _ANSWER = re.compile(
@@ -53,7 +55,7 @@ def find_question(text: str, taken: Sequence[Span], queries: Sequence[str] = ())
     for number in (len(free) - 1, *range(len(free) - 1)):
         start, end = free[number]
         if label := _asked(text[start:end]):
-            return _without_labels(text, start + label.end("line"), end)
+            return _without_labels(text, start + label.end(), end)
     return _unlabelled(text, free)
 
 
@@ -62,8 +64,12 @@ def find_alone(text: str, query: str, part: Span) -> Iterator[Span]:
     start = text.find(query, *part) if query else -1
     while start >= 0:
         end = start + len(query)
-        before, after = text[:start].rstrip(" \t"), text[end : end + 50].lstrip(" \t")
-        if (not before or before[-1] in _BEFORE) and (not after or after[0] in _AFTER):
+        before, after = start, end
+        while before and text[before - 1] in " \t":
+            before -= 1
+        while after < len(text) and text[after] in " \t":
+            after += 1
+        if (not before or text[before - 1] in _BEFORE) and text[after : after + 1] in _AFTER:
             yield start, end
         start = text.find(query, end, part[1])
 
@@ -116,10 +122,10 @@ def _asked(text: str) -> re.Match[str] | None:
 
     It is if it follows a line that is labelled as the question ("Question: …", "Query: …").
     """
-    labels = list(LABEL.find(text))
+    labels = list(LABEL.find(Lines(text)))
     asked = labels[-1] if labels else None
     for label, following in reversed(list(pairwise(labels))):
-        line = text[label.end("line") : following.start("line")].strip()
+        line = text[label.end() : following.start()].strip()
         if following["itself"] or not line or "\n" in line:
             break
         if label["itself"]:

@@ -110,6 +110,8 @@ class FinchRAG:
         model: Any = "embedded",
         *,
         scorer: Any = None,
+        count_tokens: Callable[[str], int] | None = None,
+        token_ratio: float | None = None,
         system: str | None = None,
         instruction: str | None = None,
         compression: CompressionConfig | Mapping[str, Any] | None = None,
@@ -126,6 +128,9 @@ class FinchRAG:
                 generator elsewhere, such as an `OpenAIServer`.
             scorer: A smaller model that chooses the passages, as `SharedEngine` takes it. For a
                 generator elsewhere the default is `embedded`.
+            count_tokens: The tokenizer of a generator elsewhere, for the budget. Default: the
+                scorer's.
+            token_ratio: Or: that generator's tokens per token of the scorer.
             system: System text, always kept.
             instruction: Goes between documents and question; None: the engine's own.
             compression: A `CompressionConfig`, or fields of one to change.
@@ -139,7 +144,8 @@ class FinchRAG:
             UnsupportedModelError: A ready model cannot be compressed for.
         """
         self.retriever = retriever
-        self.handle = _handle(model, scorer)
+        counting = {"count_tokens": count_tokens, "token_ratio": token_ratio}
+        self.handle = _handle(model, scorer, {k: v for k, v in counting.items() if v is not None})
         self._system = system
         self._instruction = instruction
         has_scorer = isinstance(self.handle, SharedEngine) and self.handle.has_scorer
@@ -310,16 +316,23 @@ class FinchRAG:
         )
 
 
-def _handle(model: Any, scorer: Any) -> SharedEngine | ChooseThenGenerate:
+def _handle(
+    model: Any, scorer: Any, counting: Mapping[str, Any]
+) -> SharedEngine | ChooseThenGenerate:
     """What answers; a generator that cannot compress documents gets a model that chooses."""
-    if isinstance(model, ChooseThenGenerate):
-        if scorer is not None:
-            raise ConfigurationError(f"two scorers are given: {scorer!r}, and {model!r} has one")
-        return model
-    if getattr(model, "takes_documents", True):
-        return SharedEngine.of(model, scorer=scorer)
+    combined = isinstance(model, ChooseThenGenerate)
+    if combined and scorer is not None:
+        raise ConfigurationError(f"two scorers are given: {scorer!r}, and {model!r} has one")
+    if combined or getattr(model, "takes_documents", True):
+        if counting:
+            reason = "says itself how it counts" if combined else "counts with its own tokenizer"
+            raise ConfigurationError(
+                f"{', '.join(counting)}: {model!r} {reason}. Leave it out; it is for a generator "
+                "elsewhere, such as an OpenAIServer"
+            )
+        return model if combined else SharedEngine.of(model, scorer=scorer)
     generator: AnyGenerator = model
-    return ChooseThenGenerate(generator, "embedded" if scorer is None else scorer)
+    return ChooseThenGenerate(generator, "embedded" if scorer is None else scorer, **counting)
 
 
 def _several(questions: Sequence[str]) -> Sequence[str]:

@@ -36,7 +36,10 @@ _OPENING = re.compile(
 
 
 def cut_out(
-    text: str, found: Sequence[tuple[Match, Document]], protected: Sequence[Span] = ()
+    text: str,
+    found: Sequence[tuple[Match, Document]],
+    protected: Sequence[Span],
+    labelled: dict[tuple[int, str], Document],
 ) -> list[Cut]:
     """Find the regions of documents in a text.
 
@@ -44,23 +47,26 @@ def cut_out(
         text: The text.
         found: Where documents are, in order, and which.
         protected: Stretches that are no documents whatever they say, such as the question.
+        labelled: The chat's documents as they are shown, by identity and text: those that are shown
+            twice alike are one. Added to.
     """
     found = [one for one in found if not _overlaps(one[0], protected)]
     labels = _Labels(text, found, protected)
-    cuts: list[Cut] = []
+    groups: list[list[Place]] = []
     for index, (match, document) in enumerate(found):
         start = labels.start(index)
         body = document.text if match.whole else text[match.start : match.end]
         if start < match.start:
             body = text[start : match.start] + body.strip()
         if body != document.text:
-            document = replace(document, text=body)
+            key = id(document), body
+            document = labelled.setdefault(key, replace(document, text=body))
         place = Place(start, match.end, document)
-        if cuts and labels.separates(cuts[-1].end, start):
-            cuts[-1] = Cut(cuts[-1].start, match.end, (*cuts[-1].places, place))
+        if groups and labels.separates(groups[-1][-1].end, start):
+            groups[-1].append(place)
         else:
-            cuts.append(Cut(start, match.end, (place,)))
-    return [with_wrapper(text, cut) for cut in cuts]
+            groups.append([place])
+    return [with_wrapper(text, Cut(group[0].start, group[-1].end, (*group,))) for group in groups]
 
 
 def with_wrapper(text: str, cut: Cut) -> Cut:
@@ -88,7 +94,7 @@ class _Labels:
     ) -> None:
         self._text, self._found = text, found
         self._earliest = [0, *(match.end for match, _ in found[:-1])]
-        for index, (match, _) in enumerate(found):
+        for index, (match, _) in enumerate(found if protected else ()):
             ends = (end for _, end in protected if end <= match.start)
             self._earliest[index] = max([self._earliest[index], *ends])
         tails = [self._tail(index) for index in range(1, len(found))]
@@ -104,6 +110,8 @@ class _Labels:
         match, _ = self._found[index]
         if match.escaped:
             return match.start  # what is around it is code
+        if self._text[self._earliest[index] : match.start].isspace():
+            return match.start
         tail = self._tail(index)
         if not self._repeats(tail, index):
             tail = self._naming_lines(index)
@@ -111,7 +119,8 @@ class _Labels:
 
     def separates(self, start: int, end: int) -> bool:
         """Whether what is between two documents only separates them."""
-        return _LETTERS.search(_TAGS.sub("", self._text[start:end])) is None
+        gap = self._text[start:end]
+        return gap.isspace() or _LETTERS.search(_TAGS.sub("", gap)) is None
 
     def _tail(self, index: int) -> str:
         """What is before a document and may be its label."""
@@ -119,7 +128,7 @@ class _Labels:
         gap = self._text[self._earliest[index] : start]
         if index == 0:
             return "\n".join(gap[-_LABEL_LENGTH:].split("\n")[-self._lines - 1 :])
-        if len(gap) > _LABEL_LENGTH:
+        if len(gap) > _LABEL_LENGTH or gap.isspace():
             return ""
         last = max((ending.end() for ending in _ENDING.finditer(gap)), default=0)
         return gap[last:].lstrip()
@@ -132,7 +141,7 @@ class _Labels:
         start = self._found[index][0].start
         gap = self._text[max(self._earliest[index], start - _LABEL_LENGTH) : start]
         taken: list[str] = []
-        certain = False
+        certain = 0  # so many lines: above them, "Documents:" is about all
         for number, line in enumerate(reversed(gap.split("\n"))):
             if not line.strip() and number == 0:
                 taken.append(line)
@@ -147,10 +156,13 @@ class _Labels:
             if not _LETTERS.search(line) and not _NUMBERS.search(line):
                 break  # a rule
             taken.append(line)
-            certain |= rest != line or _NUMBERS.search(line) is not None
-        return "\n".join(reversed(taken)) if certain else ""
+            if rest != line or _NUMBERS.search(line):
+                certain = len(taken)
+        return "\n".join(reversed(taken[:certain]))
 
     def _skeleton(self, label: str, index: int) -> str:
+        if not label:
+            return ""
         words = _VALUE.sub(":", _NUMBERS.sub("", self._without_metadata(label, index)))
         return " ".join(words.split())
 

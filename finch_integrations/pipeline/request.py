@@ -159,6 +159,7 @@ def describe(
         statistics |= {
             "document_tokens": stats.document_tokens,
             "kept_tokens": stats.kept_tokens,
+            "limited_by": stats.limited_by,
             "rated_tokens": stats.rated_tokens,
             "read_tokens": stats.read_tokens,
             "compression_ratio": stats.compression_ratio,

@@ -75,8 +75,8 @@ class AnswerOptions(Strict):
     """What to answer from: texts, or objects with a text (`text`, `content` or `snippet`) and
     perhaps `id`, `title`, `url` and `metadata`; or Cohere's `{id, data}`. Without this field the
     prompt is searched for documents."""
-    target_size: int | None = None
-    """Document tokens to keep."""
+    target_size: int | Literal["auto"] | None = None
+    """Document tokens to keep; `auto`: as many as the passages' scores call for."""
     compression_ratio: float | None = None
     """Or: the fraction of the document tokens to remove."""
     read_size: int | Literal["auto", "all"] | None = None

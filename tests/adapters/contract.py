@@ -505,6 +505,15 @@ class AnswerContract(AdapterContract):
         assert statistics["kept_tokens"] < 200
         assert statistics["kv_bytes"] <= 200 * per_token
 
+    def test_the_scores_can_decide_how_much_is_kept(self, engine):
+        llm = self.adapter(engine=engine, target_size="auto", max_tokens=1)
+        statistics = self.ask(llm, Q, documents=TEXTS).finch
+        stats = engine.compress(TEXTS, Q, target_size="auto").stats
+        assert statistics["kept_tokens"] == stats.kept_tokens < stats.document_tokens
+        assert statistics["limited_by"] == stats.limited_by
+        fixed = self.ask(llm, Q, documents=TEXTS, target_size=60).finch
+        assert (fixed["kept_tokens"], fixed["limited_by"]) == (60, "budget")
+
     def test_a_ready_engines_defaults_hold(self, model, tokenizer):
         engine = FinchEngine(
             model,

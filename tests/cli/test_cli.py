@@ -181,6 +181,17 @@ def test_a_read_size_limits_what_is_rated(model_folder, files):
     assert 50 <= statistics["rated_tokens"] <= 100 < statistics["document_tokens"]
 
 
+def test_the_scores_can_decide_how_much_is_kept(model_folder, files):
+    more = options(model_folder, "--target-size", "auto", "--max-tokens", "1")
+    result = run(app, ["ask", "What?", str(files), *more, "--json"])
+    assert result.exit_code == 0, result.output
+    statistics = json.loads(result.stdout)["statistics"]
+    assert 128 <= statistics["kept_tokens"] < statistics["document_tokens"]
+    reason = {"scores": "no others score nearly as high", "floor": "the least"}
+    said = run(app, ["ask", "What?", str(files), *more]).stderr
+    assert reason[statistics["limited_by"]] in " ".join(said.split())
+
+
 def test_steps_reach_the_engine(model_folder, files, monkeypatch):
     asked, select = [], Selector.select
 
@@ -201,6 +212,7 @@ def test_steps_reach_the_engine(model_folder, files, monkeypatch):
     [
         (["ask", "What?", "nowhere"], "no file or folder nowhere"),
         (["ask", "What?", "FILES", "--target-size", "0"], "target_size must be"),
+        (["ask", "What?", "FILES", "--target-size", "many"], "or 'auto', got 'many'"),
         (
             ["ask", "What?", "FILES", "--target-size", "9", "--compression-ratio", ".5"],
             "one budget",

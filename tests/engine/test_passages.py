@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from finch_integrations import (
     ConfigurationError,
@@ -11,9 +13,10 @@ from finch_integrations import (
 )
 from finch_integrations.config import CompressionConfig
 from finch_integrations.engine.backbone import Backbone
+from finch_integrations.engine.budget import Budget
 from finch_integrations.engine.encoding import encode_selection
 from finch_integrations.engine.methods import METHODS, SEGMENT_SCORERS
-from finch_integrations.engine.methods.likelihood import headed_segments
+from finch_integrations.engine.methods.likelihood import combine, headed_segments, shortlist
 from finch_integrations.engine.methods.passages import arrange, take_best
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
@@ -21,7 +24,7 @@ from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
 from finch_integrations.engine.selecting import Reader, select_passages
 from finch_integrations.report import question_attention
-from tests.reference_passages import reference_passages
+from tests.reference_passages import reference_passages, reference_scores
 from tests.tiny import (
     CONFIGS,
     FULL_ATTENTION,
@@ -60,7 +63,13 @@ def compress(
     tracker.chunk_done = lambda *step: (steps.append(step), chunk_done(*step))
     store = PassageStore(memory_bytes=0)
     (selection,) = select_passages(
-        backbone, [inputs], [target], METHODS[method], config, tracker, Reader(backbone, store)
+        backbone,
+        [inputs],
+        [Budget(target, target)],
+        METHODS[method],
+        config,
+        tracker,
+        Reader(backbone, store),
     )
     context = encode_selection(
         backbone, selection, inputs.frame, chunk_length, ProgressTracker(None), store.encodings
@@ -107,6 +116,42 @@ def test_a_read_size_is_kept_and_enough_is_the_same_as_everything(engine):
         stats = engine.select(DOCUMENTS, QUESTION, target_size=target).stats
         most = max(3 * target, total * 3 // 8)
         assert most - 96 < stats.rated_tokens <= most
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_likelihoods_and_words_are_put_together_as_the_reference_does(data):
+    count = data.draw(st.integers(1, 12))
+    number = st.floats(-5, 5, width=32)
+    words, likelihood = (
+        torch.tensor(data.draw(st.lists(number, min_size=count, max_size=count))) for _ in range(2)
+    )
+    read = torch.zeros(count, dtype=torch.bool)
+    read[list(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))] = True
+    unread = torch.full((count,), torch.nan)
+    # Of equal ones rounding decides what is left of their mean; that moves all alike.
+    assume(float(likelihood[read].max() - likelihood[read].min()) > 0.01)
+    found = combine(torch.where(read, likelihood, unread), words, read)
+    chosen = [i for i in range(count) if read[i]]
+    expected = reference_scores(chosen, dict(enumerate(likelihood.tolist())), words.tolist())
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "known", "read"),
+    [
+        (90, None, [True, False, False]),
+        (110, None, [True, True, False]),
+        (5, None, [True, False, False]),
+        (40, [False, False, True], [False, False, True]),
+        (80, [False, False, True], [True, False, True]),
+    ],
+)
+def test_the_shortlist_ends_with_the_first_segment_that_does_not_fit(size, known, read):
+    segments = [Segment(0, 60, 0), Segment(60, 110, 0), Segment(110, 130, 0)]
+    free = torch.tensor([3.0, 2.0, 1.0])
+    earlier = None if known is None else torch.tensor(known)
+    assert shortlist(segments, free, size, earlier).tolist() == read
 
 
 def test_progress_counts_what_is_read(engine):

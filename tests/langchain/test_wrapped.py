@@ -428,6 +428,69 @@ def test_a_prompt_that_does_not_fit_the_wrapped_models_window_is_refused(engine)
         ChatFinch(llm=inner, scorer=engine).invoke("x" * 600)
 
 
+def history(turns, *last):
+    """So many turns of about thirty characters each, after a system text."""
+    chat = [SystemMessage("Be kind.")]
+    for n in range(turns):
+        chat += [HumanMessage(f"Question {n:03}?"), AIMessage(f"It is answer {n:03}.")]
+    return [*chat, *(last or [HumanMessage(QUESTION)])]
+
+
+@pytest.mark.parametrize("documents", [None, DOCUMENTS])
+async def test_a_history_that_outgrows_the_wrapped_models_window_loses_its_oldest_turns(
+    engine, caplog, documents
+):
+    inner = Recorder(profile={"max_input_tokens": 700})
+    chat = ChatFinch(llm=inner, scorer=engine, target_size=200)
+    assert "trimmed_messages" not in chat.invoke(history(3)).response_metadata["finch"]
+    options = {} if documents is None else {"documents": documents}
+    for answer in (
+        chat.invoke(history(100), **options),
+        await chat.ainvoke(history(100), **options),
+        [*chat.stream(history(100), **options)][-1],
+    ):
+        trimmed = answer.response_metadata["finch"]["trimmed_messages"]
+        assert 100 < trimmed < 200
+        assert trimmed % 2 == 0
+        asked = inner.asked[-1]
+        assert [asked[0], *asked[1:-1]] == [history(0)[0], *history(100)[1 + trimmed : -1]]
+        assert asked[-1].text.endswith(QUESTION)
+        assert len(asked[-1].text) > 100 or not documents
+        # Hardly more would have fitted.
+        tokens = sum(chat.get_num_tokens(message.text) for message in asked)
+        assert 700 - 40 < tokens < 700
+    assert sum("oldest messages of a chat were left out" in r.message for r in caplog.records) == 1
+
+
+def test_what_was_chosen_of_an_old_turn_is_never_left_out(engine):
+    shown = "\n\n".join(f"<document>\n{text}\n</document>" for text in TEXTS)
+    old = [HumanMessage(f"{shown}\n\nAnd these?"), AIMessage("Yes.")]
+    inner = Recorder(profile={"max_input_tokens": 700})
+    chat = ChatFinch(llm=inner, scorer=engine, target_size=200)
+    chat.invoke([*history(3)[:-1], *old, HumanMessage(QUESTION)])
+    assert "And these?" in inner.asked[-1][7].text
+    chat.invoke([*history(100)[:-1], *old, HumanMessage(QUESTION)])
+    assert "And these?" in inner.asked[-1][-3].text
+    with pytest.raises(ContextTooLongError, match="window of 700"):
+        chat.invoke([*old, *history(100)[1:]])
+
+
+def test_calls_and_their_results_are_left_out_together(engine):
+    step = [
+        HumanMessage("Look!"),
+        AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}]),
+        ToolMessage("x" * 80, tool_call_id="1"),
+        AIMessage("Seen."),
+    ]
+    inner = Recorder(profile={"max_input_tokens": 700})
+    ChatFinch(llm=inner, scorer=engine, target_size=200).invoke(
+        [*step * 20, HumanMessage(QUESTION)]
+    )
+    asked = inner.asked[-1]
+    assert asked == [*step * (len(asked) // 4), HumanMessage(QUESTION)]
+    assert 4 < len(asked) < 60
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

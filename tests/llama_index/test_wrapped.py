@@ -112,6 +112,29 @@ def test_what_does_not_fit_the_inner_window_after_choosing_is_refused(peer, engi
     assert answer.additional_kwargs["finch"]["kept_tokens"] <= 450  # half of the window
 
 
+@pytest.mark.parametrize("documents", [None, NODES])
+def test_a_history_that_outgrows_the_inner_window_loses_its_oldest_turns(
+    peer, engine, caplog, documents
+):
+    llm = FinchLLM(llm=inner(peer, context_window=700, max_tokens=50), scorer=engine, **BUDGET)
+    chat = [ChatMessage(role="system", content="Be kind.")]
+    for n in range(100):
+        chat.append(ChatMessage(role="user", content=f"Question {n:03}?"))
+        chat.append(ChatMessage(role="assistant", content=f"It is answer {n:03}."))
+    chat.append(ChatMessage(role="user", content=QUESTION))
+    options = {} if documents is None else {"documents": documents}
+    for _ in range(2):
+        trimmed = llm.chat(chat, **options).additional_kwargs["finch"]["trimmed_messages"]
+        written = [message["content"] for message in sent(peer, -1)]
+        kept = [chat[0], *chat[1 + trimmed :]]
+        assert written[:-1] == [message.content for message in kept[:-1]]
+        assert written[-1].endswith(QUESTION)
+        assert 100 < trimmed < 200
+    assert sum("oldest messages of a chat were left out" in r.message for r in caplog.records) == 1
+    short = llm.chat(chat[:5] + chat[-1:], **options)
+    assert "trimmed_messages" not in short.additional_kwargs["finch"]
+
+
 def test_a_long_prompt_without_documents_is_reported_once(wrapped, caplog):
     for question in (QUESTION, "Where?"):
         wrapped.complete("Summarise what follows: " + FILLER * 40 + question)

@@ -7,7 +7,7 @@ import pytest
 
 from finch_integrations import ConfigurationError, Document
 from finch_integrations.documents import prepare_documents
-from finch_integrations.pipeline.chooser import Chooser, by_ratio, check_elsewhere
+from finch_integrations.pipeline.chooser import Chooser, check_elsewhere, token_count
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.pipeline.shorten import GAP, shorten
 
@@ -71,6 +71,17 @@ def test_the_budget_is_kept_as_the_other_model_counts(handle, budget):
     assert budget < 60 or kept > budget / 2
 
 
+@pytest.mark.parametrize("most", [5, 20, 500])
+def test_what_the_scores_call_for_is_kept_within_what_the_other_model_takes(handle, engine, most):
+    options = {"target_size": "auto"}
+    choice = Chooser(handle, options, words, most).choose(DOCUMENTS, QUESTION)
+    assert choice.tokens_after <= most
+    expected = engine.extract(DOCUMENTS, QUESTION, **options)
+    assert 20 < sum(words(excerpt.text) for excerpt in expected) <= 500
+    kept = tuple(e for part in choice.shortened for e in part.excerpts)
+    assert (kept == expected) == (most == 500)
+
+
 def test_a_share_of_the_tokens_is_one_as_the_other_model_counts(handle):
     choice = Chooser(handle, {"compression_ratio": 0.75}, words).choose(DOCUMENTS, QUESTION)
     assert 0 < choice.tokens_after <= choice.tokens_before / 4
@@ -84,16 +95,18 @@ def test_a_set_that_fits_by_the_other_count_is_kept_whole(handle):
 
 
 def test_a_stated_ratio_counts_tokens_of_the_other_model(handle):
-    count = by_ratio(handle, 0.25)
+    count = token_count(handle, None, 0.25)
     assert count("x" * 10) == math.ceil(10 * 0.25)
-    half = Chooser(handle, {"target_size": 50}, by_ratio(handle, 0.5)).choose(DOCUMENTS, QUESTION)
+    half = Chooser(handle, {"target_size": 50}, token_count(handle, None, 0.5)).choose(
+        DOCUMENTS, QUESTION
+    )
     assert 50 < half.stats.kept_tokens <= 100
 
 
 @pytest.mark.parametrize("ratio", [0, -1, math.inf, math.nan, True, "1"])
 def test_an_unusable_ratio_is_refused(handle, ratio):
     with pytest.raises(ConfigurationError, match="token_ratio"):
-        by_ratio(handle, ratio)
+        token_count(handle, None, ratio)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,43 @@ def test_the_budget_is_in_the_generators_tokens_if_it_has_a_tokenizer(peer, engi
     assert 10 < sum(words(excerpt.text) for excerpt in kept) <= 30
 
 
+@pytest.mark.parametrize("counting", [{"count_tokens": lambda t: 3 * len(t)}, {"token_ratio": 3}])
+def test_a_rag_counts_its_budget_as_its_generator_does(counting, peer, engine):
+    server = OpenAIServer(peer.url, "m")
+    options = {"scorer": engine, "compression": {"target_size": 300}}
+    rag = FinchRAG(WholeSet(DOCUMENTS), server, **options, **counting)
+    details = rag.answer(QUESTION).details
+    plain = FinchRAG(WholeSet(DOCUMENTS), server, **options).answer(QUESTION).details
+    # The tiny scorer has a token per byte.
+    assert 200 < 3 * sum(len(excerpt.text) for excerpt in details.excerpts) <= 300
+    assert sum(len(excerpt.text) for excerpt in plain.excerpts) > 200
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda server, engine: engine, "its own tokenizer"),
+        (lambda server, engine: ChooseThenGenerate(server, engine), "says itself"),
+    ],
+)
+def test_how_to_count_is_said_only_to_a_generator_elsewhere(make, message, peer, engine):
+    model = make(OpenAIServer(peer.url, "m"), engine)
+    with pytest.raises(ConfigurationError, match=message):
+        FinchRAG(WholeSet(DOCUMENTS), model, token_ratio=2.0)
+
+
+@pytest.mark.parametrize(
+    ("counting", "message"),
+    [
+        ({"token_ratio": 0}, "above 0"),
+        ({"token_ratio": 2.0, "count_tokens": len}, "give one"),
+    ],
+)
+def test_a_wrong_way_to_count_is_refused_at_once(counting, message, peer, engine):
+    with pytest.raises(ConfigurationError, match=message):
+        FinchRAG(WholeSet(DOCUMENTS), OpenAIServer(peer.url, "m"), scorer=engine, **counting)
+
+
 def test_leaving_the_answer_closes_the_connection(engine):
     with serving(Reply(pieces=("a",) * 50, between=0.2)) as peer:
         rag = FinchRAG(

@@ -60,6 +60,21 @@ def test_where_everything_is_kept_nothing_changes():
     assert rewritten(text, "One.", "B", complete=True) == text
 
 
+@pytest.mark.parametrize("left", [("One.", "Two."), ("One.", None)])
+def test_where_everything_is_kept_white_space_that_passages_do_not_have_stays_too(left):
+    # What was retrieved may begin and end with white space; passages do not, and blank ones none.
+    texts = [" One. \n", "Two.\n" if left[1] else "\u200b"]
+    text = f"<document>{texts[0]}</document>\n<document>{texts[1]}</document>"
+    documents = [Document(one) for one in texts]
+    regions, end = [], 0
+    for document in documents:
+        start = text.index(document.text, end)
+        end = start + len(document.text)
+        regions.append(DocumentRegion(0, start, end, document))
+    assert edit_regions([text], regions, documents, choice(*left, complete=True)) == {}
+    assert len(edit_regions([text], regions, documents, choice(*left))[0]) == 2
+
+
 def test_tags_inside_of_documents_stay_escaped():
     inside = "The tag </document> ends one. So <\\/document> does not."
     text = PROMPT.format(tag_document(inside, {"id": "a"}), tag_document("B", {}))

@@ -2,12 +2,13 @@
 
 import html
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from finch_integrations.pipeline.known_texts import KnownText, find_known
+from finch_integrations.pipeline.known_texts import KnownText, KnownTexts
 
 WORDS = st.sampled_from(
     ["boat", "door", "é", "Ωmega", "<b>", '"said"', "a\\b", "\n", "\n\n", "日本"]
@@ -24,6 +25,11 @@ SPELLINGS = {
     "XML": lambda text: html.escape(text, quote=False),
 }
 FILLERS = st.text(st.sampled_from("xyz .,\n"), max_size=60)
+
+
+def find_known(haystack, texts):
+    known = KnownTexts([KnownText(text) for text in texts], expected=[True] * len(texts))
+    return known.find(haystack)
 
 
 def naive(haystack, texts):
@@ -47,8 +53,7 @@ def test_whole_texts_are_found_where_a_naive_search_finds_them(texts, data):
         write = SPELLINGS[data.draw(st.sampled_from(sorted(SPELLINGS)))]
         pieces.append(write(data.draw(st.sampled_from(texts))))
     haystack = "".join([*pieces, data.draw(FILLERS)])
-    known = [KnownText(text) for text in texts]
-    matches = find_known(haystack, known, expected=[True] * len(texts))
+    matches = find_known(haystack, texts)
     assert {(m.start, m.end, m.number) for m in matches if m.whole} == naive(haystack, texts)
     assert all(m.end - m.start >= 64 for m in matches if not m.whole)
     ends = [(m.start, m.end) for m in matches]
@@ -62,7 +67,7 @@ def test_other_white_space_is_the_same_text(texts, space, filler):
     written = space.join(text.split())
     assume(len(written) >= 64)  # shorter ones are only taken where they stand by themselves
     haystack = f"{filler} ~ {written} ~ {filler}"
-    (match,) = [m for m in find_known(haystack, [KnownText(text)], expected=[True]) if m.whole]
+    (match,) = [m for m in find_known(haystack, [text]) if m.whole]
     assert haystack[match.start : match.end] == written
 
 
@@ -77,7 +82,7 @@ def test_a_text_that_is_cut_off_is_found_as_far_as_it_goes(numbers, length, star
     text = " é ".join(map(str, numbers))
     piece = (text[:length] if start else text[-length:]).strip()
     haystack = f"{filler}~{piece}~{filler}"
-    matches = find_known(haystack, [KnownText(text)], expected=[True])
+    matches = find_known(haystack, [text])
     # A piece is certain to have a sample if it is long enough for one at any place.
     if len(piece.encode()) >= 64 + 47:
         (match,) = matches
@@ -85,13 +90,40 @@ def test_a_text_that_is_cut_off_is_found_as_far_as_it_goes(numbers, length, star
     assert [haystack[m.start : m.end] for m in matches] in ([], [piece])
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=3), st.data())
+def test_texts_are_found_again_whatever_was_searched_before(sets, data):
+    """What is made ready for one prompt is used for the next one, with other escapes."""
+    texts = sets[0]
+    known = KnownTexts([KnownText(text) for text in texts], expected=[True] * len(texts))
+    for _ in range(4):
+        write = SPELLINGS[data.draw(st.sampled_from(sorted(SPELLINGS)))]
+        shown = data.draw(st.lists(st.sampled_from(texts), unique=True))
+        haystack = " ~ ".join(map(write, shown))
+        assert {(m.start, m.end, m.number) for m in known.find(haystack) if m.whole} == naive(
+            haystack, texts
+        )
+
+
+def test_threads_that_look_for_the_same_new_texts_find_them():
+    texts = [f"{number} {'é and the boat leaves. ' * 9}{number}" for number in range(200)]
+    for _ in range(5):
+        known = [KnownText(text) for text in texts]
+        with ThreadPoolExecutor(4) as pool:
+            searches = [
+                pool.submit(KnownTexts(known, expected=[True] * 200).find, "\n\n".join(texts))
+                for _ in range(8)
+            ]
+        for search in searches:
+            assert [match.number for match in search.result()] == list(range(200))
+
+
 def test_thousands_of_texts_that_begin_alike_are_told_apart():
     texts = [
         f"{'The same beginning of all. ' * 4}{n} {'and the same end. ' * 4}" for n in range(300)
     ]
     haystack = "\n\n".join(texts[::7])
-    known = [KnownText(text) for text in texts]
-    matches = find_known(haystack, known, expected=[True] * len(known))
+    matches = find_known(haystack, texts)
     assert [m.number for m in matches if m.whole] == list(range(0, 300, 7))
 
 
@@ -100,7 +132,7 @@ def test_a_text_at_the_very_end_is_found_whatever_its_length():
         text = "".join(chr(97 + n * 7 % 26) for n in range(length))
         for filler in range(33):
             haystack = f"{'.' * filler}\n{text}"
-            matches = find_known(haystack, [KnownText(text)], expected=[True])
+            matches = find_known(haystack, [text])
             assert [(m.start, m.end, m.whole) for m in matches] == [
                 (filler + 1, len(haystack), True)
             ]
@@ -110,5 +142,5 @@ def test_the_end_of_a_text_is_found_at_the_very_end():
     text = " ".join(map(str, range(1000, 1100)))
     for filler in range(33):
         haystack = "." * filler + text[-150:]
-        (match,) = find_known(haystack, [KnownText(text)], expected=[True])
+        (match,) = find_known(haystack, [text])
         assert (match.end, match.whole) == (len(haystack), False)

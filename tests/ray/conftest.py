@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 PLACE = os.environ.get("FINCH_RAY")
-SECONDS = 300
+SECONDS = 600
 
 if PLACE is None:
     collect_ignore_glob = ["test_*.py"]

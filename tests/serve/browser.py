@@ -1,12 +1,16 @@
 """A headless Chromium, driven through a pipe; it reaches nothing but this machine."""
 
+import base64
 import contextlib
+import io
 import itertools
 import json
 import os
 import shutil
 import subprocess
 import time
+
+from PIL import Image
 
 PATH = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
@@ -118,9 +122,13 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": value}
         self.call("Emulation.setEmulatedMedia", features=[feature])
 
-    def picture(self):
-        """The whole page as PNG, in base64."""
-        return self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+    def picture_of(self, selector):
+        """What is seen of an element, without its border, as an image."""
+        size = f"document.querySelector('{selector}').getBoundingClientRect().toJSON()"
+        place = self.run(size)
+        seen = Image.open(io.BytesIO(base64.b64decode(self.call("Page.captureScreenshot")["data"])))
+        corners = (place["left"] + 2, place["top"] + 2, place["right"] - 2, place["bottom"] - 2)
+        return seen.convert("RGB").crop(corners)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,15 @@ def test_a_stream_says_the_same_piece_by_piece(server, count):
     assert len({chunk["id"] for chunk in [*chunks, last, usage]}) == 1
 
 
+def test_the_scores_can_decide_how_much_is_kept(server):
+    body = server.post(chat(documents=DOCUMENTS, target_size="auto")).json()
+    stats = server.engine.compress(DOCUMENTS, "What is it?", target_size="auto").stats
+    assert body["finch"]["kept_tokens"] == stats.kept_tokens < stats.document_tokens
+    assert body["finch"]["limited_by"] == stats.limited_by
+    text = expected(server.engine, DOCUMENTS, target_size="auto")
+    assert body["choices"][0]["message"]["content"] == text
+
+
 def test_how_to_choose_reaches_the_engine(server, monkeypatch):
     asked, select = [], Selector.select
 

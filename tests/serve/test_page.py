@@ -3,6 +3,7 @@
 import base64
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 import uvicorn
@@ -174,8 +175,8 @@ def test_a_model_that_keeps_nothing_has_no_report(tmp_path):
 
 
 @pytest.fixture
-def address():
-    """A server that a browser reaches, on this machine."""
+def reachable():
+    """A server that a browser reaches, on this machine: its address, and what answers."""
     engine = FinchEngine(make_model(), make_tokenizer())
     shared = SharedEngine(engine)
     shared.name = "tiny"
@@ -186,9 +187,14 @@ def address():
     thread.start()
     until(lambda: server.started and app.state.service.problem is None)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/"
+    yield f"http://127.0.0.1:{port}/", app.state.service
     server.should_exit = True
     thread.join(30)
+
+
+def many_colours(image):
+    """Whether there is more than an empty frame."""
+    return len(image.getcolors(1 << 20)) > 20
 
 
 IS_DONE = "document.getElementById('state').textContent === 'Done.'"
@@ -197,7 +203,8 @@ IS_DONE = "document.getElementById('state').textContent === 'Done.'"
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.slow
 @pytest.mark.skipif(browser.PATH is None, reason="there is no Chromium on this machine")
-def test_in_a_browser_people_ask_stop_and_see_what_was_kept(address, tmp_path):
+def test_in_a_browser_people_ask_stop_and_see_what_was_kept(reachable, tmp_path):
+    address, service = reachable
     files = [tmp_path / f"{number}.txt" for number in range(3)]
     for number, file in enumerate(files):
         file.write_text(f"<b>{number}</b> {text_of(300, seed=number)}", encoding="utf-8")
@@ -224,10 +231,21 @@ def test_in_a_browser_people_ask_stop_and_see_what_was_kept(address, tmp_path):
         page.run("document.querySelector('#compare button').click()")
         page.until("!document.getElementById('report').hidden")
         report = page.run("document.getElementById('report').src")
-        # A long answer is stopped.
+        for width, dark in ((1280, False), (390, False), (390, True)):
+            page.look(width, 2400, dark=dark)
+            # Both ways are in it, and none of it is a browser's own white.
+            until(lambda: many_colours(page.picture_of("#report")))
+            brightest = page.picture_of("#report").resize((40, 40)).convert("L").getextrema()[1]
+            assert not dark or brightest < 235
+        # A long answer is stopped, there and here.
+        service.settings = replace(service.settings, default_tokens=3000)
         page.run("document.getElementById('send').click()")
+        page.until("document.getElementById('answer').textContent.length > 2")
+        assert service.active == 1
         page.press("Escape", 27)
-        page.until("document.getElementById('send').disabled === false")
+        page.until("document.getElementById('state').textContent === 'Stopped.'")
+        until(lambda: service.active == 0, seconds=1)
+        assert page.run("!document.getElementById('send').disabled")
         for width, dark in ((390, False), (390, True), (1280, True)):
             page.look(width, dark=dark)
             assert page.run("document.documentElement.scrollWidth <= innerWidth")

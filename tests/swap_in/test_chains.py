@@ -12,12 +12,14 @@ from langchain_classic.chains import (
     RetrievalQAWithSourcesChain,
 )
 from langchain_classic.chains.question_answering import load_qa_chain
+from langchain_classic.retrievers import MultiQueryRetriever
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.tools import create_retriever_tool, tool
 
+from finch_integrations import InvalidInputError
 from finch_integrations.pipeline.evidence import RETRIEVED, RetrievedTexts
 from finch_integrations.types import Document as Ours
 from tests.swap_in.test_prompts import (
@@ -93,6 +95,19 @@ def test_documents_that_no_retriever_found_but_a_step_passed_on():
     chain = steps | RunnablePassthrough.assign(context=lambda s: plain(s["context"]))
     (chain | prompt | model).invoke(Q)
     assert holds_each_once(model.calls[0])
+
+
+def test_under_strict_a_retriever_may_ask_for_other_queries():
+    model = Recorder(strict=True)
+    retriever = MultiQueryRetriever.from_llm(retriever=Fixed(), llm=model)
+    assert len(retriever.invoke(Q)) == len(DOCUMENTS)
+    (call,) = model.calls
+    assert call.source == "none"
+    with pytest.raises(InvalidInputError, match="strict is on"):
+        model.invoke("What is it?")
+    answer = ChatPromptTemplate.from_template("{context}\n\n{question}") | model
+    ({"context": retriever | plain, "question": RunnablePassthrough()} | answer).invoke(Q)
+    assert holds_each_once(model.calls[-1])
 
 
 FORMS = {
@@ -220,9 +235,9 @@ def test_the_memory_is_bounded_in_size_and_time(monkeypatch):
 def test_ten_thousand_runs_leave_no_runs_behind():
     from finch_integrations.langchain.evidence import _LISTENER
 
-    before = len(_LISTENER._roots)
+    before = len(_LISTENER._runs)
     chain = RunnableLambda(lambda question: question)
     for _ in range(10_000):
         chain.invoke(Q)
-    assert len(_LISTENER._roots) <= before
+    assert len(_LISTENER._runs) <= before
     assert RETRIEVED.recall().queries == ()

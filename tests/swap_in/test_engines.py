@@ -165,12 +165,14 @@ def test_strict_fusion_retrievers_ask_for_queries(llm, index):
     retriever = QueryFusionRetriever(
         [index.as_retriever(similarity_top_k=3)], llm=llm, num_queries=2, use_async=False
     )
-    with pytest.raises(InvalidInputError):
-        # Its prompt is a text without a template: nothing says what it is.
-        retriever.retrieve(Q)
-    llm.strict = False
     RetrieverQueryEngine.from_args(retriever, llm=llm).query(Q)
     assert [call.source for call in llm.calls] == ["none", "template"]
+    # What comes after a retriever, or after one that failed, is no step of it.
+    broken = QueryFusionRetriever([None], llm=llm, num_queries=2, use_async=False)
+    with pytest.raises(AttributeError):
+        broken.retrieve(Q)
+    with pytest.raises(InvalidInputError, match="strict is on"):
+        llm.complete("What is it?")
 
 
 def test_blank_nodes_and_images_are_set_aside(llm):

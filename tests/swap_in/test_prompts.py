@@ -12,7 +12,6 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnablePassthrough
 from pydantic import PrivateAttr
 
-from finch_integrations import configure_evidence
 from finch_integrations.langchain import ChatFinch
 from tests.swap_in.installed import INSTALLED
 from tests.swap_in.prompts import PROMPTS, STYLES, UNSEEN
@@ -58,13 +57,6 @@ class Recorder(ChatFinch):
     async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
         for chunk in self._stream(messages, stop, run_manager, **kwargs):
             yield chunk
-
-
-@pytest.fixture
-def without_evidence():
-    configure_evidence(max_bytes=0)
-    yield
-    configure_evidence()
 
 
 def plain(documents):

@@ -56,7 +56,7 @@ async function addFiles(files) {
       if (file.size * 1.4 > Number(facts.mostBytes)) throw new Error("it is too large");
       const content = file.size ? await toBase64(file) : "";
       const response = await send("/page/read", { name: file.name, content });
-      documents.push({ title: file.name, text: (await response.json()).text });
+      documents.push({ id: file.name, title: file.name, text: (await response.json()).text });
     } catch (error) {
       show(by("problem"), `${file.name}: ${error.message}`);
     }
