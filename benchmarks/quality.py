@@ -69,7 +69,12 @@ CACHED: dict[str, dict[str, Any]] = {
 }
 # What a user gets who sets no option: `likelihood` reads everything, the default does not.
 DEFAULT = "default"
-METHODS = (*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS, DEFAULT)
+# The same with an encoder.
+WITH_MEANING = "default + meaning"
+METHODS = (
+    *(*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS),
+    *(DEFAULT, WITH_MEANING),
+)
 # Without documents there is no text above that a prompt could speak of.
 ASKED_ALONE = "Answer this question:"
 
@@ -164,6 +169,12 @@ class Bench:
         """The question under which a method chooses."""
         return BLIND if method.endswith(", blind") else self.item.question
 
+    @cached_property
+    def _with_meaning(self) -> FinchEngine:
+        assert self.encoder is not None
+        model, tokenizer = self.backbone.model, self.backbone.tokenizer
+        return FinchEngine(model, tokenizer, encoder=self.encoder, store=self.engine.store)
+
     def _encode(self, ids: Sequence[int]) -> KVCache:
         return self.backbone.encode([*self.inputs.frame.prefix, *ids], self._feed)
 
@@ -194,9 +205,10 @@ class Bench:
             return [*range(head), *range(total - budget // 2, total)]
         if method == "perplexity":
             return self._perplexity.keep(budget)
-        if method == DEFAULT:
+        if method in (DEFAULT, WITH_MEANING):
             documents, question = self.item.documents, self.item.question
-            return list(self.engine.select(documents, question, target_size=budget).positions)
+            engine = self.engine if method == DEFAULT else self._with_meaning
+            return list(engine.select(documents, question, target_size=budget).positions)
         if method not in self._ranked:
             self._ranked[method] = self._rank(method)
         # The passages of all methods are in the same order, so that only the choice differs.

@@ -1,7 +1,7 @@
 """Methods compared on the very same items, with medians, and with every task left out once.
 
-BM25 is there with the best of its three segmentations, chosen at each budget on these items: that
-favours it, as no user knows it in advance.
+BM25 is there with the best of its three segmentations, and hybrid retrieval with the best of its
+forms, chosen at each budget on these items: that favours them, as no user knows it in advance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,10 @@ from benchmarks.quality_report import measured, paired_interval
 from benchmarks.quality_results import Rows
 
 BM25 = ("rag-sentence", "rag-128", "rag-passage")
+HYBRID = (
+    *("rag-hybrid", "rag-hybrid-128", "rag-hybrid-passage"),
+    *("rag-hybrid-titled", "rag-hybrid-around", "rag-hybrid-both"),
+)
 OWN = "likelihood"
 # Fewer items of a task than this say nothing about a method.
 FEWEST = 20
@@ -25,12 +29,14 @@ class Shared:
     Attributes:
         nll: Per method, per task, a number per item; lower is better.
         survives: The same of whether an answer is in the kept text, where that is known.
-        bm25: The segmentation of `best-bm25`.
+        own: The method that the others are compared with.
+        best: What `best-bm25` and `best-hybrid` are.
     """
 
     nll: Mapping[str, Mapping[str, np.ndarray]]
     survives: Mapping[str, Mapping[str, np.ndarray]]
-    bm25: str
+    own: str
+    best: Mapping[str, str]
 
     def all(self, method: str, without: str = "") -> np.ndarray:
         """NLL of all items, but of one task."""
@@ -38,26 +44,31 @@ class Shared:
 
 
 def read_shared(
-    rows: Rows, methods: Sequence[str], budget: int, *, fewest: int = FEWEST
+    rows: Rows, methods: Sequence[str], budget: int, *, own: str = OWN, fewest: int = FEWEST
 ) -> Shared | None:
     """Take the items that all the methods have, and BM25's segmentations with them.
 
     Args:
         rows: Of one model and length.
-        methods: To compare; those with fewer than `fewest` items in a task are left out.
+        methods: To compare; those with fewer than `fewest` items in a task are left out. With
+            `best-hybrid`, all forms of it.
         budget: Document tokens per token kept.
+        own: What they are compared with.
         fewest: See `methods`.
 
     Returns:
-        None if the default method or BM25 was not measured on enough items.
+        None if `own` or BM25 was not measured on enough items.
     """
-    tasks = sorted({task for task, method, _ in rows if method == OWN})
+    tasks = sorted({task for task, method, found in rows if (method, found) == (own, budget)})
+    groups = {"best-bm25": BM25} | ({"best-hybrid": HYBRID} if "best-hybrid" in methods else {})
     enough = [
         method
-        for method in dict.fromkeys((*methods, *BM25))
+        for method in dict.fromkeys(
+            (own, *methods, *(m for group in groups.values() for m in group))
+        )
         if all(len(measured(rows, task, method, budget)) >= fewest for task in tasks)
     ]
-    if not tasks or not {OWN, *BM25} <= set(enough):
+    if not tasks or not {own, *BM25} <= set(enough):
         return None
     ids = {
         task: sorted(set.intersection(*(set(measured(rows, task, m, budget)) for m in enough)))
@@ -78,16 +89,19 @@ def read_shared(
         }
         for score in ("nll", "survives")
     )
-    best = min(BM25, key=lambda m: np.concatenate(list(nll[m].values())).mean())
-    for scores in (nll, survives):
-        if best in scores:
-            scores["best-bm25"] = scores[best]
-    return Shared(nll, survives, best)
+    best = {}
+    for group, forms in groups.items():
+        if known := [form for form in forms if form in nll]:
+            best[group] = min(known, key=lambda m: np.concatenate(list(nll[m].values())).mean())
+            for scores in (nll, survives):
+                if best[group] in scores:
+                    scores[group] = scores[best[group]]
+    return Shared(nll, survives, own, best)
 
 
 def difference(
     shared: Shared, method: str, without: str = ""
 ) -> tuple[float, tuple[float, float], float]:
-    """NLL of a method minus that of the default: mean, 95 % interval, median."""
-    paired = shared.all(method, without) - shared.all(OWN, without)
+    """NLL of a method minus that of `shared.own`: mean, 95 % interval, median."""
+    paired = shared.all(method, without) - shared.all(shared.own, without)
     return float(paired.mean()), paired_interval(paired), float(np.median(paired))

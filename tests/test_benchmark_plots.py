@@ -200,7 +200,7 @@ def test_the_front_figure_compares_the_same_questions(tmp_path):
     rows.append(row("needle 0", "rag-128", 9.0, task="needle"))
     (read,) = plots.load_quality(write(tmp_path, rows)).values()
     shared = read_shared(read, ["likelihood", "rag-hybrid", "finch", "none", "full"], 8)
-    assert shared.bm25 == "rag-128"
+    assert shared.best == {"best-bm25": "rag-128"}
     assert "finch" not in shared.nll
     assert len(shared.all("none")) == len(shared.all("best-bm25")) == 40
     assert len(shared.all("none", without="needle")) == 20
