@@ -310,16 +310,24 @@ def elsewhere() -> str:
         low, high = cell["interval_95"]
         own = cell["model"] == cell["chooser"]
         change = "" if own else f"{cell['nll_over_own_choice']:+.2f} [{low:+.2f}, {high:+.2f}]"
-        scores = [f"{cell['nll_median']:.2f}", f"{cell['nll_mean']:.2f}", change]
-        rows.append([cell["model"], cell["chooser"], *scores, f"{cell['survives']:.0%}"])
-    cell, facts = report["cells"][0], report["facts"]
+        rows.append(
+            [
+                f"{cell['bucket']}, 1/{cell['part']} ({cell['items']})",
+                cell["model"],
+                cell["chooser"],
+                f"{cell['nll_median']:.2f}",
+                f"{cell['nll_mean']:.2f}",
+                change,
+                f"{cell['survives']:.0%}",
+            ]
+        )
+    facts = report["facts"]
     head = (
-        f"{cell['items']} questions of {cell['tasks']} kinds, about {cell['bucket']} tokens of "
-        f"documents, 1/{cell['part']} kept; {facts['machine']}, {facts['dtype']}, torch "
-        f"{facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}."
+        f"Questions of {report['cells'][0]['tasks']} kinds; {facts['machine']}, {facts['dtype']}, "
+        f"torch {facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}."
     )
-    names = ["answers", "chooses", "NLL, median", "mean", "over its own choice", "answer kept"]
-    return f"{head}\n\n" + make_table(names, rows)
+    names = ["documents, kept (questions)", "answers", "chooses", "NLL, median", "mean"]
+    return f"{head}\n\n" + make_table([*names, "over its own choice", "answer kept"], rows)
 
 
 def first_token() -> str:
