@@ -181,7 +181,10 @@ def test_a_tool_whose_schema_cannot_be_compiled_is_named():
     [
         {"enum": ["x" * 1000 + str(n) for n in range(1000)]},
         {"$ref": "#"},
-        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1}}},
+        {
+            "$ref": "#/$defs/a",
+            "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1}},
+        },
         {"$ref": "https://example.org/x.json"},
         {"type": "thing"},
         {"type": "array", "minItems": 2, "maxItems": 1},

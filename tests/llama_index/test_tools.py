@@ -193,6 +193,14 @@ def test_programs_that_call_functions_work():
     assert found == Boat(colour="red", crew=["ann"])
 
 
+def test_programs_make_the_call_whatever_the_model_would_say():
+    llm = llm_of("No!", temperature=1, seed=1, max_tokens=6000)
+    program = FunctionCallingProgram.from_defaults(
+        output_cls=Boat, prompt_template_str="Describe it.", llm=llm
+    )
+    assert isinstance(program(), Boat)
+
+
 def test_a_selector_chooses():
     said = '<tool_call>\n{"name": "SingleSelection", "arguments": {"index": 2, "reason": "fits"}}'
     selector = PydanticSingleSelector.from_defaults(llm=llm_of(f"{said}\n</tool_call>"))
