@@ -9,7 +9,7 @@ QUESTION ?= What is the door code of the chemical store?
 VOLATILE := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype \
 	nbconvert_exporter pygments_lexer version)
 
-.PHONY: install demo test test-lowest test-servers test-ray fuzz check fix pictures docs bench bench-quality dist clean
+.PHONY: install demo test test-lowest test-servers test-ray fuzz check fix pictures docs bench bench-quality figures dist clean
 
 demo: $(INSTALLED)  ## answer a question over examples/, which is longer than the model's window
 	$(BIN)/finch fetch
@@ -80,6 +80,16 @@ bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=fol
 	$(BIN)/python -m benchmarks.quality_results --out .benchmarks/quality.json
 	$(BIN)/python -m benchmarks.quality_report --results .benchmarks/quality.json
 	$(BIN)/python -m benchmarks.answer_report --results .benchmarks/quality.json
+
+figures: $(INSTALLED)  ## measure what the method's paper shows, and draw it; DATA=folder of task files
+	$(if $(DATA),,$(error say where the task files are: make figures DATA=FOLDER))
+	$(BIN)/finch fetch all
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --budgets 8 --methods none full likelihood
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --budgets 8 --methods ablations
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --budgets 8 --buckets 4k --methods rag-hybrid likelihood finch
+	$(BIN)/python -m benchmarks.quality_results --out .benchmarks/figures/quality.json
+	$(BIN)/python -m benchmarks.paper --data "$(DATA)" --out .benchmarks/figures/paper.json
+	$(BIN)/python -m benchmarks.plots --results .benchmarks/figures --out .benchmarks/figures
 
 dist: $(INSTALLED)  ## wheel and source archive, and a new environment that the wheel works in; FINCH_PROJECT_URL=address
 	rm -rf dist build/clean

@@ -305,6 +305,7 @@ def test_the_tables_of_results_have_all_results(parts):
     for length in ("2k", "4k", "8k", "16k"):
         assert f"\n| {length}, 1/8 (" in parts.results.cascade()
     assert "\n| **3/8, words** | 0.37 | " in parts.results.cascade_choice()
+    assert " seconds of the processor's time" in parts.results.start()
 
 
 def test_the_readmes_generated_parts_are_current(parts):

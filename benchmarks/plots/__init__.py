@@ -59,7 +59,7 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
     if by_length := load_packed(folder / LONG_SETS.name):
         yield "long-sets", long_sets_figure(by_length)
     if of_paper := read_rows(folder / PAPER.name):
-        yield "paper", paper_figure(of_paper, buckets.get(of_paper[0]["bucket"], {}))
+        yield "paper", paper_figure(of_paper, buckets)
     for name, draw in (
         ("prefill", prefill_figure),
         ("price", price_figure),

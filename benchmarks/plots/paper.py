@@ -16,10 +16,11 @@ from benchmarks.quality_report import paired_interval
 from benchmarks.quality_results import Row, Rows
 
 PART = 8
+_RETRIEVAL = "rag-hybrid"
 _METHODS = ("default", "rag-hybrid-titled", "finch")
-# Chosen under the question, and under another one.
+# Chosen under the question, and under another one; at 2k tokens a chunk is about 512 long in both.
 _QUESTIONS = {
-    "finch": ("finch", "finch, blind"),
+    "finch": ("finch, chunk 512", "finch, blind"),
     "likelihood": ("likelihood", "likelihood, blind"),
 }
 # (method, budget) -> item id -> row.
@@ -27,43 +28,52 @@ Measured = Mapping[tuple[str, int | None], Mapping[str, Row]]
 
 
 @rc_context(RC)
-def paper_figure(rows: Sequence[Row], varied: Rows) -> Figure:
+def paper_figure(rows: Sequence[Row], buckets: Mapping[str, Rows]) -> Figure:
     """Six panels: compression, time, retrieval, the question, the chunk length, attention.
 
     Gains are in nats per token of the right answer over no documents; every bar is a 95 % bootstrap
     interval of the mean over questions.
 
     Args:
-        rows: The results of `benchmarks.paper`.
-        varied: Those of `benchmarks.quality` for the question and the chunk length.
+        rows: The results of `benchmarks.paper`, of one length.
+        buckets: Those of `benchmarks.quality`, by length: of the same one for the question and the
+            chunk length, of the next longer one for retrieval.
     """
-    measured: dict[tuple[str, int | None], dict[str, Row]] = {}
-    for row in rows:
-        measured.setdefault((row["method"], row["budget"]), {})[row["id"]] = row
-    others: dict[tuple[str, int | None], dict[str, Row]] = {}
-    for (_, method, budget), of_task in varied.items():
-        others.setdefault((method, budget), {}).update(of_task)
+    length = rows[0]["bucket"] if rows else ""
+    measured = _by_method(rows)
+    lengths = [name for name in buckets if name != length]
+    longer = lengths[0] if lengths else length
+    varied, rivals = (
+        _by_method([row for of in buckets.get(name, {}).values() for row in of.values()])
+        for name in (length, longer)
+    )
     figure = make_figure(11, 6.8)
     panels = figure.subplots(2, 3)
     draw: list[tuple[str, Callable[[Axes, Measured], int], Measured]] = [
         ("quality against compression", partial(_against_budgets, value=_gain), measured),
         ("time against compression", partial(_against_budgets, value=_time), measured),
-        (f"against retrieval, {PART}×", _against_retrieval, measured),
-        (f"the question while compressing, {PART}×", _questions, others),
-        (f"chunk length of finch, {PART}×", _chunks, others),
+        (f"against retrieval, {longer}, {PART}×", _against_retrieval, rivals),
+        (f"the question while compressing, {PART}×", _questions, varied),
+        (f"chunk length of finch, {PART}×", _chunks, varied),
         ("attention to the right documents", _attention, measured),
     ]
     for axes, (title, one, of) in zip(panels.flat, draw, strict=True):
         axes.set_title(f"{title} (n = {one(axes, of)})")
     if rows:
-        facts = rows[0]
         figure.suptitle(
-            f"SmolLM2-135M-Instruct, {facts['machine']}, documents of {facts['bucket']} tokens, "
+            f"SmolLM2-135M-Instruct, documents of {length} tokens where no other length is given, "
             "95 % intervals",
             fontsize=11,
         )
         draw_legend(figure, panels.flat[:2])
     return figure
+
+
+def _by_method(rows: Sequence[Row]) -> Measured:
+    measured: dict[tuple[str, int | None], dict[str, Row]] = {}
+    for row in rows:
+        measured.setdefault((row["method"], row["budget"]), {})[row["id"]] = row
+    return measured
 
 
 def _values(
@@ -114,10 +124,10 @@ def _against_budgets(
 
 
 def _against_retrieval(axes: Axes, measured: Measured) -> int:
-    rag = measured.get(("rag-hybrid-titled", PART), {})
+    rag = measured.get((_RETRIEVAL, PART), {})
     tasks = [task for task in TASKS if any(row["task"] == task for row in rag.values())]
     count = 0
-    for number, method in enumerate(("default", "finch")):
+    for number, method in enumerate(("likelihood", "finch")):
         own = measured.get((method, PART), {})
         points = []
         for place, part in enumerate([*([task] for task in tasks), tasks]):
@@ -131,22 +141,24 @@ def _against_retrieval(axes: Axes, measured: Measured) -> int:
     axes.axhline(0, color=GREY, linewidth=1)
     names = [TASKS[task] for task in tasks] + ["all"] * bool(tasks)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right", fontsize=8)
-    axes.set_ylabel("NLL of BM25 + embeddings, titled, minus own")
+    axes.set_ylabel("NLL of BM25 + embeddings minus own")
     return count
 
 
 def _questions(axes: Axes, measured: Measured) -> int:
     count, names = 0, list[str]()
     for method, variants in _QUESTIONS.items():
-        _, colour, marker = style(method)
-        points = []
-        for variant, asked in zip(variants, ("its question", "another one"), strict=True):
-            found = list(_values(measured, variant, PART, _gain).values())
-            if found:
-                points.append((float(len(names)), np.array(found)))
-                count = max(count, len(found))
-            names.append(f"{method},\n{asked}")
-        _error_bars(axes, points, color=colour, marker=marker, linestyle="none")
+        found = [_values(measured, variant, PART, _gain) for variant in variants]
+        shared = sorted(set.intersection(*map(set, found)))
+        if shared:
+            _, colour, marker = style(method)
+            points = [
+                (float(place), np.array([of[item] for item in shared]))
+                for place, of in enumerate(found, start=len(names))
+            ]
+            _error_bars(axes, points, color=colour, marker=marker, linestyle="none")
+        count = max(count, len(shared))
+        names += [f"{method},\n{asked}" for asked in ("its question", "another one")]
     axes.axhline(0, color=GREY, linewidth=1)
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set_xlim(-0.5, len(names) - 0.5)
@@ -173,7 +185,7 @@ def _attention(axes: Axes, measured: Measured) -> int:
     rows = list(measured.get((ATTENTION, None), {}).values())
     for name, label, colour in (
         ("asked", "its question", style("finch")[1]),
-        ("blind", "another one", GREY),
+        ("blind", "one without content", GREY),
     ):
         if rows:
             by_layer = np.array([row[name] for row in rows]).T

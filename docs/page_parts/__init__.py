@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recall": results.recall,
     "scale": results.scale,
     "same_items": results.same_items,
+    "start": results.start,
     "two_steps": results.two_steps,
 }
 PARTS |= {

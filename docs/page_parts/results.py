@@ -148,6 +148,11 @@ def price() -> str:
         for name in names
         if ", " in name and not name.startswith("first")
     ]
+    default = [
+        [name, *(ratio(s, name, "first, everything", "seconds") for s in sections)]
+        for name in names
+        if name.endswith(", cascade")
+    ]
     facts = sorted(
         {
             f"{s['tokens']:,} tokens, {s['dtype']}, runs: {len(s['runs'])}; {s['model']}; target "
@@ -162,7 +167,23 @@ def price() -> str:
             make_table(["", *heads], whole),
             "Times as shares of the first question's, with the documents read in the same way:",
             make_table(["", *heads], later),
+            "Of the default, as shares of a first question that reads everything:",
+            make_table(["", *heads], default),
         ]
+    )
+
+
+def start() -> str:
+    """The numbers of `benchmarks.start`."""
+    report = _read("start.json")
+    found = report["medians"]
+    return (
+        f"{found['ready_seconds']:.1f} seconds of the processor's time, "
+        f"{found['ready_wall_seconds']:.1f} on the clock of a machine that did other work as well "
+        f"({report['model']}, {report['machine']}, {_versions(report)}, {report['date']}; medians "
+        f"of {len(report['runs'])}). Importing torch and transformers, whose model classes import "
+        "parts for training on several machines, takes most of that; the command itself "
+        f"{found['imports_seconds']:.1f}."
     )
 
 
@@ -289,16 +310,24 @@ def elsewhere() -> str:
         low, high = cell["interval_95"]
         own = cell["model"] == cell["chooser"]
         change = "" if own else f"{cell['nll_over_own_choice']:+.2f} [{low:+.2f}, {high:+.2f}]"
-        scores = [f"{cell['nll_median']:.2f}", f"{cell['nll_mean']:.2f}", change]
-        rows.append([cell["model"], cell["chooser"], *scores, f"{cell['survives']:.0%}"])
-    cell, facts = report["cells"][0], report["facts"]
+        rows.append(
+            [
+                f"{cell['bucket']}, 1/{cell['part']} ({cell['items']})",
+                cell["model"],
+                cell["chooser"],
+                f"{cell['nll_median']:.2f}",
+                f"{cell['nll_mean']:.2f}",
+                change,
+                f"{cell['survives']:.0%}",
+            ]
+        )
+    facts = report["facts"]
     head = (
-        f"{cell['items']} questions of {cell['tasks']} kinds, about {cell['bucket']} tokens of "
-        f"documents, 1/{cell['part']} kept; {facts['machine']}, {facts['dtype']}, torch "
-        f"{facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}."
+        f"Questions of {report['cells'][0]['tasks']} kinds; {facts['machine']}, {facts['dtype']}, "
+        f"torch {facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}."
     )
-    names = ["answers", "chooses", "NLL, median", "mean", "over its own choice", "answer kept"]
-    return f"{head}\n\n" + make_table(names, rows)
+    names = ["documents, kept (questions)", "answers", "chooses", "NLL, median", "mean"]
+    return f"{head}\n\n" + make_table([*names, "over its own choice", "answer kept"], rows)
 
 
 def first_token() -> str:

@@ -28,6 +28,7 @@ _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "tool_calls": "stop",
 }
+_USAGE = ("prompt_tokens", "completion_tokens")
 _LONGEST_WAIT = 60.0
 _MESSAGE_LENGTH = 300
 # How llama.cpp, vLLM, SGLang, Ollama and hosted models say that a prompt is too long.
@@ -176,7 +177,7 @@ class ServerAnswer:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._calls: dict[int, dict[str, str]] = {}
-        self._usage: dict[str, Any] = {}
+        self._usage: dict[str, int] = {}
         self._reason: str | None = None
         self._started = time.perf_counter()
 
@@ -192,7 +193,8 @@ class ServerAnswer:
             event = json.loads(data)
             if "error" in event:
                 raise self._errors.in_stream(event["error"])
-            self._usage = event.get("usage") or self._usage
+            if usage := event.get("usage"):
+                self._usage = {name: int(usage.get(name) or 0) for name in _USAGE}
             text = thought = ""
             for choice in event.get("choices") or ():
                 delta = choice.get("delta") or {}
@@ -201,8 +203,8 @@ class ServerAnswer:
                 thought += delta.get("reasoning_content") or delta.get("reasoning") or ""
                 for call in delta.get("tool_calls") or ():
                     self._read_call(call)
-                self._reason = choice.get("finish_reason") or self._reason
-        except (AttributeError, TypeError, ValueError):
+                self._reason = str(choice.get("finish_reason") or "") or self._reason
+        except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
             raise self._errors.in_stream(f"its stream has {data[:_MESSAGE_LENGTH]!r}") from None
         if text:
             self._texts.append(text)
@@ -214,10 +216,11 @@ class ServerAnswer:
         """Add to a call; servers that send each in one piece may leave its number out."""
         index = part.get("index")
         known = self._calls.setdefault(
-            len(self._calls) if index is None else index, {"id": "", "name": "", "arguments": ""}
+            len(self._calls) if index is None else int(index),
+            {"id": "", "name": "", "arguments": ""},
         )
         function = part.get("function") or {}
-        known["id"] = part.get("id") or known["id"]
+        known["id"] = str(part.get("id") or known["id"])
         known["name"] += function.get("name") or ""
         arguments = function.get("arguments") or ""
         known["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
@@ -242,8 +245,8 @@ class ServerAnswer:
         details = AnswerDetails(
             text="".join(self._texts),
             finish_reason=reason,
-            prompt_tokens=int(self._usage.get("prompt_tokens") or 0),
-            generation_tokens=int(self._usage.get("completion_tokens") or len(self._texts)),
+            prompt_tokens=self._usage.get("prompt_tokens", 0),
+            generation_tokens=self._usage.get("completion_tokens", 0) or len(self._texts),
             generation_seconds=time.perf_counter() - self._started,
             compression=None,
             document_shares=(),

@@ -82,8 +82,10 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        # Where a value may be of several types, what comes closest to one is said.
+        first = max(error.errors(), key=lambda one: len(one["loc"]))
+        parts = [str(part) for part in first["loc"] if part != "body"]
+        place = ".".join(part for part in parts if "[" not in part)[:200]  # no names of types
         kind = {"extra_forbidden": "unknown_parameter", "json_invalid": "invalid_json"}
         code = kind.get(first["type"], "invalid_value")
         message = "the body is no JSON" if code == "invalid_json" else first["msg"]

@@ -26,6 +26,10 @@ _STATUS: tuple[tuple[type[FinchError], int, str], ...] = (
 )
 
 
+# Of a message, which may repeat what a request has.
+_LONGEST = 2000
+
+
 class ApiError(Exception):
     """An error with an HTTP status.
 
@@ -46,6 +50,7 @@ class ApiError(Exception):
         param: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
+        message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
         super().__init__(message)
         self.status = status
         self.message = message

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,8 +46,8 @@ class RayOptions(BaseModel):
     """Where the models run."""
     dtype: str = "auto"
     """Of the models' weights."""
-    target_size: int | None = None
-    """Document tokens to keep."""
+    target_size: int | Literal["auto"] | None = None
+    """Document tokens to keep; `auto`: as many as the passages' scores call for."""
     min_replicas: int = Field(default=1, ge=1)
     """Processes of each kind that there are at least."""
     max_replicas: int = Field(default=4, ge=1)

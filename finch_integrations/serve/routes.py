@@ -83,7 +83,7 @@ async def _read(
     if body.model != service.model.name:
         raise ApiError(
             404,
-            f"there is no model {body.model!r} here. This server has {service.model.name!r}",
+            f"there is no model {body.model!r:.200} here. This server has {service.model.name!r}",
             "model_not_found",
             param="model",
         )

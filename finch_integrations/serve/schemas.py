@@ -33,6 +33,7 @@ class FunctionCall(Strict):
 class ToolCallPart(Strict):
     """A call with its id."""
 
+    index: int | None = None
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
@@ -46,8 +47,13 @@ class ChatMessage(Strict):
     name: str | None = None
     tool_calls: list[ToolCallPart] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    """Thoughts before an earlier answer, which the model does not get again."""
+    # What clients send back of an answer, and what says nothing.
     refusal: None = None
     annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
 
 
 class StreamOptions(Strict):

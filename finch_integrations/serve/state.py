@@ -55,10 +55,11 @@ def make_state_routes(service: Service) -> APIRouter:
 async def _embed(service: Service, body: EmbeddingRequest) -> dict[str, Any]:
     texts = [body.input] if isinstance(body.input, str) else body.input
     if body.model != service.encoder_name:
-        there = f"This server has {service.encoder_name!r}" if service.encoder_name else ""
+        name = service.encoder_name
+        there = f"This server has {name!r}" if name else "It was started without one"
         raise ApiError(
             404,
-            f"there is no encoder {body.model!r} here. {there or 'It was started without one'}",
+            f"there is no encoder {body.model!r:.200} here. {there}",
             "model_not_found",
             param="model",
         )

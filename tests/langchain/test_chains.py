@@ -3,12 +3,18 @@
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import wrap_model_call
-from langchain_classic.chains import create_history_aware_retriever, create_retrieval_chain
+from langchain_classic.chains import (
+    ConversationalRetrievalChain,
+    create_history_aware_retriever,
+    create_retrieval_chain,
+)
 from langchain_classic.chains.combine_documents import create_stuff_documents_chain
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
 
@@ -249,3 +255,39 @@ def test_middleware_needs_a_question(chat, retriever):
     agent = create_agent(chat, tools=[], middleware=[FinchDocumentsMiddleware(retriever)])
     with pytest.raises(RuntimeError, match="no human message with text"):
         agent.invoke({"messages": [AIMessage("Hi.")]})
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.deprecation.LangChainDeprecationWarning")
+def test_a_conversational_chains_second_turn_reads_nothing_again_and_answers_its_own_question(
+    engine, documents
+):
+    second = documents[2].page_content[40:90]
+    turns = []
+
+    class Whole(BaseRetriever):
+        def _get_relevant_documents(self, query, *, run_manager):
+            return documents
+
+    class Recorder(BaseCallbackHandler):
+        def on_llm_end(self, response, **_):
+            turns.append(response.generations[0][0].message.response_metadata.get("finch"))
+
+    # All is read: another question may need what the first one left out.
+    chat = ChatFinch(engine=engine, max_tokens=8, target_size=60, compression={"read_size": "all"})
+    condense = GenericFakeChatModel(messages=iter([AIMessage(second)]))
+    chain = ConversationalRetrievalChain.from_llm(
+        chat, retriever=Whole(), condense_question_llm=condense
+    )
+    result = {}
+    for question in (documents[0].page_content[40:90], "And that?"):
+        history = [(result["question"], result["answer"])] if result else []
+        asked = {"question": question, "chat_history": history}
+        result = chain.invoke(asked, config={"callbacks": [Recorder()]})
+    first, _, last = turns
+    assert first["read_tokens"] == first["rated_tokens"] == last["rated_tokens"] > 400
+    assert last["read_tokens"] == 0
+    kept = [
+        max(turn["document_scores"], key=lambda one: one["kept_share"])["document_id"]
+        for turn in (first, last)
+    ]
+    assert kept == ["d1", "d3"]

@@ -5,15 +5,19 @@ import copy
 import json
 import pickle
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from finch_integrations import (
     ConfigurationError,
     Constraint,
     ContextTooLongError,
     Document,
+    FinchError,
     InvalidInputError,
     OpenAIServer,
     ServerRefusedError,
@@ -21,6 +25,7 @@ from finch_integrations import (
 )
 from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import AskRequest
+from finch_integrations.pipeline.server_replies import ServerAnswer, ServerErrors
 from tests.peer import USAGE, Reply, serving
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -379,3 +384,46 @@ def test_chat_template_variables_go_to_the_server():
         ask(peer, AskRequest(messages=(), chat_template_kwargs={"enable_thinking": False}))
     body = peer.requests[0]["body"]
     assert json.loads(json.dumps(body))["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+def some(**fields):
+    """An object with some of these fields."""
+    return st.fixed_dictionaries({}, optional=fields) | ANYTHING
+
+
+CALL = some(
+    index=ANYTHING, id=ANYTHING, function=some(name=ANYTHING, arguments=ANYTHING | st.just("{}"))
+)
+DELTA = some(content=ANYTHING, reasoning=ANYTHING, tool_calls=st.lists(CALL, max_size=3))
+EVENT = some(
+    choices=st.lists(some(delta=DELTA, finish_reason=ANYTHING | st.just("stop")), max_size=2),
+    usage=some(prompt_tokens=ANYTHING, completion_tokens=ANYTHING),
+    error=ANYTHING,
+)
+END = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+
+
+@settings(max_examples=300)
+@given(st.lists(EVENT, max_size=3))
+def test_whatever_a_server_streams_is_an_answer_or_an_error_of_this_package(events):
+    answer = ServerAnswer(ServerErrors("http://host/v1", "m", 1.0, "FINCH_API_KEY", ""), ["a"])
+    with suppress(FinchError):
+        for event in [*events, END]:
+            answer.read(json.dumps(event))
+        details = answer.last().details
+        assert isinstance(details.text, str)
+        assert isinstance(details.prompt_tokens + details.generation_tokens, int)
+        assert all(isinstance(call.id, str) for call in details.calls)
+
+
+def test_an_event_that_is_nested_without_end_is_an_error():
+    answer = ServerAnswer(ServerErrors("http://host/v1", "m", 1.0, "FINCH_API_KEY", ""))
+    with pytest.raises(ServerUnavailableError, match="its stream has"):
+        answer.read("[" * 100_000)

@@ -166,6 +166,23 @@ def test_a_long_stretch_stops_answers_for_no_longer_than_a_chunk(worker):
     assert log[first + 1 : first + 8 : 2] == ["token"] * 4
 
 
+def test_all_answers_go_on_in_every_round(worker):
+    log = []
+
+    def answer(name):
+        def run(check):
+            for number in range(20):
+                log.append(name)
+                yield number
+
+        return run
+
+    run_together(worker, [answer(name) for name in "abcd"])
+    # One begins after the other; from there on nobody has a turn more than another.
+    rounds = log[log.index("d") :]
+    assert [sorted(rounds[n : n + 4]) for n in range(1, 41, 4)] == [list("abcd")] * 10
+
+
 def test_a_short_request_overtakes_a_long_one_and_a_third_waits_for_one_of_both(worker):
     log = []
     run_together(worker, [chunks(log, "a", 9), chunks(log, "b", 2), chunks(log, "c", 1)])

@@ -87,6 +87,13 @@ def until(condition, seconds=20):
         time.sleep(0.01)
 
 
+def until_free(service):
+    """Wait until nothing runs; in time of this process, because others may have the processor."""
+    started = time.process_time()
+    until(lambda: service.active == 0)
+    assert time.process_time() - started < 2
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     with serving(tmp_path_factory.mktemp("socket"), max_documents=50, max_tokens=200) as running:
@@ -97,3 +104,21 @@ def server(tmp_path_factory):
 def client(server):
     with server.openai() as client:
         yield client
+
+
+@pytest.fixture
+def reachable():
+    """A server on a port of this machine: its address, and what answers."""
+    engine = FinchEngine(make_model(), make_tokenizer())
+    shared = SharedEngine(engine)
+    shared.name = "tiny"
+    settings = ServerSettings(max_tokens=4000, default_tokens=30)
+    app = make_app(shared, settings=settings)
+    server = uvicorn.Server(make_config(app, settings, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until(lambda: server.started and app.state.service.problem is None)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}/", app.state.service
+    server.should_exit = True
+    thread.join(30)

@@ -231,7 +231,31 @@ def test_errors_name_the_field(server):
     assert (error["param"], error["code"]) == ("temperature", "invalid_value")
     error = server.post(chat(colour="red")).json()["error"]
     assert (error["param"], error["code"]) == ("colour", "unknown_parameter")
+    parts = [{"type": "text", "text": "x", "cache_control": {}}]
+    error = server.post(chat(messages=[{"role": "user", "content": parts}])).json()["error"]
+    assert (error["param"], error["code"]) == (
+        "messages.0.content.0.cache_control",
+        "unknown_parameter",
+    )
+    parts = [{"type": "image_url", "image_url": {"url": "x"}}]
+    error = server.post(chat(messages=[{"role": "user", "content": parts}])).json()["error"]
+    assert error["param"] == "messages.0.content.0.type"
     check_error(server.post(chat(model="gpt-4")), 404)
+
+
+def test_errors_do_not_repeat_all_that_was_sent(server):
+    long = "x" * 100_000
+    for body, status, said in (
+        (chat(model=long), 404, "tiny"),
+        (chat(**{long: 1}), 400, "is not known"),
+        (chat(documents=["x"], method=long), 400, "method"),
+        (chat(documents=["x"], instruction=long + "\0"), 400, "NUL"),
+        (chat(messages=[{"role": long, "content": "x"}]), 400, "role"),
+    ):
+        response = server.post(body)
+        check_error(response, status)
+        assert len(response.text) < 6000
+        assert said in response.json()["error"]["message"]
 
 
 def test_other_paths_methods_and_kinds_have_their_status(server):

@@ -89,6 +89,23 @@ def test_open_webuis_requests_are_answered(server):
     assert response.text.rstrip().endswith("data: [DONE]")
 
 
+def test_answers_can_be_sent_back_in_all_the_ways_of_clients(server, client):
+    """As objects, dumped with all that is null in them, with thoughts, and as streams join them."""
+    message = create(client).choices[0].message
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "x"}]}
+    for turns in (
+        [message],
+        [message.model_dump()],
+        [{**message.model_dump(), "reasoning_content": "Hm."}],
+        [{"role": "assistant", "content": None, "tool_calls": [{"index": 0, **call}]}, result],
+        [{"role": "assistant", "content": "", "tool_calls": [call], "audio": None}, result],
+    ):
+        messages = [*MESSAGES, *turns, *MESSAGES]
+        answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+        assert answer.choices[0].finish_reason in ("length", "stop")
+
+
 def test_langchains_openai_client_answers_whole_streamed_and_batched(server, client):
     from langchain_openai import ChatOpenAI
 

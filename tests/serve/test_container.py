@@ -3,6 +3,8 @@
 import re
 import shlex
 import subprocess
+import sys
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,38 @@ def test_the_server_starts_with_options_that_there_are(steps, service):
 
 def test_it_does_not_run_as_root(steps, service):
     names = [step for step, _ in steps]
-    assert argument(steps, "USER") == "finch"
+    # By number, so that a cluster can see that it is not 0.
+    assert argument(steps, "USER") == "1000"
+    assert any(
+        step == "RUN" and "useradd" in value and "--uid 1000" in value for step, value in steps
+    )
     assert names.index("USER") < names.index("ENTRYPOINT")
     assert service["cap_drop"] == ["ALL"]
+
+
+def test_a_linter_has_nothing_to_say_of_the_dockerfile():
+    linter = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([linter, FOLDER / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_other_commands_of_finch_exist(steps):
+    lines = " && ".join(value for step, value in steps if step == "RUN").split(" && ")
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("finch ")]
+    assert commands == [["fetch", "all"]]
+    shown = CliRunner().invoke(app, ["fetch", "--help"], terminal_width=200).output
+    assert "all" in shown
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_the_check_says_whether_the_server_can_answer(reachable, service):
+    address, answering = reachable
+    code = service["healthcheck"]["test"][-1].replace("http://127.0.0.1:8080/", address)
+    exec(compile(code, "check", "exec"), {})
+    answering.problem = "the model is being loaded"
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        exec(compile(code, "check", "exec"), {})
+    answering.problem = None
 
 
 def test_both_check_that_it_can_answer(steps, service):

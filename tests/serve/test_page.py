@@ -2,20 +2,15 @@
 
 import base64
 import re
-import threading
 from dataclasses import replace
 
 import pytest
-import uvicorn
 
-from finch_integrations import Document, FinchEngine
-from finch_integrations.pipeline.shared_engine import SharedEngine
-from finch_integrations.serve import ServerSettings, make_app
-from finch_integrations.serve.run import make_config
+from finch_integrations import Document
 from tests.serve import browser
-from tests.serve.conftest import serving, until
+from tests.serve.conftest import serving, until, until_free
 from tests.serve.test_chat import Saying, Shelf
-from tests.tiny import make_model, make_tokenizer, text_of
+from tests.tiny import text_of
 
 DOCUMENTS = [text_of(300, seed=1), text_of(200, seed=2)]
 KEPT = {"question": "What is it?", "documents": DOCUMENTS, "target_size": 80}
@@ -174,24 +169,6 @@ def test_a_model_that_keeps_nothing_has_no_report(tmp_path):
         assert running.post(KEPT, path="/page/kept").status_code == 501
 
 
-@pytest.fixture
-def reachable():
-    """A server that a browser reaches, on this machine: its address, and what answers."""
-    engine = FinchEngine(make_model(), make_tokenizer())
-    shared = SharedEngine(engine)
-    shared.name = "tiny"
-    settings = ServerSettings(max_tokens=4000, default_tokens=30)
-    app = make_app(shared, settings=settings)
-    server = uvicorn.Server(make_config(app, settings, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    until(lambda: server.started and app.state.service.problem is None)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/", app.state.service
-    server.should_exit = True
-    thread.join(30)
-
-
 def many_colours(image):
     """Whether there is more than an empty frame."""
     return len(image.getcolors(1 << 20)) > 20
@@ -244,7 +221,7 @@ def test_in_a_browser_people_ask_stop_and_see_what_was_kept(reachable, tmp_path)
         assert service.active == 1
         page.press("Escape", 27)
         page.until("document.getElementById('state').textContent === 'Stopped.'")
-        until(lambda: service.active == 0, seconds=1)
+        until_free(service)
         assert page.run("!document.getElementById('send').disabled")
         for width, dark in ((390, False), (390, True), (1280, True)):
             page.look(width, dark=dark)

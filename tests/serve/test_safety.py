@@ -1,16 +1,23 @@
 """Keys, limits, slow and leaving clients, a full queue, shutting down."""
 
 import contextlib
+import fcntl
 import json
 import socket
+import struct
+import termios
 import threading
 import time
 
 import pytest
 
-from finch_integrations import ConfigurationError
+from finch_integrations import ConfigurationError, ModelLoadError
+from finch_integrations.pipeline.ask import AnswerPiece
 from finch_integrations.serve import ServerSettings
-from tests.serve.conftest import serving, until
+from finch_integrations.serve.errors import ApiError
+from finch_integrations.serve.service import Service
+from tests.serve.conftest import serving, until, until_free
+from tests.serve.test_chat import Saying
 from tests.tiny import text_of
 
 CHAT = "/v1/chat/completions"
@@ -120,9 +127,11 @@ def leave(running, body, seconds):
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
 def test_a_client_that_leaves_frees_its_place(tmp_path, stream, seconds):
     with serving(tmp_path, max_tokens=2000) as running:
-        body = chat(documents=LONG, target_size=500, max_tokens=1000, stream=stream)
+        body = chat(documents=LONG, target_size=200, max_tokens=1500, stream=stream)
         leave(running, body, seconds)
-        until(lambda: running.service.active == 0, seconds=10)
+        until_free(running.service)
+        with running.client() as client:
+            assert "finch_answer_seconds_count 0.0" in client.get("/metrics").text
         assert running.post(chat()).status_code == 200
 
 
@@ -146,8 +155,27 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(tmp_path):
         assert running.post(chat()).status_code == 200
 
 
+def is_full(connection):
+    """Whether nothing more comes to a connection that nobody reads."""
+
+    def unread():
+        return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
+
+    before = unread()
+    time.sleep(0.3)
+    return unread() == before > 100_000
+
+
 def test_a_reader_that_does_not_read_stops_nobody(tmp_path):
-    with serving(tmp_path, max_tokens=2000) as running:
+    class Talking(Saying):
+        async def astream(self, request, *, progress=None):
+            if request.sampling["max_tokens"] > 100:
+                for _ in range(500):
+                    yield AnswerPiece(text="word " * 1000)
+            async for piece in super().astream(request, progress=progress):
+                yield piece
+
+    with serving(tmp_path, model=Talking("So it is.")) as running:
         content = json.dumps(chat(max_tokens=800, stream=True)).encode()
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(running.socket))
@@ -157,9 +185,40 @@ def test_a_reader_that_does_not_read_stops_nobody(tmp_path):
                 % len(content)
                 + content
             )
+            until(lambda: is_full(connection), seconds=60)
+            assert running.service.active == 1
             for _ in range(3):
                 assert running.post(chat()).status_code == 200
-        until(lambda: running.service.active == 0)
+        until_free(running.service)
+
+
+def test_before_the_model_is_there_nothing_is_answered_and_that_is_said(tmp_path):
+    with serving(tmp_path) as running, running.client() as client:
+        running.service.problem = "the model is being loaded"
+        for response in (
+            client.get("/ready"),
+            client.post(CHAT, json=chat()),
+            client.post(CHAT, json=chat(stream=True)),
+            client.post("/v1/responses", json={"model": "tiny", "input": "What?"}),
+            client.post("/page/kept", json={"question": "What?", "documents": LONG}),
+        ):
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) > 0
+            assert response.json()["error"]["code"] == "not_ready"
+        assert client.get("/health").status_code == 200
+        running.service.problem = None
+        assert client.post(CHAT, json=chat()).status_code == 200
+
+
+async def test_a_model_that_cannot_be_loaded_is_a_problem_that_is_said():
+    class Missing(Saying):
+        def count_tokens(self, text):
+            raise ModelLoadError("there is no such folder")
+
+    service = Service(Missing("x"), ServerSettings())
+    await service.load()
+    with pytest.raises(ApiError, match="cannot be loaded: there is no such folder"):
+        service.check_ready()
 
 
 def test_shutting_down_finishes_what_runs(tmp_path):
