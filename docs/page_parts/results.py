@@ -321,6 +321,36 @@ def _loss(loss: Any) -> tuple[str, str]:
     return nll, f"{loss.kept:.0%}"
 
 
+def hybrids() -> str:
+    """The table of `benchmarks.hybrids`."""
+    # They take seconds to import, which pages without them need not wait for.
+    from benchmarks.hybrids import PACKED, compare
+    from benchmarks.quality_results import read_rows
+
+    rows = read_rows(PACKED)
+    facts = rows[0]
+    commits = ", ".join(sorted({row["commit"] for row in rows}))
+    head = (
+        f"Model `{facts['model']}`, 1/8 kept; {facts['machine']}, {facts['dtype']}, torch "
+        f"{facts['torch']}, transformers {facts['transformers']}, commit {commits}."
+    )
+    names = ["documents (questions)", "rival", "NLL above the default's", "median"]
+    tasks = [f"`{task}`" for task in sorted({row["task"] for row in rows})]
+    return f"{head}\n\n" + make_table([*names, *tasks, "answer kept"], compare(rows))
+
+
+def near_copies() -> str:
+    """The table of `benchmarks.near_copies`."""
+    report = _read("near_copies.json")
+    head = (
+        f"`python -m benchmarks.near_copies`: {report['items']} questions, documents of "
+        f"{report['bucket']} tokens once and twice, 1/{report['part']} kept, by words alone; "
+        f"transformers {report['facts']['transformers']}."
+    )
+    names = ["share of the words", "twice: answer kept", "said again", "once: kept", "again"]
+    return f"{head}\n\n" + make_table(names, report["rows"])
+
+
 def elsewhere() -> str:
     """The table of `benchmarks.elsewhere`."""
     report = _read("elsewhere.json")
@@ -329,16 +359,24 @@ def elsewhere() -> str:
         low, high = cell["interval_95"]
         own = cell["model"] == cell["chooser"]
         change = "" if own else f"{cell['nll_over_own_choice']:+.2f} [{low:+.2f}, {high:+.2f}]"
-        scores = [f"{cell['nll_median']:.2f}", f"{cell['nll_mean']:.2f}", change]
-        rows.append([cell["model"], cell["chooser"], *scores, f"{cell['survives']:.0%}"])
-    cell, facts = report["cells"][0], report["facts"]
+        rows.append(
+            [
+                f"{cell['bucket']}, 1/{cell['part']} ({cell['items']})",
+                cell["model"],
+                cell["chooser"],
+                f"{cell['nll_median']:.2f}",
+                f"{cell['nll_mean']:.2f}",
+                change,
+                f"{cell['survives']:.0%}",
+            ]
+        )
+    facts = report["facts"]
     head = (
-        f"{cell['items']} questions of {cell['tasks']} kinds, about {cell['bucket']} tokens of "
-        f"documents, 1/{cell['part']} kept; {facts['machine']}, {facts['dtype']}, torch "
-        f"{facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}."
+        f"Questions of {report['cells'][0]['tasks']} kinds; {facts['machine']}, {facts['dtype']}, "
+        f"torch {facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}."
     )
-    names = ["answers", "chooses", "NLL, median", "mean", "over its own choice", "answer kept"]
-    return f"{head}\n\n" + make_table(names, rows)
+    names = ["documents, kept (questions)", "answers", "chooses", "NLL, median", "mean"]
+    return f"{head}\n\n" + make_table([*names, "over its own choice", "answer kept"], rows)
 
 
 def first_token() -> str:

@@ -87,6 +87,13 @@ def until(condition, seconds=20):
         time.sleep(0.01)
 
 
+def until_free(service):
+    """Wait until nothing runs; in time of this process, because others may have the processor."""
+    started = time.process_time()
+    until(lambda: service.active == 0)
+    assert time.process_time() - started < 2
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     with serving(tmp_path_factory.mktemp("socket"), max_documents=50, max_tokens=200) as running:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.serve.conftest import serving, until
+from tests.serve.conftest import serving, until, until_free
 from tests.serve.test_chat import events_of
 from tests.tiny import text_of
 
@@ -136,7 +136,7 @@ def test_mixed_requests_of_many_clients_are_answered_as_alone(tmp_path):
         assert wrong == []
         silent.close()
         # Whoever has left frees the place within a second.
-        until(lambda: running.service.active == 0, seconds=1)
+        until_free(running.service)
         assert running.service.room.free == running.service.room.total
         until(lambda: not running.server.server_state.connections)
         after, objects_after = used()

@@ -8,7 +8,7 @@ import pytest
 
 from finch_integrations import Document
 from tests.serve import browser
-from tests.serve.conftest import serving, until
+from tests.serve.conftest import serving, until, until_free
 from tests.serve.test_chat import Saying, Shelf
 from tests.tiny import text_of
 
@@ -221,7 +221,7 @@ def test_in_a_browser_people_ask_stop_and_see_what_was_kept(reachable, tmp_path)
         assert service.active == 1
         page.press("Escape", 27)
         page.until("document.getElementById('state').textContent === 'Stopped.'")
-        until(lambda: service.active == 0, seconds=1)
+        until_free(service)
         assert page.run("!document.getElementById('send').disabled")
         for width, dark in ((390, False), (390, True), (1280, True)):
             page.look(width, dark=dark)

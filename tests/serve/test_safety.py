@@ -11,10 +11,12 @@ import time
 
 import pytest
 
-from finch_integrations import ConfigurationError
+from finch_integrations import ConfigurationError, ModelLoadError
 from finch_integrations.pipeline.ask import AnswerPiece
 from finch_integrations.serve import ServerSettings
-from tests.serve.conftest import serving, until
+from finch_integrations.serve.errors import ApiError
+from finch_integrations.serve.service import Service
+from tests.serve.conftest import serving, until, until_free
 from tests.serve.test_chat import Saying
 from tests.tiny import text_of
 
@@ -127,9 +129,7 @@ def test_a_client_that_leaves_frees_its_place(tmp_path, stream, seconds):
     with serving(tmp_path, max_tokens=2000) as running:
         body = chat(documents=LONG, target_size=200, max_tokens=1500, stream=stream)
         leave(running, body, seconds)
-        left = time.monotonic()
-        until(lambda: running.service.active == 0, seconds=10)
-        assert time.monotonic() - left < 1
+        until_free(running.service)
         with running.client() as client:
             assert "finch_answer_seconds_count 0.0" in client.get("/metrics").text
         assert running.post(chat()).status_code == 200
@@ -189,7 +189,36 @@ def test_a_reader_that_does_not_read_stops_nobody(tmp_path):
             assert running.service.active == 1
             for _ in range(3):
                 assert running.post(chat()).status_code == 200
-        until(lambda: running.service.active == 0, seconds=1)
+        until_free(running.service)
+
+
+def test_before_the_model_is_there_nothing_is_answered_and_that_is_said(tmp_path):
+    with serving(tmp_path) as running, running.client() as client:
+        running.service.problem = "the model is being loaded"
+        for response in (
+            client.get("/ready"),
+            client.post(CHAT, json=chat()),
+            client.post(CHAT, json=chat(stream=True)),
+            client.post("/v1/responses", json={"model": "tiny", "input": "What?"}),
+            client.post("/page/kept", json={"question": "What?", "documents": LONG}),
+        ):
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) > 0
+            assert response.json()["error"]["code"] == "not_ready"
+        assert client.get("/health").status_code == 200
+        running.service.problem = None
+        assert client.post(CHAT, json=chat()).status_code == 200
+
+
+async def test_a_model_that_cannot_be_loaded_is_a_problem_that_is_said():
+    class Missing(Saying):
+        def count_tokens(self, text):
+            raise ModelLoadError("there is no such folder")
+
+    service = Service(Missing("x"), ServerSettings())
+    await service.load()
+    with pytest.raises(ApiError, match="cannot be loaded: there is no such folder"):
+        service.check_ready()
 
 
 def test_shutting_down_finishes_what_runs(tmp_path):
