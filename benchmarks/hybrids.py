@@ -3,7 +3,7 @@
     python -m benchmarks.quality --data FOLDER --skip 40 --items 20 --budgets 8 --methods METHODS
     python -m benchmarks.hybrids .benchmarks/quality.jsonl
 
-METHODS are `default` and its rivals (`rag-…`). The second command packs what was measured into
+METHODS are `default`, `default + meaning` and their rivals (`rag-…`). The second command packs what was measured into
 results, and shows how far each rival is from the default.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import DEFAULT, RESULTS, read_lines
+from benchmarks.quality import BOUNDS, CACHED, DEFAULT, RESULTS, read_lines
 from benchmarks.quality_report import paired_interval
 from benchmarks.quality_results import read_rows, write
 
@@ -31,7 +31,7 @@ def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     for (bucket, method), found in by.items():
         own = by[bucket, DEFAULT]
         ids = sorted(set(found) & set(own))
-        if method in (DEFAULT, "none") or not ids:
+        if method in (DEFAULT, *BOUNDS, *CACHED) or not ids:
             continue
         changes: dict[str, list[float]] = defaultdict(list)
         for item in ids:

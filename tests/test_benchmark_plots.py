@@ -214,7 +214,7 @@ def test_the_front_figure_compares_the_same_questions(tmp_path):
     assert axes.get_title() == "Documents of 4k tokens, 40 questions"
     drawn = {container.get_label(): container[0] for container in axes.containers}
     assert len(drawn) == 3
-    assert drawn["hybrid retrieval (reads what is kept)"].get_ydata() == pytest.approx([2.5])
+    assert drawn["hybrid retrieval, plain (reads what is kept)"].get_ydata() == pytest.approx([2.5])
     (level,) = [line for line in axes.lines if "all documents" in str(line.get_label())]
     assert level.get_ydata() == pytest.approx([1])
     (axes,) = plots.front_length_figure({"4k": read, "8k": {}}).axes

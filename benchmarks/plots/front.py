@@ -13,8 +13,8 @@ from benchmarks.shared_items import Shared, read_shared
 
 # What the language model reads of the documents with each of them.
 _LABELS = {
-    "likelihood": "finch-integrations (reads all, once)",
-    "rag-hybrid": "hybrid retrieval (reads what is kept)",
+    "likelihood": "finch-integrations, reading all of it",
+    "rag-hybrid": "hybrid retrieval, plain (reads what is kept)",
     "best-bm25": "BM25, its best segmentation (reads what is kept)",
     "finch": "the paper's method (reads all, once)",
 }

@@ -26,7 +26,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "scale": results.scale,
     "same_items": results.same_items,
     "start": results.start,
-    "strongest": results.strongest,
     "two_steps": results.two_steps,
 }
 PARTS |= {

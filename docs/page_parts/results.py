@@ -60,44 +60,25 @@ def quality() -> str:
 
 
 def same_items() -> str:
-    """Reading everything against its strongest rivals on the very same questions."""
-    from benchmarks.shared_items import OWN
-
-    return _compare(OWN, ("best-bm25", "rag-hybrid"))
-
-
-def strongest() -> str:
-    """The default against the best forms of its rivals on the very same questions."""
-    from benchmarks.quality import DEFAULT
-
-    return _compare(DEFAULT, ("best-bm25", "best-hybrid"))
-
-
-def _compare(own: str, rivals: Sequence[str]) -> str:
+    """The default against its strongest rivals on the very same questions."""
     from benchmarks.quality_results import read_all
-    from benchmarks.shared_items import difference, read_shared
+    from benchmarks.shared_items import OWN, difference, read_shared
 
-    labels = {
-        "best-bm25": "BM25, best segmentation",
-        "rag-hybrid": "BM25 + embeddings",
-        "best-hybrid": "BM25 + embeddings, best form",
-    }
+    rivals = {"best-bm25": "BM25, best segmentation", "rag-hybrid": "BM25 + embeddings"}
     table = []
     for (model, bucket), rows in read_all().items():
         for budget in sorted({budget for _, _, budget in rows if budget}):
             # At 8k tokens there are 19 questions of a task.
-            shared = read_shared(rows, rivals, budget, own=own, fewest=15)
+            shared = read_shared(rows, [OWN, "rag-hybrid"], budget, fewest=15)
             if shared is None:
                 continue
-            for method in rivals:
+            for method, label in rivals.items():
                 mean, (low, high), middle = difference(shared, method)
-                left_out = [difference(shared, method, task)[0] for task in shared.nll[own]]
+                left_out = [difference(shared, method, task)[0] for task in shared.nll[OWN]]
                 table.append(
                     [
-                        f"{model}, {bucket}, 1/{budget} ({len(shared.all(own))})",
-                        f"{labels[method]} ({shared.best[method]})"
-                        if method in shared.best
-                        else labels[method],
+                        f"{model}, {bucket}, 1/{budget} ({len(shared.all(OWN))})",
+                        f"{label} ({shared.best[method]})" if method == "best-bm25" else label,
                         f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]",
                         f"{middle:+.2f}",
                         f"{min(left_out):+.2f} to {max(left_out):+.2f}",
