@@ -3,8 +3,8 @@
     python -m benchmarks.quality --data FOLDER --skip 40 --items 20 --budgets 8 --methods METHODS
     python -m benchmarks.hybrids .benchmarks/quality.jsonl
 
-METHODS are `default`, `default + meaning` and their rivals (`rag-…`). The second command packs what was measured into
-results, and shows how far each rival is from the default.
+METHODS are `default`, `default + meaning` and their rivals (`rag-…`). The second command packs what
+was measured into results, and shows how far each rival is from the default.
 """
 
 import argparse

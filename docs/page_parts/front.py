@@ -42,8 +42,8 @@ def quality() -> str:
     count = len(shared.all(DEFAULT))
     return (
         f"{count} questions over {_BUCKET} tokens with 1/{_BUDGET} kept, that nothing was chosen "
-        "on, answered by the embedded model: negative log-likelihood per token of the right answer, lower is "
-        "better.\n\n"
+        "on, answered by the embedded model: negative log-likelihood per token of the right "
+        "answer, lower is better.\n\n"
         + make_table(
             ["", "mean", "median", "answer in the kept text", "more than finch-integrations"], table
         )
