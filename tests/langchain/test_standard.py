@@ -112,9 +112,9 @@ class TestEmbeddedModel(Declared, ChatModelIntegrationTests):
         return {"model": "embedded", "device": "cpu", "dtype": "float32", **options}
 
     @pytest.mark.xfail(
-        reason="The suite gives no tool_choice here, and at 135 million parameters the model calls a "
-        "tool only if it must. The suite names this mark for such models; the loop with a required "
-        "first call is in test_real_agent.py."
+        reason="The suite gives no tool_choice here, and at 135 million parameters the model calls "
+        "a tool only if it must. The suite names this mark for such models; the loop with a "
+        "required first call is in test_real_agent.py."
     )
     def test_agent_loop(self, model):
         super().test_agent_loop(model)
