@@ -146,25 +146,32 @@ def _follows(text: str, constraint: Constraint) -> bool:
     return re.fullmatch(constraint.text, text.removeprefix(" ")) is not None
 
 
-def follow(engine: FinchEngine, limit: int, answers: Path) -> dict[str, Any]:
-    """Answer under every schema, greedy and with temperature 1; what `answers` has is done."""
-    schemas = {"public": [entry["schema"] for entry in SUITE["schemas"]], "own": OWN}
+def follow(engine: FinchEngine, limit: int, answers: Path, seconds: float) -> dict[str, Any]:
+    """Answer under every schema, greedy and with temperature 1.
+
+    Args:
+        engine: Has the model.
+        limit: Tokens of an answer.
+        answers: What came out, a line for every answer; what is there is not done again.
+        seconds: After so long no more are tried.
+    """
+    schemas = {"own": OWN, "public": [entry["schema"] for entry in SUITE["schemas"]]}
     ways: dict[str, Any] = {"temperature 1": {"temperature": 1.0, "seed": 1}, "greedy": {}}
     text = answers.read_text(encoding="utf-8") if answers.exists() else ""
     done = {tuple(key): outcome for *key, outcome in map(json.loads, text.splitlines())}
+    end = time.monotonic() + seconds
     with answers.open("a", encoding="utf-8") as file:
         for (origin, group), (way, sampling) in itertools.product(schemas.items(), ways.items()):
             for number, schema in enumerate(group):
                 key = (origin, way, limit, number)
-                if key not in done:
+                if key not in done and time.monotonic() < end:
                     done[key] = _outcome(engine, schema, max_tokens=limit, **sampling)
                     print(json.dumps([*key, done[key]]), file=file, flush=True)
     results: dict[str, Any] = {"limit": limit}
     for origin, way in itertools.product(schemas, ways):
-        count = dict.fromkeys(("valid", "invalid", "cut", "refused"), 0)
-        for number in range(len(schemas[origin])):
-            count[done[origin, way, limit, number]] += 1
-        results[f"{origin}, {way}"] = count
+        outcomes = [outcome for key, outcome in done.items() if key[:3] == (origin, way, limit)]
+        counts = {what: outcomes.count(what) for what in ("valid", "invalid", "cut", "refused")}
+        results[f"{origin}, {way}"] = {"schemas": len(outcomes), **counts}
     return results
 
 
@@ -177,7 +184,10 @@ def _outcome(engine: FinchEngine, schema: dict[str, Any], **options: Any) -> str
     if answer.finish_reason == "length":
         return "cut"
     checker = jsonschema.Draft202012Validator(schema, registry=REGISTRY)
-    return "valid" if checker.is_valid(json.loads(answer.text)) else "invalid"
+    try:
+        return "valid" if checker.is_valid(json.loads(answer.text)) else "invalid"
+    except ValueError:
+        return "invalid"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -193,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--answers", type=Path, default=Path("followed.jsonl"), help="resumed, for followed"
     )
+    parser.add_argument("--seconds", type=float, default=7200, help="at most, for followed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     if options.part == "families":
@@ -206,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.part == "overhead":
                 found = measure_overhead(engine, options.tokens, options.rounds)
             else:
-                found = follow(engine, options.limit, options.answers)
+                found = follow(engine, options.limit, options.answers, options.seconds)
     import llguidance
 
     facts = {

@@ -2,9 +2,10 @@
 
     python -m benchmarks.detection
 
-The prompt holds all documents that were retrieved, or none of them; `without` has nothing
-retrieved, so only marks and known prompts are looked for. Times are medians; the share is that of
-the time in which the embedded model's tokenizer reads the same prompt, which every prompt costs.
+The prompt holds all documents that were retrieved, or none of them; `new` is the first prompt with
+them, `all` a later one; `without` has nothing retrieved, so only marks and known prompts are looked
+for. Times are medians of the processor's time of one thread; the share is that of the time in which
+the embedded model's tokenizer reads the same prompt, which every prompt costs.
 """
 
 import argparse
@@ -48,10 +49,18 @@ def median_ms(run: Callable[[], Any], rounds: int) -> float:
     """Median time of a run in milliseconds."""
     times = []
     for _ in range(rounds):
-        started = time.perf_counter()
+        started = time.process_time()
         run()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return round(statistics.median(times) * 1e3, 2)
+
+
+def remembering(texts: list[str]) -> RetrievedTexts:
+    """A memory to which a run's retriever has just returned texts."""
+    memory = RetrievedTexts()
+    memory.remember([Document(text, id=str(n)) for n, text in enumerate(texts)], run=1)
+    memory.remember_query(_QUESTION, 1)
+    return memory
 
 
 def main() -> None:
@@ -68,14 +77,13 @@ def main() -> None:
         texts, others = make_texts(number, seed=1), make_texts(number, seed=2)
         prompt = "Use this context.\n\n" + "\n\n".join(texts) + f"\n\nQuestion: {_QUESTION}"
         turns = [Turn(role="user", text=prompt)]
-        memory, strangers = RetrievedTexts(), RetrievedTexts()
-        for kept, retrieved in ((memory, texts), (strangers, others)):
-            kept.remember([Document(text, id=str(n)) for n, text in enumerate(retrieved)], run=1)
-            kept.remember_query(_QUESTION, 1)
+        memory, strangers = remembering(texts), remembering(others)
+        fresh = iter([remembering(texts) for _ in range(options.rounds)])
         assert len(detect(turns, evidence=memory.recall(1)).documents) == number
         assert detect(turns, evidence=strangers.recall(1)).source != "evidence"
         tokenizing = median_ms(lambda prompt=prompt: tokenizer(prompt, verbose=False), 1)
         found = {
+            "new": lambda turns=turns, kept=fresh: detect(turns, evidence=next(kept).recall(1)),
             "all": lambda turns=turns, kept=memory: detect(turns, evidence=kept.recall(1)),
             "none": lambda turns=turns, kept=strangers: detect(turns, evidence=kept.recall(1)),
             "without": lambda turns=turns: detect(turns, evidence=NO_EVIDENCE),

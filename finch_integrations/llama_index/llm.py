@@ -261,12 +261,12 @@ class FinchLLM(LLMAdapter, FunctionCallingLLM):
         messages = list(chat_history or [])
         if user_msg is not None:
             messages += as_messages(user_msg) if isinstance(user_msg, str) else [user_msg]
-        choice = {"tool_choice": "any"} if tool_required and tools else {}
+        if kwargs.get("tool_choice") is None:  # LlamaIndex's programs give None with tool_required
+            kwargs["tool_choice"] = "any" if tool_required and tools else None
         return {
             "messages": messages,
             "tools": convert_tools(tools),
             "parallel_tool_calls": allow_parallel_tool_calls,
-            **choice,
             **kwargs,
         }
 

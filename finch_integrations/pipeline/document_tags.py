@@ -45,6 +45,8 @@ def tag_document(text: str, attributes: Mapping[str, Any]) -> str:
 
 def find_tagged(text: str) -> list[Cut]:
     """Find the tagged documents of a text, with their tags; blank ones have no document."""
+    if "<" not in text:  # which is said sooner than that no expression matches
+        return []
     cuts: list[Cut] = []
     position = 0
     for start, inner_start, inner_end, end in _wrappers(text):
@@ -59,7 +61,7 @@ def find_tagged(text: str) -> list[Cut]:
 
 def has_marks(text: str) -> bool:
     """Whether single documents are marked: `<context>` alone may be around anything."""
-    return _OPENING.search(text) is not None
+    return "<" in text and _OPENING.search(text) is not None
 
 
 def join_texts(*texts: str) -> str:

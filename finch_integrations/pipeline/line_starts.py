@@ -17,7 +17,7 @@ _IS_MARK = np.zeros(256, np.bool_)
 _IS_MARK[list(_MARKS)] = True
 _LINE, _COLON = ord("\n"), ord(":")
 _PIECE = 1 << 17
-_WIDE_COLON = b"\xef\xbc\x9a"
+_WIDE_COLON = "："
 # What `re` takes for the same letters, in addition to upper and lower case.
 _ALIKE = {"i": "ıİ", "k": "\u212a", "s": "ſ"}
 
@@ -32,20 +32,23 @@ class Lines:
     def __init__(self, text: str) -> None:
         self.text = text
         self._bytes = text.encode("utf-8", "surrogatepass")
-        data = np.frombuffer(self._bytes + b"\0\0", np.uint8)
+        data = np.frombuffer(self._bytes or b"\0", np.uint8)
         ends = _places(data, _LINE)
         self._starts = np.concatenate([[0], ends + 1])
-        first = self._starts.copy()
+        last = len(data) - 1
+        first = np.minimum(self._starts, last)
         self._marked = np.flatnonzero(_IS_MARK[data[first]])
         for _ in range(_MOST_MARKS):
             if not len(self._marked):
                 break
             first[self._marked] += 1
+            self._marked = self._marked[first[self._marked] <= last]
             self._marked = self._marked[_IS_MARK[data[first[self._marked]]]]
-        self._pairs = data[first].astype(np.uint16) << 8 | data[first + 1]
+        first, second = np.minimum(first, last), np.minimum(first + 1, last)
+        self._pairs = data[first].astype(np.uint16) << 8 | data[second]
         colons = _places(data, _COLON)
-        if _WIDE_COLON in self._bytes:
-            wide = [found.start() for found in re.finditer(_WIDE_COLON, self._bytes)]
+        if _WIDE_COLON in text:
+            wide = [found.start() for found in re.finditer(_WIDE_COLON.encode(), self._bytes)]
             colons = np.union1d(colons, np.array(wide))
         self._colons = np.zeros(len(self._starts), np.bool_)
         self._colons[np.searchsorted(ends, colons)] = True

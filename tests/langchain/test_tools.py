@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from finch_integrations import Constraint, InvalidInputError
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain import ChatFinch
+from finch_integrations.langchain.messages import to_turns
 from tests import templates
 from tests.scripted import scripted_engine
 from tests.tiny import CHATML, text_of
@@ -173,6 +174,44 @@ def test_a_tool_whose_schema_cannot_be_compiled_is_named():
     model = chat("x").bind_tools([search, {"type": "function", "function": function}])
     with pytest.raises(InvalidInputError, match=r"of the tool 'pick': .*#/properties/x.*not"):
         model.invoke(Q)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": ["x" * 1000 + str(n) for n in range(1000)]},
+        {"$ref": "#"},
+        {
+            "$ref": "#/$defs/a",
+            "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1}},
+        },
+        {"$ref": "https://example.org/x.json"},
+        {"type": "thing"},
+        {"type": "array", "minItems": 2, "maxItems": 1},
+    ],
+    ids=["a megabyte", "itself", "itself in an array", "elsewhere", "no type", "no array"],
+)
+@pytest.mark.parametrize("choice", ["auto", "any"])
+def test_a_tool_with_a_hostile_schema_is_an_error(schema, choice):
+    parameters = {"type": "object", "properties": {"x": schema}, "required": ["x"]}
+    parameters["$defs"] = schema.get("$defs", {})
+    function = {"name": "pick", "description": "Picks.", "parameters": parameters}
+    model = chat("x").bind_tools([{"type": "function", "function": function}], tool_choice=choice)
+    with pytest.raises(InvalidInputError, match=r"the tool 'pick'|JSON schema|grammar"):
+        model.invoke(Q)
+
+
+def test_a_call_in_the_history_of_a_tool_that_is_gone_is_shown_as_it_was():
+    model = chat("Red.", template=templates.HERMES).bind_tools([search])
+    call = {"name": "gone", "args": {"other": [1]}, "id": "1", "type": "tool_call"}
+    steps = [HumanMessage(Q), AIMessage("", tool_calls=[call]), ToolMessage("x", tool_call_id="1")]
+    assert model.invoke(steps).text == "Red."
+    (turn,) = [turn for turn in to_turns(steps) if turn.calls]
+    assert turn.calls[0]["arguments"] == {"other": [1]}
+    wrong = {"name": "gone", "args": "[1", "id": "2", "error": None, "type": "invalid_tool_call"}
+    (said,) = to_turns([AIMessage("", invalid_tool_calls=[wrong])])
+    assert "gone" in said.text
+    assert "[1" in said.text
 
 
 def test_a_tool_without_a_schema_takes_no_arguments():

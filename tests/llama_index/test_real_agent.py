@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 import pytest
 from llama_index.core import SummaryIndex
-from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
+from llama_index.core.agent.workflow import FunctionAgent, ReActAgent, ToolCallResult
 from llama_index.core.bridge.pydantic import BaseModel, Field
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import Document
-from llama_index.core.tools import FunctionTool
+from llama_index.core.selectors import PydanticMultiSelector, PydanticSingleSelector
+from llama_index.core.tools import FunctionTool, ToolMetadata
 
 from finch_integrations.llama_index import FinchLLM
 from finch_integrations.reading import read_documents
@@ -78,6 +79,26 @@ def test_output_classes_work_in_every_response_mode(llm, mode):
     response = engine.query(Q)
     if "accumulate" not in mode:  # these join texts
         assert isinstance(response.response, Door)
+
+
+BOTH = [
+    ToolMetadata(name="handbook", description="Doors, codes and rooms of the station."),
+    ToolMetadata(name="boats", description="Timetables of boats."),
+]
+
+
+def test_selectors_get_what_they_need(llm):
+    """Numbers and reasons; their classes say no bounds."""
+    llm.max_tokens = 300
+    (one,) = PydanticSingleSelector.from_defaults(llm=llm).select(BOTH, Q).selections
+    many = PydanticMultiSelector.from_defaults(llm=llm, max_outputs=2).select(BOTH, Q).selections
+    assert all(isinstance(choice.index, int) and choice.reason for choice in [one, *many])
+
+
+async def test_a_react_agent_comes_to_an_end(llm):
+    """Its steps are free text; a model this small answers at once."""
+    agent = ReActAgent(tools=[SEARCH], llm=llm, streaming=False)
+    assert str(await asyncio.wait_for(agent.run(Q, max_iterations=3), timeout=300)).strip()
 
 
 def make_agent(llm):

@@ -118,6 +118,14 @@ def test_threads_that_look_for_the_same_new_texts_find_them():
             assert [match.number for match in search.result()] == list(range(200))
 
 
+def test_a_text_is_found_as_xml_where_nothing_else_has_escapes():
+    text = "Ann & Bob <in> the café, " * 5
+    haystack = f"~{html.escape(text.strip(), quote=False)}~"
+    (match,) = find_known(haystack, [text])
+    assert (match.start, match.end, match.whole) == (1, len(haystack) - 1, True)
+    assert match.escaped
+
+
 def test_thousands_of_texts_that_begin_alike_are_told_apart():
     texts = [
         f"{'The same beginning of all. ' * 4}{n} {'and the same end. ' * 4}" for n in range(300)
