@@ -18,6 +18,7 @@ class Reply:
     status: int = 200
     headers: dict = field(default_factory=dict)
     content: object = None  # of an error, or instead of a stream
+    silent: float = 0.0  # seconds before the reply begins
     pause: float = 0.0  # seconds before the first piece
     between: float = 0.0  # seconds before every other piece
     finish: str | None = "stop"
@@ -68,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if reply.hang_up:
             return
+        self._wait(reply.silent)
         if reply.content is not None or not asked.get("stream"):
             time.sleep(reply.pause)
             content = _whole(reply) if reply.content is None else reply.content

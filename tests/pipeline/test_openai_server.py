@@ -84,6 +84,14 @@ def test_the_server_gets_messages_and_options_as_they_are_and_no_key_unless_ther
     assert "authorization" not in request["headers"]
 
 
+def test_options_without_a_value_are_left_to_the_server():
+    with serving() as peer:
+        ask(peer, replace(REQUEST, sampling={"seed": None, "temperature": 0.0, "max_tokens": 3}))
+    body = peer.requests[0]["body"]
+    assert "seed" not in body
+    assert (body["temperature"], body["max_tokens"]) == (0.0, 3)
+
+
 def test_the_key_comes_from_the_environment_and_is_kept_nowhere(monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
     refusal = Reply(status=401, content={"error": {"message": f"Incorrect API key: {KEY}"}})
@@ -158,6 +166,10 @@ def test_a_slow_server_is_an_error_and_not_asked_again():
             ask(peer, timeout=0.3)
         assert peer.left.wait(5)
         assert len(peer.requests) == 1
+    with serving(Reply(silent=5)) as peer:
+        with pytest.raises(ServerUnavailableError, match=r"nothing for 0\.3 seconds"):
+            ask(peer, timeout=0.3)
+        assert len(peer.requests) == 1, "asked again, it would begin once more"
     with serving(Reply(between=5)) as peer, pytest.raises(ServerUnavailableError, match="nothing"):
         asyncio.run(collect(OpenAIServer(peer.url, "m", timeout=0.3).astream(REQUEST)))
 
