@@ -67,8 +67,8 @@ _KeepPassages = Annotated[
 _TargetSize = Annotated[
     str | None,
     typer.Option(
-        help="Document tokens to keep; auto: as many as the passages' scores call for (default: "
-        "2048)."
+        help="Document tokens to keep; auto: as many as the passages' scores call for "
+        "(default: 2048)."
     ),
 ]
 _Steps = Annotated[
