@@ -2,8 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import answer_report, cascade_report, quality_report, quality_results, two_steps
+from benchmarks import (
+    answer_report,
+    cascade_report,
+    hybrids,
+    near_copies,
+    quality_report,
+    quality_results,
+    two_steps,
+)
 from tests.benchmark_rows import row, write, write_measured
 
 
@@ -114,6 +123,41 @@ def test_written_answers_are_compared_item_by_item(tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit):
         answer_report.main()
     assert "no answers of 'embedded' at '2k'" in capsys.readouterr().err
+
+
+def test_rivals_are_compared_with_the_default_on_the_items_that_both_have():
+    def measured(method, item, task, nll, survives):
+        names = ("method", "id", "task", "nll", "survives", "bucket")
+        return dict(zip(names, (method, item, task, nll, survives, "2k"), strict=True))
+
+    rows = [
+        measured("default", "a", "needle", 2.0, True),
+        measured("default", "b", "squad_long", 3.0, False),
+        measured("none", "a", "needle", 9.0, False),
+        measured("rag-hybrid", "a", "needle", 2.5, True),
+        measured("rag-hybrid", "b", "squad_long", 2.5, True),
+        measured("rag-hybrid", "c", "squad_long", 9.0, True),
+        measured("rag-128", "d", "needle", 1.0, True),
+    ]
+    (cells,) = hybrids.compare(rows)
+    assert cells[:2] == ["2k (2)", "rag-hybrid"]
+    assert cells[2].startswith("+0.00 [-0.50, +0.50]")
+    assert cells[3:] == ["+0.00", "+0.50", "-0.50", "100% against 50%"]
+
+
+def test_passages_are_alike_if_a_better_one_has_their_words_and_numbers():
+    texts = ["The old boat left the pier at 5", "old boat left the pier at 5 today"]
+    texts += ["The old boat left the pier at 6", "Rope."]
+    scores = near_copies.demote_alike(torch.tensor([4.0, 3.0, 2.0, 1.0]), texts, 0.8)
+    assert scores.argsort(descending=True).tolist() == [0, 2, 3, 1]
+    strict = near_copies.demote_alike(torch.tensor([4.0, 3.0, 2.0, 1.0]), texts, 1.0)
+    assert strict.argsort(descending=True).tolist() == [0, 1, 2, 3]
+
+
+def test_a_document_that_comes_again_has_small_edits():
+    text = "The boat and the rope, which also left. " * 9
+    assert near_copies.edit(text, 1) == near_copies.edit(text, 1) != near_copies.edit(text, 2)
+    assert len(near_copies.edit(text, 1).split()) > 0.6 * len(text.split())
 
 
 def test_one_and_two_steps_are_compared_on_the_same_items():

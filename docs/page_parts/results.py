@@ -302,6 +302,36 @@ def _loss(loss: Any) -> tuple[str, str]:
     return nll, f"{loss.kept:.0%}"
 
 
+def hybrids() -> str:
+    """The table of `benchmarks.hybrids`."""
+    # They take seconds to import, which pages without them need not wait for.
+    from benchmarks.hybrids import PACKED, compare
+    from benchmarks.quality_results import read_rows
+
+    rows = read_rows(PACKED)
+    facts = rows[0]
+    commits = ", ".join(sorted({row["commit"] for row in rows}))
+    head = (
+        f"Model `{facts['model']}`, 1/8 kept; {facts['machine']}, {facts['dtype']}, torch "
+        f"{facts['torch']}, transformers {facts['transformers']}, commit {commits}."
+    )
+    names = ["documents (questions)", "rival", "NLL above the default's", "median"]
+    tasks = [f"`{task}`" for task in sorted({row["task"] for row in rows})]
+    return f"{head}\n\n" + make_table([*names, *tasks, "answer kept"], compare(rows))
+
+
+def near_copies() -> str:
+    """The table of `benchmarks.near_copies`."""
+    report = _read("near_copies.json")
+    head = (
+        f"`python -m benchmarks.near_copies`: {report['items']} questions, documents of "
+        f"{report['bucket']} tokens once and twice, 1/{report['part']} kept, by words alone; "
+        f"transformers {report['facts']['transformers']}."
+    )
+    names = ["share of the words", "twice: answer kept", "said again", "once: kept", "again"]
+    return f"{head}\n\n" + make_table(names, report["rows"])
+
+
 def elsewhere() -> str:
     """The table of `benchmarks.elsewhere`."""
     report = _read("elsewhere.json")

@@ -12,8 +12,8 @@ from finch_integrations.errors import ContextTooLongError
 _SHARE_READ, _TIMES_READ = 3 / 8, 3
 
 
-# With target_size="auto", so many tokens are kept whatever the scores are: two passages or three.
-_LEAST_KEPT = 128
+# With target_size="auto", so many tokens are kept whatever the scores are: three passages or four.
+_LEAST_KEPT = 192
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ def test_the_scores_can_decide_how_much_is_kept(model_folder, files):
     result = run(app, ["ask", "What?", str(files), *more, "--json"])
     assert result.exit_code == 0, result.output
     statistics = json.loads(result.stdout)["statistics"]
-    assert 128 <= statistics["kept_tokens"] < statistics["document_tokens"]
+    assert 192 <= statistics["kept_tokens"] < statistics["document_tokens"]
     reason = {"scores": "no others score nearly as high", "floor": "the least"}
     said = run(app, ["ask", "What?", str(files), *more]).stderr
     assert reason[statistics["limited_by"]] in " ".join(said.split())

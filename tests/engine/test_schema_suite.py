@@ -88,7 +88,7 @@ def test_all_answers_are_valid(make, options):
     ("options", "least"), [({"temperature": 1.0, "seed": 1}, 240), ({}, 60)], ids=["warm", "greedy"]
 )
 def test_all_answers_of_the_embedded_model_are_valid(embedded_engine, options, least):
-    """A sample, or with FINCH_FUZZ=long all of them, which takes half an hour."""
+    """A sample, or with FINCH_FUZZ=long all of them, which takes hours."""
     step = amount(1, 12)
     public = [entry["schema"] for entry in SUITE["schemas"]][::step]
     found = outcomes(embedded_engine, public, max_tokens=60, **options)

@@ -59,6 +59,7 @@ def serving(folder, model, **options):
     environment = {
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
+        "RAY_raylet_start_wait_time_s": str(SECONDS),  # where others have the processor
         "RAY_USAGE_STATS_ENABLED": "0",
         **{name: value for name, value in os.environ.items() if name != "FINCH_SERVE_KEY"},
     }

@@ -56,6 +56,21 @@ def test_a_generator_elsewhere_writes_the_answer_from_what_was_chosen(tmp_path):
     assert not all(text in prompt for text in DOCUMENTS)
 
 
+def test_what_a_generator_elsewhere_cannot_be_asked_for_is_refused(tmp_path):
+    with (
+        peer.serving(peer.Reply(pieces=("It is.",))) as there,
+        serving(tmp_path, model=far_from(there.url)) as running,
+    ):
+        refused = running.post(chat(target_size=200, logprobs=True))
+        assert refused.status_code == 400
+        assert "cannot be asked for logprobs" in refused.json()["error"]["message"]
+        assert there.requests == []
+        several = running.post(chat(target_size=200, n=2))
+        texts = [choice["message"]["content"] for choice in several.json()["choices"]]
+        assert texts == ["It is."] * 2
+        assert len(there.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("reply", "status"),
     [

@@ -236,6 +236,9 @@ def test_in_a_browser_people_ask_stop_and_see_what_was_kept(reachable, tmp_path)
             ".every(e => (e.labels?.length || e.textContent.trim()) && e.offsetHeight >= 30)"
         )
         page.open(report)
+        # Documents are called what the files are called.
+        assert page.run("document.body.textContent.includes('1.txt')")
+        assert not page.run("document.body.textContent.includes('doc-1')")
         assert page.run("document.querySelectorAll('mark').length") > 0
         page.open(address + "docs")
         assert page.run("document.documentElement.scrollWidth <= innerWidth")

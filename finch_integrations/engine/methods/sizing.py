@@ -14,7 +14,7 @@ from finch_integrations.engine.segments import Segment
 from finch_integrations.types import LimitedBy
 
 # A passage is nearly as good if it is at least this share as far above the average as the best.
-NEAR = 0.4
+NEAR = 0.1
 
 
 def choose_size(
