@@ -60,8 +60,8 @@ _KeepPassages = Annotated[
 _TargetSize = Annotated[
     str | None,
     typer.Option(
-        help="Document tokens to keep (default: 2048); auto: as many as the passages' scores call "
-        "for."
+        help="Document tokens to keep; auto: as many as the passages' scores call for "
+        "(default: 2048)."
     ),
 ]
 _Steps = Annotated[
