@@ -239,6 +239,8 @@ def test_what_is_retrieved_or_asked_later_is_recalled_too():
         texts.remember_query(f"What is {number}?", 1)
         assert len(texts.recall(1).texts) == len(texts.recall(1).queries) == number + 1
         assert texts.recall(1) is texts.recall(1)
+    texts.remember([Ours(f"One more {PARAGRAPH}")], run=1)
+    assert len(texts.recall(1).texts) == 4
     texts.end_run(1)
     assert texts.recall(1).queries == ()
     texts.forget()
