@@ -1,5 +1,7 @@
 """Sets longer than any window, made around a question, and what is reported of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,9 +44,13 @@ def test_a_longer_set_has_the_shorter_one_in_the_same_order():
 
 
 def test_nothing_that_is_added_holds_an_answer_or_has_the_same_title():
-    bad = [Document("A CRIMSON flag.", title="Flags"), Document("More.", title="Own 1")]
+    bad = [
+        Document("A CRIMSON flag.", title="Flags"),
+        Document("A bored crowd.", title="Crowds"),
+        Document("More.", title="Own 1"),
+    ]
     longer = lengthen(make_item(1), [*bad, *POOL], 200, lambda text: 10)
-    assert not {document.text for document in longer.documents} & {"A CRIMSON flag.", "More."}
+    assert not {document.text for document in longer.documents} & {one.text for one in bad}
 
 
 def test_a_pool_that_is_too_small_is_an_error():
@@ -53,9 +59,13 @@ def test_a_pool_that_is_too_small_is_an_error():
 
 
 def test_documents_of_the_same_question_are_not_added():
-    items = [make_item(1), make_item(2), make_item(3, question="Which day?")]
-    assert [document.title for document in pool_of(items[0], items)] == ["Own 3", "Own 3"]
-    assert len(pool_of(items[2], items)) == 2  # of two documents with the same text, one
+    own, same, other, copy = (
+        replace(make_item(number, question=question), documents=(Document(text, title="T"),))
+        for number, (question, text) in enumerate(
+            [("Which?", "one"), ("Which?", "two"), ("When?", "three"), ("Where?", "three")]
+        )
+    )
+    assert [document.text for document in pool_of(own, [own, same, other, copy])] == ["three"]
 
 
 def test_tasks_take_turns_and_nothing_has_no_length():

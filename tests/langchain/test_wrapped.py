@@ -275,6 +275,17 @@ def test_options_of_a_call_go_where_they_belong(chat, inner):
     assert first < second
 
 
+async def test_every_way_of_asking_passes_on_where_to_stop(engine):
+    inner = Streamer()
+    chat = ChatFinch(llm=inner, scorer=engine, target_size=200)
+    options = {"documents": DOCUMENTS, "stop": ["x"], "k": 1}
+    chat.invoke(QUESTION, **options)
+    await chat.ainvoke(QUESTION, **options)
+    list(chat.stream(QUESTION, **options))
+    _ = [chunk async for chunk in chat.astream(QUESTION, **options)]
+    assert inner.options == [{"k": 1, "stop": ["x"]}] * 4
+
+
 class Runs(BaseCallbackHandler):
     """Keeps which runs start, and what tokens are heard."""
 

@@ -232,6 +232,21 @@ def test_the_memory_is_bounded_in_size_and_time(monkeypatch):
     assert texts.nbytes == 0
 
 
+def test_what_is_retrieved_or_asked_later_is_recalled_too():
+    texts = RetrievedTexts()
+    for number in range(3):
+        texts.remember([Ours(f"{number} {PARAGRAPH}")], run=1)
+        texts.remember_query(f"What is {number}?", 1)
+        assert len(texts.recall(1).texts) == len(texts.recall(1).queries) == number + 1
+        assert texts.recall(1) is texts.recall(1)
+    texts.remember([Ours(f"One more {PARAGRAPH}")], run=1)
+    assert len(texts.recall(1).texts) == 4
+    texts.end_run(1)
+    assert texts.recall(1).queries == ()
+    texts.forget()
+    assert texts.recall(1).texts == ()
+
+
 def test_ten_thousand_runs_leave_no_runs_behind():
     from finch_integrations.langchain.evidence import _LISTENER
 
