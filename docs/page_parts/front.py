@@ -11,7 +11,7 @@ _ROWS = {
     "full": "all of them",
     "finch": "the paper's method",
     "best-bm25": "BM25, the best of three segmentations",
-    "best-hybrid": "BM25 + embeddings, the best of six forms",
+    "best-hybrid": "BM25 + embeddings, the best of its forms",
     "default": "**finch-integrations**",
     "default + meaning": "**finch-integrations with an encoder**",
 }
