@@ -22,6 +22,7 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field
@@ -396,6 +397,19 @@ def test_an_agent_with_a_retriever_tool_gets_shortened_results(engine):
 
 def test_a_model_without_tools_says_so_itself(chat):
     with pytest.raises(NotImplementedError):
+        chat.bind_tools([search])
+
+
+class Hiding(Recorder):
+    """Its tools are bound to something that it is not found in."""
+
+    def bind_tools(self, tools, **kwargs):
+        return RunnableLambda(lambda messages: self.invoke(messages))
+
+
+def test_a_model_that_hides_in_what_it_binds_is_refused_instead_of_passed_by(engine):
+    chat = ChatFinch(llm=Hiding(), scorer=engine, **BUDGET)
+    with pytest.raises(ConfigurationError, match="Hiding makes a RunnableLambda, in front of"):
         chat.bind_tools([search])
 
 
