@@ -195,7 +195,7 @@ class WrappingAdapter(LLMAdapter):
                 "the wrapped model counts (count_tokens, token_ratio)"
                 + (f". {self._advice}" if placement.missed else "")
             )
-        report_trimmed(texts[0], len(texts) - len(kept))
+        report_trimmed(texts, len(texts) - len(kept))
         return kept
 
 

@@ -239,7 +239,7 @@ def _fitting(engine: "FinchEngine", request: AskRequest, answering: Answering) -
 
     kept = trim_history([message["role"] for message in request.messages], fits)
     trimmed = len(request.messages) - len(kept)
-    report_trimmed(request.messages[0]["content"], trimmed)
+    report_trimmed([message["content"] for message in request.messages], trimmed)
     return replace(request, messages=tuple(request.messages[number] for number in kept))
 
 

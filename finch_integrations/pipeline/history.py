@@ -43,9 +43,9 @@ def trim_history(
     return whole if number == len(cuts) else after(cuts[number])
 
 
-def report_trimmed(beginning: str, trimmed: int) -> None:
-    """Say that messages were left out, once for chats that begin alike."""
-    if trimmed and TRIMMED.is_new([beginning]):
+def report_trimmed(texts: Sequence[str], trimmed: int) -> None:
+    """Say that messages of a chat with such texts were left out, once for chats that begin alike."""
+    if trimmed and TRIMMED.is_new(texts[:1]):
         logger.warning(
             "The %d oldest messages of a chat were left out, because it outgrew the model's "
             "window. To decide yourself, keep a shorter history (LangChain: trim_messages, "
