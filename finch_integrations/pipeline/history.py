@@ -44,7 +44,7 @@ def trim_history(
 
 
 def report_trimmed(texts: Sequence[str], trimmed: int) -> None:
-    """Say that messages of a chat with such texts were left out, once for chats that begin alike."""
+    """Say that messages were left out, once for chats whose texts begin alike."""
     if trimmed and TRIMMED.is_new(texts[:1]):
         logger.warning(
             "The %d oldest messages of a chat were left out, because it outgrew the model's "
