@@ -141,6 +141,5 @@ def test_mixed_requests_of_many_clients_are_answered_as_alone(tmp_path):
         until(lambda: not running.server.server_state.connections)
         after, objects_after = used()
         assert after <= before * 1.02
-        # Not even one for each request.
-        # Libraries make what they need when they first need it; a leak is several objects a request.
+        # Some are made once, when they are first needed; a leak would be several for each request.
         assert objects_after - objects < 2 * REQUESTS
