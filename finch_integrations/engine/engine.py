@@ -11,6 +11,7 @@ import torch
 from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
 from finch_integrations.constraints import Constraint
 from finch_integrations.documents import prepare_documents
+from finch_integrations.encoder import Encoder
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
@@ -37,7 +38,7 @@ from finch_integrations.engine.prompt import INSTRUCTION, build_frame, make_prom
 from finch_integrations.engine.selecting import Reader, further_inputs, read_ahead
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
-from finch_integrations.engine.vectors import Encoder, Vectors
+from finch_integrations.engine.vectors import Vectors
 from finch_integrations.errors import (
     ConfigurationError,
     InvalidInputError,

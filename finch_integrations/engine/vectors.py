@@ -3,33 +3,16 @@
 import hashlib
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from finch_integrations.encoder import Encoder
 from finch_integrations.engine.lru import ByteLRU
 from finch_integrations.errors import ConfigurationError
 
 _MAX_BYTES = 64 << 20
-
-
-class Encoder(Protocol):
-    """Turns texts into vectors.
-
-    Attributes:
-        name: Distinguishes encoders with different vectors.
-    """
-
-    name: str
-
-    def encode_documents(self, texts: Sequence[str]) -> Any:
-        """Encode texts to search in, [N, D]."""
-        ...
-
-    def encode_query(self, query: str) -> Any:
-        """Encode a question, [D]."""
-        ...
 
 
 class Vectors:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from finch_integrations import __version__
+from finch_integrations.encoder import Encoder
 from finch_integrations.errors import FinchError
 from finch_integrations.pipeline.rag import Retriever
 from finch_integrations.pipeline.shared_engine import SharedEngine
@@ -17,7 +18,7 @@ from finch_integrations.serve.errors import ApiError, as_api_error
 from finch_integrations.serve.guard import Guard
 from finch_integrations.serve.page import make_page_routes
 from finch_integrations.serve.routes import make_routes
-from finch_integrations.serve.service import Encoder, Model, Service
+from finch_integrations.serve.service import Model, Service
 from finch_integrations.serve.settings import ServerSettings
 from finch_integrations.serve.state import make_state_routes
 

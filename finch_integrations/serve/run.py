@@ -8,9 +8,9 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from finch_integrations.encoder import Encoder
 from finch_integrations.pipeline.rag import Retriever
 from finch_integrations.serve.app import make_app
-from finch_integrations.serve.service import Encoder
 from finch_integrations.serve.settings import ServerSettings
 
 _LARGEST_HEADERS = 64 << 10

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
+from finch_integrations.encoder import Encoder
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest, Progress
 from finch_integrations.pipeline.rag import Retriever
 from finch_integrations.pipeline.shared_engine import SharedEngine
@@ -49,16 +50,6 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Free the model."""
-        ...
-
-
-class Encoder(Protocol):
-    """What makes vectors of texts; see `retrieval.encoders`."""
-
-    name: str
-
-    def encode_documents(self, texts: Sequence[str]) -> Any:
-        """Encode texts, [N, D] float32."""
         ...
 
 
