@@ -20,3 +20,10 @@ class Encoder(Protocol):
     def encode_query(self, query: str) -> Any:
         """Encode a query, [D]."""
         ...
+
+
+def name_of(encoder: Any) -> str | None:
+    """The name of an embedding model that is given by it or as an object; of none: None."""
+    if isinstance(encoder, str | None):
+        return encoder
+    return str(getattr(encoder, "name", type(encoder).__name__))

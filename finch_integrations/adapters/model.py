@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from finch_integrations.config import CompressionConfig
+from finch_integrations.encoder import name_of
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.options import (
     BUDGETS,
@@ -25,19 +26,13 @@ def _name_of_model(value: str | SharedEngine | None) -> str | None:
     return value.name if isinstance(value, SharedEngine) else value
 
 
-def _name_of_encoder(value: Any) -> str | None:
-    if isinstance(value, str | None):
-        return value
-    return str(getattr(value, "name", type(value).__name__))
-
-
 # A device or dtype, stored by its name.
 ByName = Annotated[Any, PlainSerializer(_name)]
 # What `from_pretrained` gets, stored without secrets.
 ModelKwargs = Annotated[dict[str, Any], PlainSerializer(without_secrets)]
 Scorer = Annotated[str | SharedEngine | None, PlainSerializer(_name_of_model)]
 # An embedding model, stored by its name.
-Encoder = Annotated[Any, PlainSerializer(_name_of_encoder)]
+Encoder = Annotated[Any, PlainSerializer(name_of)]
 
 
 class Adapter(BaseModel):

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from finch_integrations.encoder import name_of
 from finch_integrations.engine import registry
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import (
@@ -185,7 +186,7 @@ class SharedEngine:
             facts = (engine.backbone.fingerprint, scorer, encoder)
             return " ".join(map(str, (*facts, engine.compression, engine.sampling)))
         settings = without_secrets(self._settings)
-        return repr((str(self._model), sorted(settings.items()), scorer, self._encoder_name))
+        return repr((str(self._model), sorted(settings.items()), scorer, name_of(self._encoder)))
 
     def count_tokens(self, text: str) -> int:
         """Measure a text in the model's tokens; loads the model if necessary."""
@@ -416,14 +417,8 @@ class SharedEngine:
         store = "" if self._store is None else id(self._store)
         # Two that are called the same need not be the same.
         own = self._encoder
-        encoder = own if isinstance(own, str | None) else f"{self._encoder_name} {id(own)}"
+        encoder = own if isinstance(own, str | None) else f"{name_of(own)} {id(own)}"
         return repr((str(self._model), sorted(self._settings.items()), scorer, encoder, store))
-
-    @property
-    def _encoder_name(self) -> str | None:
-        if isinstance(self._encoder, str | None):
-            return self._encoder
-        return str(getattr(self._encoder, "name", type(self._encoder).__name__))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SharedEngine) and self._key == other._key
