@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from benchmarks.plots.style import BLACK, GREY, RC, make_figure, style
+from benchmarks.plots.style import BLACK, GREY, RC, draw_series, make_figure, style
 from benchmarks.quality_report import paired_interval
 from benchmarks.quality_results import Rows
 from benchmarks.shared_items import Shared, read_shared
@@ -62,17 +61,15 @@ def _draw(cells: Mapping[str, Shared | None], title: str) -> Figure:
             continue
         _, colour, marker = style("rag-sentence" if method == "best-bm25" else method)
         points = [(place, gain.mean(), *paired_interval(gain)) for place, gain in gains]
-        x, y, low, high = np.array(points).T
-        axes.errorbar(
-            x + (number - 1.5) * 0.06,
-            y,
-            yerr=[y - low, high - y],
+        draw_series(
+            axes,
+            number,
+            points,
             label=label,
             color=colour,
             marker=marker,
             markersize=7 if method == "likelihood" else 5,
             linewidth=2 if method == "likelihood" else 1,
-            elinewidth=1.2,
         )
     whole = [
         (place, (cell.all("none") - cell.all("full")).mean())

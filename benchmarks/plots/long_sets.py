@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks.long_sets import BUDGET, METHODS, gains
-from benchmarks.plots.style import GREY, RC, make_figure, style
+from benchmarks.plots.style import GREY, RC, draw_series, make_figure, style
 from benchmarks.quality_report import paired_interval
 from benchmarks.quality_results import Rows
 
@@ -32,16 +31,7 @@ def long_sets_figure(by_length: Mapping[str, Rows]) -> Figure:
             (places[length], gain.mean(), *paired_interval(gain))
             for length, gain in measured.items()
         ]
-        x, y, low, high = np.array(points).T
-        axes.errorbar(
-            x + (number - 1.5) * 0.06,
-            y,
-            yerr=[y - low, high - y],
-            label=label,
-            color=colour,
-            marker=marker,
-            elinewidth=1.2,
-        )
+        draw_series(axes, number, points, label=label, color=colour, marker=marker)
         counts += [len(gain) for gain in measured.values()]
     axes.axhline(0, color=GREY, linewidth=1)
     axes.set_xticks(list(places.values()), [f"{length} tokens" for length in places])

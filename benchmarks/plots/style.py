@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -71,6 +72,15 @@ def order(methods: set[str]) -> list[str]:
     """The default first, then the paper's, retrieval, new ones, and the bounds last."""
     known = [m for m in _METHODS if m in methods and m not in BOUNDS]
     return [*known, *sorted(methods - set(_METHODS)), *(m for m in BOUNDS if m in methods)]
+
+
+def draw_series(
+    axes: Axes, number: int, points: Sequence[tuple[float, float, float, float]], **line: Any
+) -> None:
+    """Draw points (x, mean, ends of its interval); series are set apart by their number."""
+    x, y, low, high = np.array(points).T
+    place = x + (number - 1.5) * 0.06
+    axes.errorbar(place, y, yerr=[y - low, high - y], elinewidth=1.2, **line)
 
 
 def make_figure(width: float, height: float) -> Figure:
