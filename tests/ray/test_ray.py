@@ -72,16 +72,22 @@ def test_the_same_application_answers_as_elsewhere(cluster):
         assert other.status_code == 421
 
 
+def kill_under_load(running, kind, count, *, after):
+    """Kill a process while requests are answered; they and their answers."""
+    victim = running.processes(kind)[0]
+    bodies = [chat(running, n % len(SETS), stream=n % 2 == 0) for n in range(count)]
+    killing = threading.Timer(after, victim.kill)
+    killing.start()
+    answers = load(running, bodies)
+    killing.join()
+    assert not victim.is_running()
+    return bodies, answers
+
+
 def test_no_request_is_lost_with_a_process_that_reads_and_answers(cluster):
     alone = [ask(cluster, chat(cluster, number)) for number in range(len(SETS))]
     assert [status for status, _ in alone] == [200] * len(SETS)
-    victim = cluster.processes("Reader")[0]
-    bodies = [chat(cluster, n % len(SETS), stream=n % 2 == 0) for n in range(60)]
-    killing = threading.Timer(1.0, victim.kill)
-    killing.start()
-    answers = load(cluster, bodies)
-    killing.join()
-    assert not victim.is_running()
+    bodies, answers = kill_under_load(cluster, "Reader", 60, after=1.0)
     assert answers == [alone[n % len(SETS)] for n in range(60)]
     # Another one takes its place.
     until(lambda: len(cluster.processes("Reader")) == 2)
@@ -101,13 +107,7 @@ def test_choosing_and_writing_are_processes_of_their_own_and_neither_loses_a_req
     alone = [ask(apart, chat(apart, number)) for number in range(len(SETS))]
     assert [status for status, _ in alone] == [200] * len(SETS)
     for kind in ("Generator", "Scorer"):
-        victim = apart.processes(kind)[0]
-        bodies = [chat(apart, n % len(SETS), stream=n % 2 == 0) for n in range(24)]
-        killing = threading.Timer(0.5, victim.kill)
-        killing.start()
-        answers = load(apart, bodies)
-        killing.join()
-        assert not victim.is_running()
+        _, answers = kill_under_load(apart, kind, 24, after=0.5)
         assert answers == [alone[n % len(SETS)] for n in range(24)]
 
 
