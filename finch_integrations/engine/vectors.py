@@ -24,7 +24,17 @@ class Vectors:
         Args:
             encoder: Makes the vectors.
             max_bytes: Most bytes of vectors to keep.
+
+        Raises:
+            ConfigurationError: It is no encoder.
         """
+        wanted = ("name", "encode_documents", "encode_query")
+        if missing := [name for name in wanted if not hasattr(encoder, name)]:
+            raise ConfigurationError(
+                f"the encoder must have {', '.join(wanted)}, and this {type(encoder).__name__} has "
+                f"no {', '.join(missing)}. Give a SentenceTransformerEncoder, or what "
+                "retrieval.encoders.as_encoder makes of a name or of another library's model"
+            )
         self.encoder = encoder
         self._lock = threading.Lock()
         self._known: ByteLRU[Tensor] = ByteLRU(max_bytes)

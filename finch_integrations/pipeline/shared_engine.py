@@ -97,6 +97,10 @@ class SharedEngine:
         settings = {"revision": revision, "device": device, "dtype": dtype}
         self._store = store
         self._encoder = encoder
+        if not isinstance(encoder, str | None):
+            from finch_integrations.retrieval.encoders import as_encoder
+
+            as_encoder(encoder)  # says now what is wrong with it
         self._settings = {**settings, **(model_kwargs or {})}
         self._ready: FinchEngine | None = None
         if isinstance(model, str | Path):

@@ -171,7 +171,7 @@ class AdapterContract:
         with pytest.raises(ConfigurationError, match="encoder cannot be applied to a model that"):
             _ = self.adapter(engine=engine, encoder=encoder).handle
         with pytest.raises(ConfigurationError, match="the encoder must be the name of"):
-            _ = self.adapter(model=folder, encoder=5).handle.engine
+            self.adapter(model=folder, encoder=5)
 
     def test_a_scorer_may_be_loaded_already(self, folder, engine, model, tokenizer):
         small = FinchEngine(make_model(num_hidden_layers=1), tokenizer)

@@ -77,6 +77,12 @@ def test_no_more_vectors_are_kept_than_fit():
         assert len(encoder.encoded) == again
 
 
+@pytest.mark.parametrize("encoder", ["embedded", 5, object(), lambda texts: texts])
+def test_what_is_no_encoder_is_refused_when_the_engine_is_made(tokenizer, encoder):
+    with pytest.raises(ConfigurationError, match="must have name, encode_documents, encode_query"):
+        FinchEngine(make_model(), tokenizer, encoder=encoder)
+
+
 class Broken:
     name = "broken"
 
