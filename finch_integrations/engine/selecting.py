@@ -173,7 +173,6 @@ def _begin(
         chunk_length=length,
         batch_tokens=config.batch_tokens or tokens_at_once(reader.backbone, length),
         read_sizes=[tokens_to_read(config, budget, len(documents)) for budget in budgets],
-        steps=config.steps,
         store=reader.store,
         tracker=tracker,
         vectors=reader.vectors,

@@ -24,7 +24,7 @@ from finch_integrations.serve.schemas import (
 from finch_integrations.serve.settings import ServerSettings
 from finch_integrations.types import ToolCall
 
-_COMPRESSION = ("target_size", "compression_ratio", "read_size", "steps", "method")
+_COMPRESSION = ("target_size", "compression_ratio", "read_size", "method")
 
 
 @dataclass(frozen=True, slots=True)
