@@ -166,6 +166,8 @@ def _counting(tracker: ProgressTracker, segments: Sequence[Segment]) -> OnBatch:
 
     def batch_done(numbers: Sequence[int], fresh: bool, kv_tokens: int) -> None:
         tokens = sum(len(segments[number]) for number in numbers)
-        tracker.rated(tokens, kv_tokens, reused=not fresh)
+        if not fresh:
+            tracker.reused += tokens
+        tracker.chunk_done(tracker.seen + tokens, kv_tokens)
 
     return batch_done
