@@ -31,8 +31,8 @@ class CompressionConfig:
         max_kv_bytes: Size in bytes of the cache the answer starts from: prefix, kept document
             tokens, question and generation prompt.
         read_size: Document tokens that the model reads at most to choose; the passages whose words
-            match the question best. `auto`: 3/8 of all tokens, and at least three times as many as
-            are kept. `all`: everything. Only of the method `likelihood`.
+            match the question best. `auto`: 3/8 of all tokens, but at most 6,144, and at least
+            three times as many as are kept. `all`: everything. Only of the method `likelihood`.
         steps: 2: a quarter of `read_size` waits until the best passage is known, and goes first to
             passages that share rare words with it; for questions that take two steps. 1: all is
             read for the question's words. Only of the method `likelihood`.

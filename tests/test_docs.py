@@ -298,15 +298,15 @@ def test_the_memory_tables_bound_has_the_default_target_and_chunk(parts):
 
 def test_the_tables_of_results_have_all_results(parts):
     report = json.loads(read("benchmarks/results/prefill.json"))
-    assert all(f"| {name} |" in parts.results.prefill() for name in report["ratios"])
+    assert all(f"| {name} |" in parts.prices.prefill() for name in report["ratios"])
     assert parts.results.recall().count("\n| ") == 2 + sum(
         map(len, json.loads(read("benchmarks/results/retrieval.json"))["results"].values())
     )
     assert "\n| hybrid query | " in parts.results.scale()
     for length in ("2k", "4k", "8k", "16k"):
-        assert f"\n| {length}, 1/8 (" in parts.results.cascade()
-    assert "\n| **3/8, words** | 0.37 | " in parts.results.cascade_choice()
-    assert " seconds of the processor's time" in parts.results.start()
+        assert f"\n| {length}, 1/8 (" in parts.read_less.cascade()
+    assert "\n| **3/8, words** | 0.37 | " in parts.read_less.cascade_choice()
+    assert " seconds of the processor's time" in parts.prices.start()
 
 
 def test_the_readmes_generated_parts_are_current(parts):

@@ -153,8 +153,8 @@ def ask(
     read_size: Annotated[
         str,
         typer.Option(
-            help="Document tokens that the model reads at most; auto: 3/8 of them, and at least "
-            "three times as many as are kept; or all."
+            help="Document tokens that the model reads at most; auto: 3/8 of them, but at "
+            "most 6,144, and at least three times as many as are kept; or all."
         ),
     ] = "auto",
     steps: _Steps = 1,
