@@ -307,6 +307,20 @@ def test_the_tables_of_results_have_all_results(parts):
         assert f"\n| {length}, 1/8 (" in parts.read_less.cascade()
     assert "\n| **3/8, words** | 0.37 | " in parts.read_less.cascade_choice()
     assert " seconds of the processor's time" in parts.prices.start()
+    sections = json.loads(read("benchmarks/results/price.json"))
+    long = [section for section in sections if section["target_size"] != parts.prices.TARGET]
+    assert parts.prices.price_of_length().count("\n| ") == 2 + len(long) == 5
+    assert "| 64k | **6k** | " in parts.read_less.read_cap()
+    assert "\n| titles | 1,014 | " in parts.prices.price_of_rows()
+
+
+def test_the_pages_say_how_much_of_a_long_set_is_read():
+    from finch_integrations.engine.budget import Budget, tokens_to_read
+
+    most = f"{tokens_to_read(CompressionConfig(), Budget(1, 1), 10**9):,}"
+    for page in ("methods", "choosing", "cache", "glossary", "scale"):
+        assert f"{most}" in read(f"docs/{page}.md"), page
+    assert f"at most {most}" in CompressionConfig.__doc__
 
 
 def test_the_readmes_generated_parts_are_current(parts):

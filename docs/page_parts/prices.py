@@ -62,7 +62,9 @@ def price() -> str:
     sections = [s for s in read_saved("price.json") if s["target_size"] == TARGET]
     names = list(dict.fromkeys(name for s in sections for run in s["runs"] for name in run))
     asked = [name for name in names if name != "prefill"]
-    heads = [f"{s['tokens']:,} tokens, {s['dtype']}" for s in sections]
+    heads = [
+        f"{s['tokens']:,} tokens, {s['dtype']}, {s['machine'].split(', ')[1]}" for s in sections
+    ]
 
     def table(names: Sequence[str], cell: Callable[[Mapping[str, Any], str], str]) -> str:
         return make_table(
@@ -162,6 +164,20 @@ def price_of_rows() -> str:
     )
 
 
+def start() -> str:
+    """The numbers of `benchmarks.start`."""
+    report = read_saved("start.json")
+    found = report["medians"]
+    return (
+        f"{found['ready_seconds']:.1f} seconds of the processor's time, "
+        f"{found['ready_wall_seconds']:.1f} on the clock of a machine that did other work as well "
+        f"({report['model']}, {report['machine']}, {versions(report)}, {report['date']}; medians "
+        f"of {len(report['runs'])}). Importing torch and transformers, whose model classes import "
+        "parts for training on several machines, takes most of that; the command itself "
+        f"{found['imports_seconds']:.1f}."
+    )
+
+
 def _price_facts(sections: Sequence[Mapping[str, Any]]) -> str:
     facts = dict.fromkeys(
         f"{s['tokens']:,} tokens, {s['dtype']}, runs: {len(s['runs'])}; {s['model']}; target "
@@ -181,19 +197,7 @@ def _ratio(
 
 
 def _memory(section: Mapping[str, Any], name: str) -> str:
-    found = [run[name]["bytes_over_model"] for run in section["runs"] if name in run]
+    """The median over the runs that measured it; empty if none has."""
+    key = "bytes_over_model"
+    found = [run[name][key] for run in section["runs"] if key in run.get(name, ())]
     return format_bytes(median(found)) if found else ""
-
-
-def start() -> str:
-    """The numbers of `benchmarks.start`."""
-    report = read_saved("start.json")
-    found = report["medians"]
-    return (
-        f"{found['ready_seconds']:.1f} seconds of the processor's time, "
-        f"{found['ready_wall_seconds']:.1f} on the clock of a machine that did other work as well "
-        f"({report['model']}, {report['machine']}, {versions(report)}, {report['date']}; medians "
-        f"of {len(report['runs'])}). Importing torch and transformers, whose model classes import "
-        "parts for training on several machines, takes most of that; the command itself "
-        f"{found['imports_seconds']:.1f}."
-    )

@@ -80,16 +80,18 @@ def _loss(loss: Any) -> tuple[str, str]:
 
 
 def read_cap() -> str:
-    """What `benchmarks.read_cap` lost, on the half that nothing was chosen on."""
+    """What `benchmarks.read_cap` lost: on the half for choosing a cap, and on the other."""
     from benchmarks.quality_results import read_rows
     from benchmarks.read_cap import BUDGETS, CHOSEN, PACKED, compare, halves
 
-    rows = halves(read_rows(PACKED))["test"]
+    rows = read_rows(PACKED)
+    choice, test = map(compare, halves(rows).values())
     table = [
-        [length, f"**{name}**" if name == CHOSEN else name, *cells]
-        for length, name, *cells in compare(rows)
+        [length, f"**{name}**" if name == CHOSEN else name, *cells, *others]
+        for (length, name, *cells), (_, _, *others) in zip(choice, test, strict=True)
     ]
-    kept = [f"answers kept, {budget:,}" for budget in BUDGETS]
-    facts = f"Model `{rows[0]['model']}`, {rows[0]['dtype']}, {rows[0]['machine']}."
-    head = ["tokens", "read", "NLL above 3/8", *kept]
-    return facts + "\n\n" + make_table(head, table)
+    kept = f"answers kept, {', '.join(f'{budget:,}' for budget in BUDGETS)}"
+    nll = [f"NLL, half for {half}" for half in ("choosing", "testing")]
+    head = ["tokens", "read", nll[0], kept, nll[1], "answers kept"]
+    facts = f"{len({row['id'] for row in rows})} questions; model `{rows[0]['model']}`, "
+    return f"{facts}{rows[0]['dtype']}, {rows[0]['machine']}.\n\n" + make_table(head, table)
