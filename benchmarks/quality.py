@@ -81,6 +81,7 @@ ASKED_ALONE = "Answer this question:"
 # What is varied to see what it does; not measured unless named.
 BLIND = "Is there anything else to know?"
 CHUNK_LENGTHS = (128, 256, 512, 1024, 2048)
+NO_LINKS = "likelihood, no links"
 LENGTHS = ((16, 48), (64, 160), (96, 192), (160, 320))
 CACHED_ABLATIONS: dict[str, dict[str, Any]] = {
     "finch, blind": {},
@@ -92,6 +93,7 @@ SCORER_ABLATIONS: dict[str, SegmentScorer] = {
         for low, high in LENGTHS
     },
     "likelihood, blind": score_by_likelihood,
+    NO_LINKS: partial(score_by_likelihood, linked=False),
 }
 ABLATIONS = (*CACHED_ABLATIONS, *SCORER_ABLATIONS)
 
@@ -239,7 +241,6 @@ class Bench:
             chunk_length=chunk_length,
             batch_tokens=chunk_length,
             read_sizes=[len(inputs.tokens)],
-            steps=1,
             store=None,
             tracker=ProgressTracker(None),
         )

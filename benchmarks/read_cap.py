@@ -29,6 +29,7 @@ from benchmarks.quality_results import read_rows, write
 from finch_integrations import FinchEngine
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.likelihood import combine, headed_segments, shortlist
+from finch_integrations.engine.methods.links import raise_linked
 from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
@@ -74,7 +75,10 @@ class Rater:
         found = {NOTHING: (segments, free, 0)}
         for name, size in sizes.items():
             read = shortlist(segments, free, size)
-            scores = demote_copies(combine(likelihoods, words, read), sentences)
+            scores = combine(likelihoods, words, read)
+            scores = demote_copies(
+                raise_linked(scores, matcher, sentences, frame.question), sentences
+            )
             tokens = sum(len(one) for one, taken in zip(segments, read, strict=True) if taken)
             found[name] = (segments, scores, tokens)
         return found

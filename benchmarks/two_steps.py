@@ -1,11 +1,11 @@
-"""What a second step of choosing (`steps=2`) finds, and what it costs where one is enough.
+"""What is found by following what the best passage leads to, and what that costs elsewhere.
 
     python -m benchmarks.two_steps --data FOLDER --tasks needle:twohop multihop
     python -m benchmarks.two_steps --pack
 
-A task may be limited to a `subtask` of its lines. Per item, the engine's own choice of 1/8 of the
-tokens with one and with two steps is scored as by `benchmarks.quality`. FOLDER is as there; a run
-that was interrupted continues where it stopped, and tasks grow together.
+A task may be limited to a `subtask` of its lines. Per item, the choice of 1/8 of the tokens with
+and without links is scored as by `benchmarks.quality`; everything is read for both. FOLDER is as
+there; a run that was interrupted continues where it stopped, and tasks grow together.
 """
 
 import argparse
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from benchmarks.items import Item, load_items
-from benchmarks.quality import CHUNK, RESULTS, Bench, facts, read_lines
+from benchmarks.quality import CHUNK, DTYPES, NO_LINKS, RESULTS, Bench, facts, read_lines
 from benchmarks.quality_report import paired_interval
 from benchmarks.quality_results import read_rows, write
 from finch_integrations import FinchEngine
-from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 
 PART = 8
+COMPARED = (NO_LINKS, "likelihood")
 RAW, PACKED = Path(".benchmarks") / "two_steps.jsonl", RESULTS / "two_steps.json"
 
 
@@ -48,26 +48,19 @@ def _items_of(data: Path, task: str, subtask: str, bucket: str) -> list[Item]:
 
 def measure(options: argparse.Namespace) -> None:
     """Append what is not measured yet."""
-    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=torch.float32)
-    encoder = SentenceTransformerEncoder(device="cpu")
-    known = facts("embedded", engine.backbone.device)
+    dtype = getattr(torch, options.dtype)
+    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=dtype)
+    known = facts("embedded", engine.backbone.device, options.dtype)
     done = {row["id"] for row in read_lines(options.raw)}
     options.raw.parent.mkdir(parents=True, exist_ok=True)
     with options.raw.open("a", encoding="utf-8") as out:
         for task, item in plan(options.data, options.tasks, options.bucket, options.items):
             if item.id in done:
                 continue
-            bench = Bench(engine, encoder, item, answer=False, feed=CHUNK, compare=False)
+            bench = Bench(engine, None, item, answer=False, feed=CHUNK, compare=False)
             budget = max(1, len(bench.inputs.tokens) // PART)
             about = {"id": item.id, "task": task, "bucket": item.bucket, "budget": PART, **known}
-            lines = []
-            for steps in (1, 2):
-                chosen = engine.select(
-                    item.documents, item.question, target_size=budget, steps=steps
-                )
-                scores = bench.score_kept(chosen.positions)
-                read = chosen.stats.rated_tokens / len(bench.inputs.tokens)
-                lines.append({**about, "method": f"steps {steps}", **scores, "read": read})
+            lines = [{**about, "method": name, **bench.run(name, budget)} for name in COMPARED]
             # An item is written whole, so that an interrupted one is measured again.
             out.write("".join(json.dumps(line) + "\n" for line in lines))
             out.flush()
@@ -76,18 +69,17 @@ def measure(options: argparse.Namespace) -> None:
 
 def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Per task and length: how often the answer is kept, and how the NLL changes."""
-    one, two = (
-        {row["id"]: row for row in rows if row["method"] == f"steps {steps}"} for steps in (1, 2)
+    without, linked = (
+        {row["id"]: row for row in rows if row["method"] == method} for method in COMPARED
     )
     table = []
     for bucket, task in dict.fromkeys((row["bucket"], row["task"]) for row in rows):
-        ids = [i for i, row in one.items() if (row["bucket"], row["task"]) == (bucket, task)]
-        change = np.array([two[i]["nll"] - one[i]["nll"] for i in ids])
+        ids = [i for i, row in without.items() if (row["bucket"], row["task"]) == (bucket, task)]
+        change = np.array([linked[i]["nll"] - without[i]["nll"] for i in ids])
         low, high = paired_interval(change)
-        kept = [f"{sum(of[i]['survives'] for i in ids)} of {len(ids)}" for of in (one, two)]
+        kept = [f"{sum(of[i]['survives'] for i in ids)} of {len(ids)}" for of in (without, linked)]
         nll = f"{change.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
-        read = [f"{np.mean([of[i]['read'] for i in ids]):.2f}" for of in (one, two)]
-        table.append([f"{task}, {bucket}", *kept, nll, f"{np.median(change):+.2f}", *read])
+        table.append([f"{task}, {bucket}", *kept, nll, f"{np.median(change):+.2f}"])
     return table
 
 
@@ -100,6 +92,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["needle:twohop", "multihop"])
     parser.add_argument("--bucket", default="2k")
     parser.add_argument("--items", type=int, default=20, help="per task")
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES)
     parser.add_argument("--raw", type=Path, default=RAW)
     parser.add_argument("--pack", action="store_true", help=f"write the raw lines to {PACKED.name}")
     options = parser.parse_args()

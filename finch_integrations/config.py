@@ -33,9 +33,6 @@ class CompressionConfig:
         read_size: Document tokens that the model reads at most to choose; the passages whose words
             match the question best. `auto`: 3/8 of all tokens, but at most 6,144, and at least
             three times as many as are kept. `all`: everything. Only of the method `likelihood`.
-        steps: 2: a quarter of `read_size` waits until the best passage is known, and goes first to
-            passages that share rare words with it; for questions that take two steps. 1: all is
-            read for the question's words. Only of the method `likelihood`.
         method: `likelihood`: keep the passages that make the question likely, and encode them
             again. `contrast`: those that the question attends to more than any question would.
             `finch`: the paper's method; only it has the options from `selection` to
@@ -58,7 +55,6 @@ class CompressionConfig:
     compression_ratio: float | None = None
     max_kv_bytes: int | None = None
     read_size: int | Literal["auto", "all"] = "auto"
-    steps: int = 1
     method: str = "likelihood"
     chunk_length: int = 1024
     batch_tokens: int | None = None
@@ -91,8 +87,6 @@ class CompressionConfig:
             )
         if self.read_size not in ("auto", "all"):
             _require_int("read_size, if it is not 'auto' or 'all',", self.read_size, minimum=1)
-        if type(self.steps) is not int or self.steps not in (1, 2):
-            raise ConfigurationError(f"steps must be 1 or 2, got {self.steps!r}")
         if not isinstance(self.method, str) or not self.method:
             raise ConfigurationError(f"method must be a method's name, got {self.method!r}")
         _require_int("chunk_length", self.chunk_length, minimum=1)
@@ -115,11 +109,6 @@ class CompressionConfig:
                 "none: it keeps single tokens. Give a number, or leave the method out"
             )
         if self.method != "likelihood":
-            if self.steps != 1:
-                raise ConfigurationError(
-                    f"steps={self.steps} is an option of the method 'likelihood' and does nothing "
-                    f"in {self.method!r}. Leave it out"
-                )
             for name, value in (("read_size", self.read_size), ("batch_tokens", self.batch_tokens)):
                 if isinstance(value, int):
                     raise ConfigurationError(

@@ -23,7 +23,6 @@ def reference_passages(
     chunk_length,
     reach=128,
     read_size=None,
-    steps=1,
     encoder=None,
 ):
     """Return (kept positions, keys, values); `segments` are (start, end, document)."""
@@ -66,7 +65,7 @@ def reference_passages(
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
     texts = [documents.text_between(start, end) for start, end, _ in segments]
     if method == "likelihood":
-        scores = reference_cascade(model, inputs, segments, scores, read_size, texts, steps)
+        scores = reference_cascade(model, inputs, segments, scores, read_size, texts)
 
     ranked, left = [], target
     for i in copies_last(sorted(range(len(segments)), key=lambda i: (-scores[i], i)), texts):
@@ -121,36 +120,26 @@ def parts_of(text):
     return [part for part in parts if part]
 
 
-def reference_cascade(model, inputs, segments, words, read_size, texts, steps):
-    """Words first, then what the best passage leads to; those that were read come first."""
+def reference_cascade(model, inputs, segments, words, read_size, texts):
+    """Those that were read come first; what the best one leads to comes right after the good."""
     lengths = [end - start for start, end, _ in segments]
     size = sum(lengths) if read_size is None else read_size
-    size = math.inf if size >= sum(lengths) else size
     rated = dict(enumerate(reference_likelihoods(model, inputs, segments)))
-    if steps == 1:
-        return reference_scores(reference_shortlist([], words, lengths, texts, size), rated, words)
-    read = reference_shortlist(
-        [], words, lengths, texts, size if size == math.inf else size * 3 // 4
-    )
-    scores = reference_scores(read, rated, words)
-    best = max(range(len(segments)), key=lambda i: (scores[i], -i))
-    links = reference_links(best, texts, inputs.frame.question)
-    if any(links):
-        low, high = min(words), words[best]
-        words = [
-            max(w, low + (high - low) * link / max(links))
-            for w, link in zip(words, links, strict=True)
-        ]
-    return reference_scores(reference_shortlist(read, words, lengths, texts, size), rated, words)
+    scores = reference_scores(reference_shortlist(words, lengths, texts, size), rated, words)
+    top = max(scores)
+    links = reference_links(scores.index(top), texts, inputs.frame.question)
+    linked = links.index(max(links))
+    good = [score for score in scores if score >= min(top, top / 2)]
+    rest = [score for i, score in enumerate(scores) if score not in good and i != linked]
+    if any(links) and scores[linked] not in good and rest:
+        scores[linked] = (min(good) + max(rest)) / 2
+    return scores
 
 
-def reference_shortlist(known, words, lengths, texts, size):
-    """The best by their words within a number of tokens, at least one, after those known."""
-    read = list(known)
-    left = size - sum(lengths[i] for i in read)
+def reference_shortlist(words, lengths, texts, size):
+    """The best by their words within a number of tokens, at least one."""
+    read, left = [], size
     for i in copies_last(sorted(range(len(words)), key=lambda i: (-words[i], i)), texts):
-        if i in known:
-            continue
         if read and lengths[i] > left:
             break
         read.append(i)

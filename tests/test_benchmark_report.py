@@ -160,18 +160,20 @@ def test_a_document_that_comes_again_has_small_edits():
     assert len(near_copies.edit(text, 1).split()) > 0.6 * len(text.split())
 
 
-def test_one_and_two_steps_are_compared_on_the_same_items():
-    def step(item, steps, nll, kept, task="needle:twohop"):
-        return row(item, f"steps {steps}", nll, task=task, survives=kept, read=steps / 4)
+def test_with_and_without_links_are_compared_on_the_same_items():
+    def pair(item, nll, kept, task="needle:twohop"):
+        return [
+            row(item, method, value, task=task, survives=there)
+            for method, value, there in zip(two_steps.COMPARED, nll, kept, strict=True)
+        ]
 
     rows = [
-        *(step("a", 1, 3.0, False), step("a", 2, 2.0, True)),
-        *(step("b", 1, 1.0, True), step("b", 2, 1.0, True)),
-        *(step("c", 1, 1.0, True, "multihop"), step("c", 2, 1.5, False, "multihop")),
+        *pair("a", (3.0, 2.0), (False, True)),
+        *pair("b", (1.0, 1.0), (True, True)),
+        *pair("c", (1.0, 1.5), (True, False), "multihop"),
     ]
     needle, multihop = two_steps.compare(rows)
-    assert needle[:3] == ["needle:twohop, 4k", "1 of 2", "2 of 2"]
-    assert needle[3:] == ["-0.50 [-1.00, +0.00]", "-0.50", "0.25", "0.50"]
+    assert needle == ["needle:twohop, 4k", "1 of 2", "2 of 2", "-0.50 [-1.00, +0.00]", "-0.50"]
     assert multihop[:4] == ["multihop, 4k", "1 of 1", "0 of 1", "+0.50 [+0.50, +0.50]"]
 
 

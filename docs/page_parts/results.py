@@ -97,10 +97,10 @@ def two_steps() -> str:
         f"{facts['machine']}, {facts['dtype']}, torch {facts['torch']}, transformers "
         f"{facts['transformers']}, commit {facts['commit']}. `needle:twohop` are facts in books "
         "that take two steps, `needle:single` those that take one; other tasks are those of the "
-        "benchmarks. The change of the right answer's NLL from one step to two is paired, with its "
-        "95 % interval; below zero two steps are better."
+        "benchmarks. The change of the right answer's NLL is paired, with its 95 % interval; below "
+        "zero links are better."
     )
-    names = ["task", "answer kept, one step", "two steps", "NLL, change", "median", "read", "two"]
+    names = ["task", "answer kept, without links", "with links", "NLL, change", "median"]
     return f"{head}\n\n" + make_table(names, compare(rows))
 
 

@@ -71,9 +71,6 @@ _TargetSize = Annotated[
         "(default: 2048)."
     ),
 ]
-_Steps = Annotated[
-    int, typer.Option(help="2: for questions whose answer takes two steps to find; reads no more.")
-]
 _MAX_MEGABYTES = MAX_FILE_BYTES // 10**6
 
 
@@ -157,7 +154,6 @@ def ask(
             "most 6,144, and at least three times as many as are kept; or all."
         ),
     ] = "auto",
-    steps: _Steps = 1,
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
@@ -224,7 +220,6 @@ def ask(
                 "compression_ratio": compression_ratio,
                 "max_kv_bytes": max_kv_bytes,
                 "read_size": _number(read_size),
-                "steps": steps,
                 "chunk_length": chunk_length,
                 "method": method,
             },
@@ -386,7 +381,6 @@ def serve(
     method: Annotated[
         str, typer.Option(help="likelihood, contrast, or finch: the paper's own method.")
     ] = "likelihood",
-    steps: _Steps = 1,
     max_tokens: Annotated[int, typer.Option(help="Upper limit of an answer's tokens.")] = 4096,
     max_requests: Annotated[
         int, typer.Option(help="Requests that run or wait; further ones get status 429.")
@@ -411,7 +405,7 @@ def serve(
         port=port,
         device=device,
         dtype=dtype,
-        compression={"target_size": _number(target_size), "method": method, "steps": steps},
+        compression={"target_size": _number(target_size), "method": method},
         limits={"max_tokens": max_tokens, "max_requests": max_requests, "timeout": timeout},
     )
 

@@ -74,15 +74,15 @@ def make_app(
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
-    async def api_error(_: Request, error: ApiError) -> Response:
-        return error.response
+    async def api_error(request: Request, error: ApiError) -> Response:
+        return error.response_to(request.url.path)
 
     @app.exception_handler(FinchError)
-    async def finch_error(_: Request, error: FinchError) -> Response:
-        return as_api_error(error).response
+    async def finch_error(request: Request, error: FinchError) -> Response:
+        return as_api_error(error).response_to(request.url.path)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         # Where a value may be of several types, what comes closest to one is said.
         first = max(error.errors(), key=lambda one: len(one["loc"]))
         parts = [str(part) for part in first["loc"] if part != "body"]
@@ -92,13 +92,15 @@ def _add_errors(app: FastAPI) -> None:
         message = "the body is no JSON" if code == "invalid_json" else first["msg"]
         if code == "unknown_parameter":
             message = "this field is not known or not supported here. Leave it out"
-        return ApiError(400, f"{place or 'body'}: {message}", code, param=place or None).response
+        text = f"{place or 'body'}: {message}"
+        return ApiError(400, text, code, param=place or None).response_to(request.url.path)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
-        return ApiError(error.status_code, error.detail, "http_error", headers=headers).response
+        refused = ApiError(error.status_code, error.detail, "http_error", headers=headers)
+        return refused.response_to(request.url.path)
 
     @app.exception_handler(Exception)
-    async def failure(_: Request, error: Exception) -> Response:
-        return as_api_error(error).response  # the server logs it
+    async def failure(request: Request, error: Exception) -> Response:
+        return as_api_error(error).response_to(request.url.path)  # the server logs it

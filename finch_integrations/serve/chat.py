@@ -10,9 +10,9 @@ from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.answer_options import AnswerOptions as Answering
 from finch_integrations.pipeline.answer_options import read_answer_options
 from finch_integrations.pipeline.ask import AskRequest
-from finch_integrations.pipeline.detection import DocumentsFrom, Turn
 from finch_integrations.pipeline.options import SAMPLING, make_options
 from finch_integrations.pipeline.request import PromptOptions, make_request
+from finch_integrations.pipeline.turns import DocumentsFrom, Turn
 from finch_integrations.serve.documents import read_documents
 from finch_integrations.serve.errors import ApiError
 from finch_integrations.serve.schemas import (
@@ -24,7 +24,7 @@ from finch_integrations.serve.schemas import (
 from finch_integrations.serve.settings import ServerSettings
 from finch_integrations.types import ToolCall
 
-_COMPRESSION = ("target_size", "compression_ratio", "read_size", "steps", "method")
+_COMPRESSION = ("target_size", "compression_ratio", "read_size", "method")
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,16 +72,21 @@ class ApiError(Exception):
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 
-    @property
-    def response(self) -> Response:
-        """The error as a response."""
+    def response_to(self, path: str) -> Response:
+        """The error as a response to a request of a path, in that protocol's format."""
+        body = {"message": self.message} if is_cohere(path) else self.body
         # ASCII, because a message may repeat what no encoding can write.
         return Response(
-            json.dumps(self.body),
+            json.dumps(body),
             status_code=self.status,
             media_type="application/json",
             headers=self.headers,
         )
+
+
+def is_cohere(path: str) -> bool:
+    """Whether a request of this path is in Cohere's form."""
+    return "/v2/" in path
 
 
 def as_api_error(error: BaseException) -> ApiError:

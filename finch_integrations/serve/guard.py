@@ -62,7 +62,7 @@ class Guard:
                     await self._read(headers, receive, body)
                     receive = _with_body(body, receive)
             except ApiError as error:
-                await error.response(scope, receive, send)
+                await error.response_to(scope["path"])(scope, receive, send)
                 return
             await self._app(scope, receive, send)
         finally:

@@ -6,7 +6,9 @@ come to the same one (`Scorer`, or `Reader` where it answers too); and those tha
 from what was chosen (`Generator`).
 """
 
+import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
@@ -26,9 +28,21 @@ from finch_integrations.pipeline.shared_engine import SharedEngine
 from finch_integrations.pipeline.worker import PLACES
 from finch_integrations.serve.app import make_app
 from finch_integrations.serve.errors import as_api_error
-from finch_integrations.serve.remote import Event, ProcessLostError, RemoteModel, documents_key
+from finch_integrations.serve.remote import (
+    ATTEMPTS,
+    PAUSE,
+    Event,
+    ProcessLostError,
+    RemoteModel,
+    documents_key,
+)
 from finch_integrations.serve.service import Model, Service
 from finch_integrations.serve.settings import ServerSettings
+
+_log = logging.getLogger(__name__)
+# Where the processes of Ray that have the connections look for what goes before applications.
+_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+_REPEATING = "finch_integrations.serve.repeating:middlewares"
 
 
 class RayOptions(BaseModel):
@@ -72,9 +86,7 @@ class Replica:
             behind: Handles of deployments that the model needs.
         """
         self._service = Service(make_model(*behind), settings)
-        await self._service.load()
-        if self._service.problem is not None:
-            raise RuntimeError(self._service.problem)
+        await _load(self._service)
 
     async def answer(self, request: AskRequest) -> AsyncGenerator[Event, None]:
         """Answer a request; an error is the last thing that comes."""
@@ -93,9 +105,19 @@ class Replica:
 class Front:
     """Speaks HTTP: the application of `make_app`, whose model is in other processes."""
 
-    def __init__(self, name: str, settings: ServerSettings, handle: Any) -> None:
-        """Take a handle of the replicas that answer."""
+    async def __init__(  # type: ignore[misc]  # Ray waits for it
+        self, name: str, settings: ServerSettings, handle: Any
+    ) -> None:
+        """Take a handle of the replicas that answer, and wait for one of them."""
+        if os.environ.get(_CALLBACK) != _REPEATING:
+            _log.warning(
+                "requests are lost when a process that speaks HTTP is killed. Set %s=%s where Ray "
+                "is started, on every machine",
+                _CALLBACK,
+                _REPEATING,
+            )
         self._app = make_app(remote_model(name, handle), settings=settings)
+        await _load(self._app.state.service)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
@@ -104,9 +126,13 @@ class Front:
 def app(options: RayOptions) -> Any:
     """Make the application for Ray Serve.
 
+    A Ray that is started after this in the same process or by it repeats the requests of a `Front`
+    that is killed (`serve.repeating`).
+
     Raises:
         ConfigurationError: An option is wrong.
     """
+    os.environ.setdefault(_CALLBACK, _REPEATING)
     key = os.environ.get("FINCH_SERVE_KEY") or None
     target = {} if options.target_size is None else {"target_size": options.target_size}
     settings = ServerSettings(
@@ -151,9 +177,21 @@ def remote_model(name: str, handle: Any) -> RemoteModel:
             events.cancel()  # does nothing if it has ended
 
     def count_tokens(text: str) -> int:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return int(handle.count_tokens.remote(text).result())
+            except RayActorError:
+                time.sleep(PAUSE)
         return int(handle.count_tokens.remote(text).result())
 
     return RemoteModel(name, send, count_tokens)
+
+
+async def _load(service: Service) -> None:
+    """Make a service ready; Ray tries again what fails."""
+    await service.load()
+    if service.problem is not None:
+        raise RuntimeError(service.problem)
 
 
 def _deployed(

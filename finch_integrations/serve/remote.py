@@ -12,8 +12,8 @@ from finch_integrations.serve.errors import ApiError
 from finch_integrations.types import CompressionProgress
 
 # How often a request is sent until a process lives long enough to answer it.
-_ATTEMPTS = 4
-_PAUSE = 0.2  # seconds, in which it becomes known which process is gone
+ATTEMPTS = 4
+PAUSE = 0.2  # seconds, in which it becomes known which process is gone
 
 
 class ProcessLostError(Exception):
@@ -65,7 +65,7 @@ class RemoteModel:
         if request.sampling.get("seed") is None:
             request = replace(request, sampling={**request.sampling, "seed": secrets.randbits(32)})
         given: list[AnswerPiece] = []
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             number = 0
             try:
                 async with aclosing(self._send(request)) as events:
@@ -84,7 +84,7 @@ class RemoteModel:
                             raise _lost()
                 return
             except ProcessLostError:
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(PAUSE)
         raise _lost()
 
     def count_tokens(self, text: str) -> int:

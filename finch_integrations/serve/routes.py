@@ -11,6 +11,8 @@ from fastapi import APIRouter, Request, Response
 from finch_integrations.pipeline.ask import AnswerDetails
 from finch_integrations.serve.answers import Answer
 from finch_integrations.serve.chat import Call, read_call, with_ids
+from finch_integrations.serve.cohere import CohereAnswer
+from finch_integrations.serve.cohere_requests import CohereRequest, as_chat_request
 from finch_integrations.serve.errors import ApiError
 from finch_integrations.serve.marking import MarkedText
 from finch_integrations.serve.responses import ResponseAnswer, messages_of
@@ -69,6 +71,14 @@ def make_routes(service: Service) -> APIRouter:
         call = await _read(service, body, messages_of(body), body.max_output_tokens)
         answer = ResponseAnswer(body, call)
         return await _respond(service, http, body, call, answer, ResponseWriter(answer))
+
+    @router.post("/v2/chat")
+    async def cohere(body: CohereRequest, http: Request) -> Response:
+        """Answer a chat in the form of Cohere's."""
+        asked = as_chat_request(body)
+        call = await _read(service, asked, asked.messages, asked.max_tokens)
+        answer = CohereAnswer(asked, call)
+        return await _respond(service, http, asked, call, answer, answer)
 
     return router
 

@@ -87,8 +87,6 @@ class AnswerOptions(Strict):
     """Or: the fraction of the document tokens to remove."""
     read_size: int | Literal["auto", "all"] | None = None
     """Document tokens that the model reads at most in order to choose."""
-    steps: int | None = None
-    """2: for questions whose answer takes two steps to find. Only of the method `likelihood`."""
     method: str | None = None
     """How to choose: `likelihood`, `contrast` or `finch`."""
     instruction: str | None = None

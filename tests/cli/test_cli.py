@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from finch_integrations import FinchEngine, __version__
 from finch_integrations.cli.app import app
-from finch_integrations.engine.selector import Selector
 from tests.peer import Reply, serving
 from tests.tiny import text_of
 
@@ -211,21 +210,6 @@ def test_the_scores_can_decide_how_much_is_kept(model_folder, files):
     assert reason[statistics["limited_by"]] in " ".join(said.split())
 
 
-def test_steps_reach_the_engine(model_folder, files, monkeypatch):
-    asked, select = [], Selector.select
-
-    def watched(self, backbone, find_reader, inputs, targets, method, config, tracker):
-        asked.append(config.steps)
-        return select(self, backbone, find_reader, inputs, targets, method, config, tracker)
-
-    monkeypatch.setattr(Selector, "select", watched)
-    for more in ([], ["--steps", "2"]):
-        few = ("--target-size", "50", "--max-tokens", "1", *more)
-        result = run(app, ["ask", "What?", str(files), *options(model_folder, *few)])
-        assert result.exit_code == 0, result.output
-    assert asked == [1, 2]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -237,8 +221,6 @@ def test_steps_reach_the_engine(model_folder, files, monkeypatch):
             "one budget",
         ),
         (["ask", "What?", "FILES", "--max-tokens", "0"], "max_tokens"),
-        (["ask", "What?", "FILES", "--steps", "3"], "steps must be 1 or 2"),
-        (["ask", "What?", "FILES", "--steps", "2", "--method", "contrast"], "steps=2 is an option"),
         (["ask", "What?", "FILES", "--method", "magic", "--model", "MODEL"], "unknown method"),
         (["ask", " ", "FILES", "--model", "MODEL"], "the question is empty"),
         (["ask", "What?", "FILES", "--model", "./nowhere"], "no model folder"),

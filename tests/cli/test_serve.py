@@ -26,7 +26,6 @@ def test_an_open_host_without_a_key_is_refused(monkeypatch):
 def test_wrong_options_are_refused_before_anything_is_loaded():
     assert RUNNER.invoke(app, ["serve", "--method", "finch", "--scorer", "x"]).exit_code == 1
     assert RUNNER.invoke(app, ["serve", "--max-tokens", "0"]).exit_code == 1
-    assert RUNNER.invoke(app, ["serve", "--steps", "3"]).exit_code == 1
     assert RUNNER.invoke(app, ["serve", "--port", "99999"]).exit_code == 2
 
 

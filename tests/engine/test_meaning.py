@@ -11,10 +11,9 @@ from tests.engine.test_passages import DOCUMENTS, QUESTION, assert_equals_refere
 from tests.tiny import make_model
 
 
-@pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("read_size", [150, 300, 10_000])
-def test_words_meaning_and_likelihood_equal_the_reference(read_size, steps):
-    sizes = {"target": 100, "chunk_length": 256, "read_size": read_size, "steps": steps}
+def test_words_meaning_and_likelihood_equal_the_reference(read_size):
+    sizes = {"target": 100, "chunk_length": 256, "read_size": read_size}
     encoder = HashEncoder(dimension=7)
     assert_equals_reference("likelihood", make_model(), encoder=encoder, **sizes)
 

@@ -52,13 +52,10 @@ def compress(
     documents=DOCUMENTS,
     question=QUESTION,
     read_size="all",
-    steps=1,
     encoder=None,
 ):
     inputs = make_input(documents, question)
-    config = CompressionConfig(
-        target_size=target, chunk_length=chunk_length, read_size=read_size, steps=steps
-    )
+    config = CompressionConfig(target_size=target, chunk_length=chunk_length, read_size=read_size)
     backbone = Backbone(model, make_tokenizer(), "tiny")
     tracker, steps = ProgressTracker(None), []
     chunk_done = tracker.chunk_done
@@ -140,20 +137,12 @@ def test_likelihoods_and_words_are_put_together_as_the_reference_does(data):
 
 
 @pytest.mark.parametrize(
-    ("size", "known", "read"),
-    [
-        (90, None, [True, False, False]),
-        (110, None, [True, True, False]),
-        (5, None, [True, False, False]),
-        (40, [False, False, True], [False, False, True]),
-        (80, [False, False, True], [True, False, True]),
-    ],
+    ("size", "read"),
+    [(90, [True, False, False]), (110, [True, True, False]), (5, [True, False, False])],
 )
-def test_the_shortlist_ends_with_the_first_segment_that_does_not_fit(size, known, read):
+def test_the_shortlist_ends_with_the_first_segment_that_does_not_fit(size, read):
     segments = [Segment(0, 60, 0), Segment(60, 110, 0), Segment(110, 130, 0)]
-    free = torch.tensor([3.0, 2.0, 1.0])
-    earlier = None if known is None else torch.tensor(known)
-    assert shortlist(segments, free, size, earlier).tolist() == read
+    assert shortlist(segments, torch.tensor([3.0, 2.0, 1.0]), size).tolist() == read
 
 
 def test_progress_counts_what_is_read(engine):

@@ -13,10 +13,11 @@ from finch_integrations.serve.ray import RayOptions, app
 
 
 def main(port, *options):
+    given = dict(option.split("=", 1) for option in options)
+    application = app(RayOptions(**given))  # before Ray is there, as `serve run` does it
     ray.init(num_cpus=16, object_store_memory=80 << 20, include_dashboard=False)
     serve.start(http_options={"host": "127.0.0.1", "port": int(port)})
-    given = dict(option.split("=", 1) for option in options)
-    serve.run(app(RayOptions(**given)), name="finch")
+    serve.run(application, name="finch")
     try:
         signal.pause()
     finally:

@@ -52,8 +52,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(folder, model=None, retriever=None, encoder=None, **settings):
-    """Run a server until the block ends."""
+def serving(folder, model=None, retriever=None, encoder=None, around=None, **settings):
+    """Run a server until the block ends; `around`: makes what is served of its application."""
     engine = FinchEngine(make_model(), make_tokenizer())
     shared = SharedEngine(engine)
     shared.name = "tiny"
@@ -65,7 +65,8 @@ def serving(folder, model=None, retriever=None, encoder=None, **settings):
         settings=options,
     )
     socket = folder / "s"
-    server = uvicorn.Server(make_config(app, options, uds=str(socket), log_level="error"))
+    served = app if around is None else around(app)
+    server = uvicorn.Server(make_config(served, options, uds=str(socket), log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -77,14 +77,14 @@ def test_how_to_choose_reaches_the_engine(server, monkeypatch):
     asked, select = [], Selector.select
 
     def watched(self, backbone, find_reader, inputs, targets, method, config, tracker):
-        asked.append((config.method, config.read_size, config.steps))
+        asked.append((config.method, config.read_size))
         return select(self, backbone, find_reader, inputs, targets, method, config, tracker)
 
     monkeypatch.setattr(Selector, "select", watched)
     few = {"documents": DOCUMENTS, "target_size": 60}
-    for more in ({}, {"read_size": 99, "steps": 2}, {"method": "contrast"}):
+    for more in ({}, {"read_size": 99}, {"method": "contrast"}):
         assert server.post(chat(**few, **more)).status_code == 200
-    assert asked == [("likelihood", "auto", 1), ("likelihood", 99, 2), ("contrast", "auto", 1)]
+    assert asked == [("likelihood", "auto"), ("likelihood", 99), ("contrast", "auto")]
 
 
 FORMS = {

@@ -111,8 +111,8 @@ def test_a_request_that_takes_too_long_is_ended_and_frees_its_place(tmp_path):
         until(lambda: running.service.active == 0)
 
 
-def leave(running, body, seconds):
-    """Send a request and close the connection after some time."""
+def leave(running, body, moment):
+    """Send a request and close the connection when something is so."""
     content = json.dumps(body).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(running.socket))
@@ -120,16 +120,37 @@ def leave(running, body, seconds):
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content) + content
         )
-        time.sleep(seconds)
+        until(moment)
+
+
+def slow_down(engine):
+    """Make a model take so long that no answer is complete before anybody leaves; what it fed."""
+    fed = []
+
+    def note(_, args, kwargs):
+        fed.append(kwargs["input_ids"].shape[1])
+        time.sleep(0.01)
+
+    engine.backbone.model.register_forward_pre_hook(note, with_kwargs=True)
+    return fed
+
+
+MOMENTS = {
+    "sent": lambda fed: True,
+    "reading": lambda fed: len(fed) > 0,
+    "answering": lambda fed: fed.count(1) > 2,
+}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
-def test_a_client_that_leaves_frees_its_place(tmp_path, stream, seconds):
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_client_that_leaves_frees_its_place(tmp_path, stream, moment):
     with serving(tmp_path, max_tokens=2000) as running:
+        fed = slow_down(running.engine)
         body = chat(documents=LONG, target_size=200, max_tokens=1500, stream=stream)
-        leave(running, body, seconds)
+        leave(running, body, lambda: MOMENTS[moment](fed))
         until_free(running.service)
+        assert fed.count(1) < 1000
         with running.client() as client:
             assert "finch_answer_seconds_count 0.0" in client.get("/metrics").text
         assert running.post(chat()).status_code == 200

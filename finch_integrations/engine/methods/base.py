@@ -35,7 +35,6 @@ class Reading:
         chunk_length: Tokens of one text to read per step.
         batch_tokens: Tokens of separate passages to read per step.
         read_sizes: For each question, the document tokens to read at most.
-        steps: How often passages to read are chosen: 2: again when the best one is known.
         store: Keeps what the model computes when it reads passages; None: nowhere.
         vectors: Says what passages mean; None: nothing does.
         tracker: Follows the reading.
@@ -48,7 +47,6 @@ class Reading:
     chunk_length: int
     batch_tokens: int
     read_sizes: Sequence[int]
-    steps: int
     store: PassageStore | None
     tracker: ProgressTracker
     vectors: Vectors | None = None

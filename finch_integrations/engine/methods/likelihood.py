@@ -7,10 +7,7 @@ Sachan et al., arXiv 2204.07496), and what LongLLMLingua ranks documents by (arX
 time. How well its words match the question (BM25) is added: models and words err on different
 segments.
 
-A question may take two steps: "the city of the person who was given the book" needs the passage
-that names the person, and one about that person, which shares no word with the question. With two
-steps a quarter of the reading waits until the best passage is known, and passages that share rare
-words with it count as if their words matched the question.
+What the best passage leads to comes next (`links`): it may share no word with the question.
 """
 
 from collections.abc import Sequence
@@ -21,6 +18,7 @@ from torch import Tensor
 from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
+from finch_integrations.engine.methods.links import raise_linked
 from finch_integrations.engine.methods.meaning import MeaningMatcher
 from finch_integrations.engine.methods.passages import LONGEST, SHORTEST, WordMatcher, texts_of
 from finch_integrations.engine.passage_reader import OnBatch, PassageReader
@@ -33,66 +31,49 @@ _HEADING = 32
 # The likelihood weighs as much as BM25 of the segment and of its neighbourhood together; with an
 # encoder, half as much as all that is compared.
 _WEIGHT = 2
-# With two steps, this share of what is read is chosen by the question's words alone.
-_FIRST = 3 / 4
 
 
 def score_by_likelihood(
-    reading: Reading, *, shortest: int = SHORTEST, longest: int = LONGEST
+    reading: Reading, *, shortest: int = SHORTEST, longest: int = LONGEST, linked: bool = True
 ) -> tuple[list[Segment], Tensor]:
     """Score segments of `shortest` to `longest` tokens, see `SegmentScorer`.
 
     Where not everything is read, those are whose words match best, and with an encoder their
-    meaning, too; all others come after them, in the order of these scores.
+    meaning, too; all others come after them, in the order of these scores. With `linked`, what the
+    best one leads to is raised.
     """
     documents, sizes = reading.documents, reading.read_sizes
     segments = _cut(reading, shortest, longest)
     matcher = WordMatcher(documents, segments)
     sentences = sentences_of(matcher.texts)
-    lengths = torch.tensor([len(segment) for segment in segments])
-    passages = headed_segments(documents, segments, longest=reading.chunk_length)
-    reader, counting = _reader(reading), _counting(reading.tracker, segments)
-
-    def rate(wanted: Tensor, at_least: int = 0) -> Tensor:
-        tokens = int(lengths[wanted.any(dim=0)].sum())
-        reading.tracker.total = max(at_least, reading.tracker.seen + tokens)
-        windows = [frame.window for frame in reading.frames]
-        return reader.likelihoods(
-            passages, windows, wanted, room=reading.batch_tokens, on_batch=counting
-        )
-
     questions = [frame.question for frame in reading.frames]
     words = torch.stack([matcher.both(question) for question in questions])
     if reading.vectors is not None:
         meaning = MeaningMatcher(reading.vectors, segments, matcher.texts)
         words = words + torch.stack([meaning.both(question) for question in questions])
-    first = sizes
-    if reading.steps > 1:
-        first = [size if size >= len(documents) else int(_FIRST * size) for size in sizes]
     read = torch.stack(
         [
             shortlist(segments, demote_copies(free, sentences), size)
-            for free, size in zip(words, first, strict=True)
+            for free, size in zip(words, sizes, strict=True)
         ]
     )
-    if reading.steps == 1:
-        return segments, _combine_rows(rate(read), words, read)
-    likelihoods = rate(read, at_least=max(sizes))
-    best = _combine_rows(likelihoods, words, read).argmax(dim=1).tolist()
-    words = torch.stack(
-        [
-            follow(free, number, matcher.links(number, question) * _differ(sentences, number))
-            for free, number, question in zip(words, best, questions, strict=True)
-        ]
+    reading.tracker.total = sum(
+        len(segments[number]) for number in read.any(dim=0).nonzero().flatten().tolist()
     )
-    more = torch.stack(
-        [
-            shortlist(segments, demote_copies(free, sentences), size, known)
-            for free, size, known in zip(words, sizes, read, strict=True)
-        ]
+    likelihoods = _reader(reading).likelihoods(
+        headed_segments(documents, segments, longest=reading.chunk_length),
+        [frame.window for frame in reading.frames],
+        read,
+        room=reading.batch_tokens,
+        on_batch=_counting(reading.tracker, segments),
     )
-    likelihoods = torch.where(read, likelihoods, rate(more & ~read))
-    return segments, _combine_rows(likelihoods, words, more)
+    scores = [combine(*row) for row in zip(likelihoods, words, read, strict=True)]
+    if linked:
+        scores = [
+            raise_linked(one, matcher, sentences, question)
+            for one, question in zip(scores, questions, strict=True)
+        ]
+    return segments, torch.stack(scores)
 
 
 def read_ahead(reading: Reading, *, shortest: int = SHORTEST, longest: int = LONGEST) -> None:
@@ -113,47 +94,24 @@ def read_ahead(reading: Reading, *, shortest: int = SHORTEST, longest: int = LON
     )
 
 
-def shortlist(
-    segments: Sequence[Segment], free: Tensor, size: int, known: Tensor | None = None
-) -> Tensor:
+def shortlist(segments: Sequence[Segment], free: Tensor, size: int) -> Tensor:
     """Which segments to read: the best by their free scores within `size` tokens, at least one.
 
     Args:
         segments: U of them.
         free: Scores that cost nothing, [U].
         size: Tokens.
-        known: Which were read already and come first, bool, [U]. Default: none.
 
     Returns:
         bool, [U].
     """
-    read = torch.zeros(len(segments), dtype=torch.bool) if known is None else known.clone()
-    size -= sum(len(segment) for segment, taken in zip(segments, read, strict=True) if taken)
+    read = torch.zeros(len(segments), dtype=torch.bool)
     for number in free.sort(descending=True, stable=True).indices.tolist():
-        if read[number]:
-            continue
         if len(segments[number]) > size and read.any():
             break
         read[number] = True
         size -= len(segments[number])
     return read
-
-
-def follow(words: Tensor, best: int, links: Tensor) -> Tensor:
-    """Raise segments that the best one leads to: the strongest link counts as much as its words.
-
-    Args:
-        words: Of how well the words match the question, [segments].
-        best: The best segment.
-        links: How much each shares with the best one, [segments]; 0: nothing.
-
-    Returns:
-        Words, [segments]; never lower than before.
-    """
-    if not links.any():
-        return words
-    least = words.min()
-    return words.maximum(least + (words[best] - least) * links / links.max())
 
 
 def combine(likelihood: Tensor, words: Tensor, read: Tensor) -> Tensor:
@@ -178,11 +136,6 @@ def combine(likelihood: Tensor, words: Tensor, read: Tensor) -> Tensor:
     return torch.where(read, scores, last - (words.max() - words))
 
 
-def _combine_rows(likelihoods: Tensor, words: Tensor, read: Tensor) -> Tensor:
-    """`combine` for every question, [questions, segments]."""
-    return torch.stack([combine(*row) for row in zip(likelihoods, words, read, strict=True)])
-
-
 def headed_segments(
     documents: DocumentTokens, segments: Sequence[Segment], *, longest: int
 ) -> list[tuple[int, ...]]:
@@ -196,11 +149,6 @@ def headed_segments(
         own = range(segment.start, segment.end)
         headed.append(tuple(documents.ids[i] for i in (*heading, *own)))
     return headed
-
-
-def _differ(sentences: Sequence[frozenset[str]], number: int) -> Tensor:
-    """Which segments say anything that a certain one does not, [segments]."""
-    return torch.tensor([not said <= sentences[number] for said in sentences])
 
 
 def _cut(reading: Reading, shortest: int, longest: int) -> list[Segment]:
@@ -218,6 +166,8 @@ def _counting(tracker: ProgressTracker, segments: Sequence[Segment]) -> OnBatch:
 
     def batch_done(numbers: Sequence[int], fresh: bool, kv_tokens: int) -> None:
         tokens = sum(len(segments[number]) for number in numbers)
-        tracker.rated(tokens, kv_tokens, reused=not fresh)
+        if not fresh:
+            tracker.reused += tokens
+        tracker.chunk_done(tracker.seen + tokens, kv_tokens)
 
     return batch_done

@@ -72,7 +72,7 @@ def arrange(ranked: Sequence[Segment]) -> list[Segment]:
     """
     tokens = list(accumulate(len(segment) for segment in ranked))
     last = bisect_left(tokens, tokens[-1] * _LAST) + 1
-    return [*sorted(ranked[last:], key=lambda segment: segment.start), *reversed(ranked[:last])]
+    return [*sorted(ranked[last:]), *reversed(ranked[:last])]
 
 
 def positions_of(segments: Sequence[Segment]) -> tuple[int, ...]:
@@ -98,17 +98,12 @@ class WordMatcher:
         self.texts = texts_of(documents, segments)
         self._indexes = BM25Index.build_many(self.texts, groups)
 
-    def alone(self, question: str) -> Tensor:
-        """Standardised BM25 of each segment, [number of segments]."""
-        return _standard_scores(self._indexes[0], question)
-
-    def around(self, question: str) -> Tensor:
-        """Standardised BM25 of each segment's neighbourhood, [number of segments]."""
-        return _standard_scores(self._indexes[1], question)
-
     def both(self, question: str) -> Tensor:
-        """The sum of the two, [number of segments]."""
-        return self.alone(question) + self.around(question)
+        """The sum of the standardised BM25 of segment and neighbourhood, [number of segments]."""
+        alone, around = (
+            standardize(torch.from_numpy(index.scores(question))) for index in self._indexes
+        )
+        return alone + around
 
     def links(self, number: int, question: str) -> Tensor:
         """How much each segment shares with one of them that the question does not say.
@@ -130,7 +125,3 @@ class WordMatcher:
 def texts_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[str]:
     """Every segment's text."""
     return [documents.text_between(segment.start, segment.end) for segment in segments]
-
-
-def _standard_scores(index: BM25Index, question: str) -> Tensor:
-    return standardize(torch.from_numpy(index.scores(question)))

@@ -1,0 +1,120 @@
+"""What is lost and saved when the scores decide how much is kept (`target_size="auto"`).
+
+    python -m benchmarks.auto_size --data FOLDER
+    python -m benchmarks.auto_size --pack
+
+Per item, what the engine chooses with `auto` and with fixed numbers of tokens is scored as by
+`benchmarks.quality`; 2,048 is the default. The rule's two numbers were chosen on every second item
+of 2k tokens; their questions are left out at every length. FOLDER is as there; a run that was
+interrupted continues where it stopped, and tasks and lengths grow together.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.cascade import TASKS
+from benchmarks.items import Item, load_items
+from benchmarks.quality import CHUNK, RESULTS, Bench, facts, read_lines
+from benchmarks.quality_report import paired_interval
+from benchmarks.quality_results import read_rows, write
+from finch_integrations import FinchEngine
+
+BUCKETS = ("2k", "4k")
+SIZES = (512, 2048)
+RAW, PACKED = Path(".benchmarks") / "auto_size.jsonl", RESULTS / "auto_size.json"
+
+
+def plan(data: Path, count: int) -> Iterator[Item]:
+    """Items of all lengths and tasks in turn, so that an early end leaves balanced data."""
+    seen = {item.question for task in TASKS for item in load_items(data, task, "2k")[::2]}
+    items = [
+        [item for item in load_items(data, task, bucket) if item.question not in seen]
+        for bucket in BUCKETS
+        for task in TASKS
+    ]
+    for number in range(count):
+        yield from (some[number] for some in items if number < len(some))
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Append what is not measured yet."""
+    dtype = getattr(torch, options.dtype)
+    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=dtype)
+    known = facts("embedded", engine.backbone.device, options.dtype)
+    done = {row["id"] for row in read_lines(options.raw)}
+    options.raw.parent.mkdir(parents=True, exist_ok=True)
+    with options.raw.open("a", encoding="utf-8") as out:
+        for item in plan(options.data, options.items):
+            if item.id in done:
+                continue
+            bench = Bench(engine, None, item, answer=False, feed=CHUNK, compare=False)
+            about = {"id": item.id, "task": item.task, "bucket": item.bucket, "budget": None}
+            lines = []
+            for size in ("auto", *SIZES):
+                chosen = engine.select(item.documents, item.question, target_size=size)
+                scores = {**bench.score_kept(chosen.positions), "kept": len(chosen.positions)}
+                lines.append({**about, "method": str(size), **scores, **known})
+            # An item is written whole, so that an interrupted one is measured again.
+            out.write("".join(json.dumps(line) + "\n" for line in lines))
+            out.flush()
+            print(item.id, flush=True)
+
+
+def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Per length, fixed numbers of tokens against `auto`: tokens, answers, and paired NLL."""
+    by: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        for bucket in (row["bucket"], "all"):
+            by[bucket, row["method"]][row["id"]] = row
+    table = []
+    for (bucket, method), found in by.items():
+        auto = by[bucket, "auto"]
+        change = np.array([found[i]["nll"] - auto[i]["nll"] for i in found])
+        low, high = paired_interval(change)
+        by_task = [
+            float(np.mean([found[i]["nll"] - auto[i]["nll"] for i in found if task in i]))
+            for task in TASKS
+        ]
+        own = method == "auto"
+        table.append(
+            [
+                f"{bucket} ({len(found)})",
+                method,
+                f"{np.mean([row['kept'] for row in found.values()]):,.0f}",
+                f"{np.mean([row['survives'] for row in found.values()]):.0%}",
+                "" if own else f"{change.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
+                "" if own else f"{np.median(change):+.2f}",
+                "" if own else f"{min(by_task):+.2f} to {max(by_task):+.2f}",
+            ]
+        )
+    return table
+
+
+def main() -> None:
+    """Measure, or pack what was measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--items", type=int, default=10, help="per task and length")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--raw", type=Path, default=RAW)
+    parser.add_argument("--pack", action="store_true", help=f"write the raw lines to {PACKED.name}")
+    options = parser.parse_args()
+    if options.data:
+        measure(options)
+    if options.pack:
+        write(read_lines(options.raw), PACKED)
+        for cells in compare(read_rows(PACKED)):
+            print(" | ".join(cells))
+
+
+if __name__ == "__main__":
+    main()
