@@ -7,6 +7,7 @@ from page_parts import answers, caches, prices, read_less, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
     "answers": answers.written,
+    "auto_size": results.auto_size,
     "cascade": read_less.cascade,
     "cascade_choice": read_less.cascade_choice,
     "commands": reference.commands,

@@ -13,7 +13,6 @@ _ROWS = {
     "best-bm25": "BM25, the best of three segmentations",
     "best-hybrid": "BM25 + embeddings, the best of its forms",
     "default": "**finch-integrations**",
-    "default + meaning": "**finch-integrations with an encoder**",
 }
 
 
