@@ -24,8 +24,9 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from finch_integrations.engine.embedded import MODEL
-from finch_integrations.pipeline.detection import Turn, detect
+from finch_integrations.pipeline.detection import detect
 from finch_integrations.pipeline.evidence import NO_EVIDENCE, RetrievedTexts
+from finch_integrations.pipeline.turns import Turn
 from finch_integrations.types import Document
 
 RESULTS = Path(__file__).parent / "results" / "detection.json"

@@ -70,7 +70,8 @@ class DocumentReader:
                 another kind.
         """
         # Some frameworks' documents can be iterated over, which yields their fields.
-        single = isinstance(items, str | bytes | Mapping) or self._own(items) is not None
+        single = isinstance(items, str | bytes | Mapping | Document)
+        single = single or self.convert(items) is not None
         if single or not isinstance(items, Iterable):
             raise InvalidInputError(
                 f"{name} must be a list of {self.many}, got {type(items).__name__}. "
@@ -93,15 +94,14 @@ class DocumentReader:
             )
         return written
 
-    def _own(self, item: object) -> Document | None:
-        return item if isinstance(item, Document) else self.convert(item)
-
     def _read(self, item: object, label: str) -> Document:
+        if isinstance(item, Document):
+            return item
         if isinstance(item, str):
             return Document(item)
         if isinstance(item, Mapping):
             return self._from_mapping(item, label)
-        if (document := self._own(item)) is not None:
+        if (document := self.convert(item)) is not None:
             return document
         raise InvalidInputError(
             f"{label} must be {self.one}, a string or a mapping, got {type(item).__name__}"

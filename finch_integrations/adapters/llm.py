@@ -10,7 +10,6 @@ from pydantic import Field, field_serializer
 from finch_integrations.adapters.model import Adapter
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.answer_options import AnswerOptions, read_answer_options
-from finch_integrations.pipeline.detection import ContextDetection
 from finch_integrations.pipeline.options import (
     SAMPLING,
     CallOptions,
@@ -19,6 +18,7 @@ from finch_integrations.pipeline.options import (
 )
 from finch_integrations.pipeline.request import PromptOptions
 from finch_integrations.pipeline.shared_engine import SharedEngine
+from finch_integrations.pipeline.turns import ContextDetection
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +118,19 @@ class LLMAdapter(Adapter):
         call = check_call(kwargs)
         handle = self.handle.named(call.get("model"), call.get("revision"))
         names = ("context_detection", "strict", "instruction", "chat_template_kwargs")
-        prompt = {name: getattr(self, name) for name in names}
-        prompt |= {name: call[name] for name in names if call.get(name) is not None}
+        prompt = {name: call.get(name, getattr(self, name)) for name in names}
         own = {**{name: getattr(self, name) for name in SAMPLING}, **self._budgets()}
         return CallArguments(
             handle,
             call.get("documents"),
             PromptOptions(context_patterns=self.context_patterns, **prompt),
             make_options(own, self.compression, call, has_scorer=handle.has_scorer),
-            read_answer_options({"reasoning": self.reasoning, **_without_none(call)}),
+            read_answer_options({"reasoning": self.reasoning, **call}),
         )
 
     @field_serializer("context_patterns")
     def _as_texts(self, patterns: list[re.Pattern[str]]) -> list[str]:
         return [_with_inline_flags(pattern) for pattern in patterns]
-
-
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _with_inline_flags(pattern: re.Pattern[str]) -> str:

@@ -10,12 +10,12 @@ from finch_integrations.engine.prompt import follow_up
 from finch_integrations.errors import ConfigurationError, ContextTooLongError
 from finch_integrations.pipeline.ask import split_question
 from finch_integrations.pipeline.chooser import Chooser, TokenCount, check_elsewhere, token_count
-from finch_integrations.pipeline.detection import Detected
 from finch_integrations.pipeline.history import report_trimmed, trim_history
 from finch_integrations.pipeline.misses import report_miss
 from finch_integrations.pipeline.options import SAMPLING, make_options
 from finch_integrations.pipeline.placement import Placement, place
 from finch_integrations.pipeline.request import PromptOptions
+from finch_integrations.pipeline.turns import Detected
 
 _PROMPT = ("context_detection", "strict", "instruction")
 _OWN = {"documents", *_PROMPT, *(field.name for field in fields(CompressionConfig))}

@@ -7,10 +7,10 @@ from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.support import ModelSpec, window_error
 from finch_integrations.errors import ContextTooLongError
 
-# What is read where nothing else is asked for: this share of all tokens, and at least so many times
-# what is kept. See docs/methods.md for what it loses.
-_SHARE_READ, _TIMES_READ = 3 / 8, 3
-
+# What is read where nothing else is asked for: this share of all tokens, but of long sets no more
+# than so many, and always so many times what is kept. See docs/methods.md for what that loses: what
+# the words put behind the best 6,144 tokens was not kept when it was read, however much there was.
+_SHARE_READ, _MOST_READ, _TIMES_READ = 3 / 8, 6144, 3
 
 # With target_size="auto", so many tokens are kept whatever the scores are: three passages or four.
 _LEAST_KEPT = 192
@@ -35,7 +35,24 @@ def make_budget(config: CompressionConfig, spec: ModelSpec, frame: Frame, total:
     Raises:
         ContextTooLongError: The byte budget is too small for the rest of the prompt.
     """
-    most = min(total, _wanted_tokens(config, spec, frame, total))
+    if config.fixed_size is not None:
+        wanted = config.fixed_size
+    elif config.compression_ratio is not None:
+        wanted = max(1, round(total * (1 - config.compression_ratio)))
+    elif config.max_kv_bytes is not None:
+        fixed_tokens = len(frame.prefix) + len(frame.suffix)
+        affordable = config.max_kv_bytes // spec.kv_bytes_per_token
+        if affordable <= fixed_tokens:
+            raise ContextTooLongError(
+                f"max_kv_bytes={config.max_kv_bytes} holds {affordable} tokens of "
+                f"{spec.kv_bytes_per_token} bytes each, but the prefix, question and generation "
+                f"prompt alone need {fixed_tokens}. Raise it above "
+                f"{(fixed_tokens + 1) * spec.kv_bytes_per_token}"
+            )
+        wanted = affordable - fixed_tokens
+    else:
+        wanted = min(DEFAULT_TARGET_SIZE, max(1, _answering_room(spec, frame) // 2))
+    most = min(total, wanted)
     return Budget(min(_LEAST_KEPT, most) if config.target_size == "auto" else most, most)
 
 
@@ -44,7 +61,7 @@ def tokens_to_read(config: CompressionConfig, budget: Budget, total: int) -> int
     if config.read_size == "all":
         return total
     if config.read_size == "auto":
-        wanted = max(_TIMES_READ * budget.least, int(_SHARE_READ * total))
+        wanted = max(_TIMES_READ * budget.least, min(_MOST_READ, int(_SHARE_READ * total)))
     else:
         wanted = config.read_size
     return min(total, max(budget.least, wanted))
@@ -104,22 +121,3 @@ def evicting_length(config: CompressionConfig, spec: ModelSpec, frame: Frame, ta
 
 def _answering_room(spec: ModelSpec, frame: Frame) -> int:
     return spec.window - len(frame.prefix) - len(frame.suffix) - 1
-
-
-def _wanted_tokens(config: CompressionConfig, spec: ModelSpec, frame: Frame, total: int) -> int:
-    if config.fixed_size is not None:
-        return config.fixed_size
-    if config.compression_ratio is not None:
-        return max(1, round(total * (1 - config.compression_ratio)))
-    if config.max_kv_bytes is not None:
-        fixed_tokens = len(frame.prefix) + len(frame.suffix)
-        affordable = config.max_kv_bytes // spec.kv_bytes_per_token
-        if affordable <= fixed_tokens:
-            raise ContextTooLongError(
-                f"max_kv_bytes={config.max_kv_bytes} holds {affordable} tokens of "
-                f"{spec.kv_bytes_per_token} bytes each, but the prefix, question and generation "
-                f"prompt alone need {fixed_tokens}. Raise it above "
-                f"{(fixed_tokens + 1) * spec.kv_bytes_per_token}"
-            )
-        return affordable - fixed_tokens
-    return min(DEFAULT_TARGET_SIZE, max(1, _answering_room(spec, frame) // 2))

@@ -9,6 +9,7 @@ from finch_integrations.documents import check_text
 from finch_integrations.engine import tool_prompt
 from finch_integrations.engine.tokenization import SpecialTokenGuard, encode
 from finch_integrations.engine.tool_format import (
+    ToolFormat,
     find_tool_format,
     shows_text,
     to_template_messages,
@@ -35,13 +36,18 @@ def template_variables(kwargs: object) -> dict[str, Any]:
     """Copy further variables for the chat template.
 
     Raises:
-        InvalidInputError: They are no mapping from names.
+        InvalidInputError: They are no mapping from names, or one is set here.
     """
     if kwargs is None:
         return {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise InvalidInputError(
             f"chat_template_kwargs must be a mapping from names to values, got {kwargs!r:.80}"
+        )
+    if reserved := _RESERVED.intersection(kwargs):
+        raise InvalidInputError(
+            f"chat_template_kwargs must not have {', '.join(sorted(reserved))}: this package sets "
+            "that. They are variables of the model's chat template, such as enable_thinking"
         )
     return dict(kwargs)
 
@@ -154,14 +160,14 @@ def render_chat(
         tokenizer: Its chat template is used; without one the contents are joined as plain text.
         messages: Checked messages (`check_messages`).
         guard: Marks what could be taken for the template's marks; the result has its cuts.
-        kwargs: Further variables for the chat template.
+        kwargs: Further variables for the chat template (`template_variables`).
         tools: What the model may call.
 
     Raises:
         InvalidInputError: A tool is unusable, or the template refuses the messages.
     """
-    tool_prompt.check_tools(tools)
-    _check_kwargs(kwargs)
+    if tools:
+        tool_prompt.check_tools(tools)
     marked: list[Message] = [
         guard.mark_all(message, trusted=message["role"] in _TRUSTED) for message in messages
     ]
@@ -169,16 +175,18 @@ def render_chat(
     if not tokenizer.chat_template:
         flat = tool_prompt.as_text(tool_prompt.describe(marked, marked_tools))
         return _bos(tokenizer) + "\n\n".join(m["content"] for m in flat) + "\n\nAnswer:"
-    refusal = ""
-    form = find_tool_format(tokenizer)
-    if form.native and tools:
+    form = None
+    if tools or any(m["role"] == "tool" or "tool_calls" in m for m in messages):
+        form = find_tool_format(tokenizer)
+    if form and form.native and tools:
         kwargs = {**kwargs, "tools": to_template_tools(marked_tools)}
-    else:
+    elif tools:
         marked = tool_prompt.describe(marked, marked_tools)
-    for attempt in _attempts(marked, native=form.native):
+    refusal = ""
+    for attempt in _attempts(marked, form):
         try:
             rendered = tokenizer.apply_chat_template(
-                to_template_messages(attempt, form),
+                to_template_messages(attempt, form) if form else attempt,
                 tokenize=False,
                 add_generation_prompt=True,
                 **kwargs,
@@ -196,23 +204,18 @@ def render_chat(
     )
 
 
-def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
-    if reserved := _RESERVED.intersection(kwargs):
-        raise InvalidInputError(
-            f"chat_template_kwargs must not have {', '.join(sorted(reserved))}: this package sets "
-            "that. They are variables of the model's chat template, such as enable_thinking"
-        )
-
-
-def _attempts(messages: list[Message], *, native: bool) -> Iterator[list[Message]]:
-    if native:
+def _attempts(messages: list[Message], form: ToolFormat | None) -> Iterator[list[Message]]:
+    """Chats to try one after another; without a format they have neither calls nor results."""
+    if form is None or form.native:
         yield messages
         yield _fold_system(messages)
         yield _merge_runs(_fold_system(messages))
-        if any(len(message.get("tool_calls", ())) > 1 for message in messages):
-            yield _merge_runs(_fold_system(tool_prompt.one_call_a_turn(messages)))
+    if form is None:
+        return
+    if form.native and any(len(message.get("tool_calls", ())) > 1 for message in messages):
+        yield _merge_runs(_fold_system(tool_prompt.one_call_a_turn(messages)))
     flat = tool_prompt.as_text(messages)
-    if not native or flat != messages:
+    if not form.native or flat != messages:
         yield flat
         yield _fold_system(flat)
         yield _merge_runs(_fold_system(flat))

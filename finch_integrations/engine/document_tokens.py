@@ -10,12 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finch_integrations.engine.tokenization import (
-    Encoding,
-    SpecialTokenGuard,
-    check_offsets,
-    encode,
-)
+from finch_integrations.engine.tokenization import SpecialTokenGuard, encode
 from finch_integrations.types import Document
 
 # Between two documents, and between the last one and the instruction.
@@ -82,7 +77,6 @@ def tokenize_documents(tokenizer: Any, documents: Sequence[Document]) -> Documen
     Raises:
         UnsupportedModelError: The tokenizer gives no character offsets.
     """
-    check_offsets(tokenizer)
     guard = SpecialTokenGuard(tokenizer)
     separator = encode(tokenizer, [SEPARATOR], before="a", after="a")
     ids: list[int] = []
@@ -97,7 +91,7 @@ def tokenize_documents(tokenizer: Any, documents: Sequence[Document]) -> Documen
             offsets += [begin + start for start in separator.starts]
             begin += len(SEPARATOR)
         text, own_start = _document_text(document)
-        encoding = _tokenize_one(tokenizer, guard, text)
+        encoding = encode(tokenizer, guard.split(guard.mark(text)), before=SEPARATOR)
         start = len(ids)
         texts.append(text)
         ids += encoding.ids
@@ -106,10 +100,6 @@ def tokenize_documents(tokenizer: Any, documents: Sequence[Document]) -> Documen
         spans.append(DocumentSpan(start, end, begin + own_start))
         begin += len(text)
     return DocumentTokens(tuple(ids), tuple(spans), "".join(texts), tuple(offsets))
-
-
-def _tokenize_one(tokenizer: Any, guard: SpecialTokenGuard, text: str) -> Encoding:
-    return encode(tokenizer, guard.split(guard.mark(text)), before=SEPARATOR)
 
 
 def _document_text(document: Document) -> tuple[str, int]:

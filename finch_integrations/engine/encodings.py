@@ -59,7 +59,9 @@ class Encodings:
         """
         if not parts:
             return new_cache()
-        key = _key(backbone, parts, chunk_length)
+        # Identifies keys and values to the last bit.
+        devices = sorted(map(str, backbone.layer_devices))
+        key = repr((backbone.fingerprint, devices, chunk_length, [tuple(ids) for ids in parts]))
         with self._lock:
             known = self._caches.use(key)
         if known is not None:
@@ -71,24 +73,15 @@ class Encodings:
             backbone.forward(chunk, cache)
             if on_chunk:
                 on_chunk(start + len(chunk), cache_length(cache))
-        self._keep(key, cache)
-        return cache
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._caches = ByteLRU(self._caches.max_bytes)
-
-    def _keep(self, key: str, cache: KVCache) -> None:
         nbytes = cache_bytes(cache)
         if 0 < nbytes <= self._caches.max_bytes:
             with self._lock:
                 self._caches.remove(key)
                 self._caches.shrink(nbytes)
                 self._caches.add(key, share_cache(cache), nbytes)
+        return cache
 
-
-def _key(backbone: Backbone, parts: Sequence[Sequence[int]], chunk_length: int) -> str:
-    """Identifies keys and values to the last bit."""
-    devices = sorted(map(str, backbone.layer_devices))
-    return repr((backbone.fingerprint, devices, chunk_length, [tuple(ids) for ids in parts]))
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._caches = ByteLRU(self._caches.max_bytes)

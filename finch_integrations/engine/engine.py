@@ -31,7 +31,7 @@ from finch_integrations.engine.methods import (
     check_method,
     get_method,
 )
-from finch_integrations.engine.model_input import ModelInput, make_input, make_inputs
+from finch_integrations.engine.model_input import ModelInput, make_input
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import INSTRUCTION, build_frame, make_prompt
@@ -96,8 +96,8 @@ class FinchEngine:
             ConfigurationError: The model is in training mode.
         """
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-        self._set_up(Backbone(model, tokenizer, name), None, compression, sampling)
-        self._choose_with(scorer, encoder, store)
+        backbone = Backbone(model, tokenizer, name)
+        self._set_up(backbone, None, compression, sampling, scorer, encoder, store)
 
     @classmethod
     def from_pretrained(
@@ -145,8 +145,7 @@ class FinchEngine:
             model, revision=revision, device=device, dtype=dtype, **model_kwargs
         )
         engine = cls.__new__(cls)
-        engine._set_up(lease.backbone, lease, compression, sampling)
-        engine._choose_with(scorer, encoder, store)
+        engine._set_up(lease.backbone, lease, compression, sampling, scorer, encoder, store)
         return engine
 
     def _set_up(
@@ -155,15 +154,14 @@ class FinchEngine:
         lease: loading.Lease | None,
         compression: CompressionConfig | None,
         sampling: SamplingParams | None,
+        scorer: "FinchEngine | None",
+        encoder: Encoder | None,
+        store: PassageStore | None,
     ) -> None:
         self._backbone: Backbone | None = backbone
         self._lease = lease
         self.compression = compression or CompressionConfig()
         self.sampling = sampling or SamplingParams()
-
-    def _choose_with(
-        self, scorer: "FinchEngine | None", encoder: Encoder | None, store: PassageStore | None
-    ) -> None:
         self.store = PassageStore() if store is None else store
         self._own_store = store is None
         self._selector = Selector()
@@ -331,7 +329,12 @@ class FinchEngine:
             for question in questions
         ]
         tracker = ProgressTracker(progress)
-        inputs = make_inputs(self.backbone.tokenizer, prepare_documents(documents), prompts)
+        tokenizer = self.backbone.tokenizer
+        first = make_input(tokenizer, prepare_documents(documents), prompts[0])
+        inputs = [
+            first,
+            *(replace(first, prompt=one, frame=build_frame(tokenizer, one)) for one in prompts[1:]),
+        ]
         budgets = [
             make_budget(config, self.backbone.spec, one.frame, len(one.tokens)) for one in inputs
         ]

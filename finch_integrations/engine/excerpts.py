@@ -20,7 +20,7 @@ def find_excerpts(
         kept: What was kept, with its scores.
     """
     excerpts = []
-    for segment in sorted(kept, key=lambda segment: segment.start):
+    for segment in sorted(kept):
         document = documents[segment.document]
         text_start = tokens.spans[segment.document].text_start
         first, last = (

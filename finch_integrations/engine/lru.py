@@ -37,9 +37,10 @@ class ByteLRU(Generic[Value]):
 
     def use(self, key: str) -> Value | None:
         """Get a value and make it the most recently used."""
-        if key in self._items:
-            self._items.move_to_end(key)
-        return self.get(key)
+        if key not in self._items:
+            return None
+        self._items.move_to_end(key)
+        return self._items[key][0]
 
     def add(self, key: str, value: Value, nbytes: int) -> None:
         """Add or replace a value as the most recently used."""

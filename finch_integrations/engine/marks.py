@@ -104,16 +104,13 @@ _known: "WeakKeyDictionary[Any, tuple[str, Marks]]" = WeakKeyDictionary()
 
 def find_marks(tokenizer: Any) -> Marks:
     """Find out the marks of a tokenizer and its chat template; remembered for the tokenizer."""
-    template = _template(tokenizer)
+    template = tokenizer.chat_template or ""
+    if not isinstance(template, str):
+        template = "\n".join(map(str, template.values()))
     known = _known.get(tokenizer)
     if known is None or known[0] != template:
         known = _known[tokenizer] = template, _find(tokenizer, template)
     return known[1]
-
-
-def _template(tokenizer: Any) -> str:
-    template = tokenizer.chat_template or ""
-    return template if isinstance(template, str) else "\n".join(map(str, template.values()))
 
 
 def _find(tokenizer: Any, template: str) -> Marks:

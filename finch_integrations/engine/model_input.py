@@ -30,22 +30,11 @@ class ModelInput:
 
 
 def make_input(tokenizer: Any, documents: Sequence[Document], prompt: Prompt) -> ModelInput:
-    """Tokenize checked documents and what is asked of them; errors as for `make_inputs`."""
-    return make_inputs(tokenizer, documents, [prompt])[0]
-
-
-def make_inputs(
-    tokenizer: Any, documents: Sequence[Document], prompts: Sequence[Prompt]
-) -> list[ModelInput]:
-    """Tokenize checked documents once, and everything that is asked of them.
+    """Tokenize checked documents and what is asked of them.
 
     Raises:
         InvalidInputError: Question or messages are unusable.
         UnsupportedModelError: The tokenizer or its chat template cannot be used.
     """
-    frames = [build_frame(tokenizer, prompt) for prompt in prompts]
-    tokens = tokenize_documents(tokenizer, documents)
-    return [
-        ModelInput(documents, prompt, tokens, frame)
-        for prompt, frame in zip(prompts, frames, strict=True)
-    ]
+    frame = build_frame(tokenizer, prompt)
+    return ModelInput(documents, prompt, tokenize_documents(tokenizer, documents), frame)

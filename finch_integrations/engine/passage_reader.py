@@ -86,7 +86,18 @@ class PassageReader:
         assert all(question.head == head for question in asked), "one instruction for all"
 
         def rate(cache: KVCache, lengths: Tensor, batch: Sequence[int]) -> None:
-            self._rate(cache, lengths, batch, asked, wanted, scores)
+            """Fill in the scores of one batch of passages."""
+            cache = align_right(cache, lengths)
+            for number, question in enumerate(asked):
+                rated = [row for row, passage in enumerate(batch) if wanted[number, passage]]
+                at_once = max(1, _LOGITS // (question.rated * self.backbone.spec.vocab_size))
+                for _, rows in chunks_of(rated, at_once):
+                    whole = len(rows) == len(batch)
+                    some = share_cache(cache) if whole else pick_from_batch(cache, rows)
+                    found = self.backbone.log_likelihoods(
+                        question.ids, some, lengths[rows], rows=question.rated
+                    )
+                    scores[number, [batch[row] for row in rows]] = found.mean(dim=1)
 
         self._read_each(
             passages,
@@ -191,28 +202,6 @@ class PassageReader:
         if store is not None:
             self._weigh(store)
 
-    def _rate(
-        self,
-        cache: KVCache,
-        lengths: Tensor,
-        batch: Sequence[int],
-        asked: Sequence["_Question"],
-        wanted: Tensor,
-        scores: Tensor,
-    ) -> None:
-        """Fill in the scores of one batch of passages."""
-        cache = align_right(cache, lengths)
-        for number, question in enumerate(asked):
-            rated = [row for row, passage in enumerate(batch) if wanted[number, passage]]
-            at_once = max(1, _LOGITS // (question.rated * self.backbone.spec.vocab_size))
-            for _, rows in chunks_of(rated, at_once):
-                whole = len(rows) == len(batch)
-                some = share_cache(cache) if whole else pick_from_batch(cache, rows)
-                found = self.backbone.log_likelihoods(
-                    question.ids, some, lengths[rows], rows=question.rated
-                )
-                scores[number, [batch[row] for row in rows]] = found.mean(dim=1)
-
     def _read(
         self,
         sequences: Sequence[tuple[int, ...]],
@@ -236,14 +225,19 @@ class PassageReader:
 
     def _useful_store(self) -> PassageStore | None:
         """The store, unless the model reads sooner than what it read is copied to its device."""
-        backbone = self.backbone
-        needed = backbone.reading_speed * backbone.spec.kv_bytes_per_token
-        if self.store is None or (needed and backbone.copy_speed < needed):
+        backbone, store = self.backbone, self.store
+        if store is None or not (store.max_bytes or store.on_disk):
             return None
-        self._weigh(self.store)
-        return self.store
+        needed = backbone.reading_speed * backbone.spec.kv_bytes_per_token
+        if needed and backbone.copy_speed < needed:
+            return None
+        self._weigh(store)
+        return store
 
     def _weigh(self, store: PassageStore) -> None:
+        """Tell a store on disk how fast the model reads."""
+        if not store.on_disk:
+            return
         backbone = self.backbone
         store.weigh(
             f"{backbone.fingerprint} on {backbone.device_name}",

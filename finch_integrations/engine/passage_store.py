@@ -158,7 +158,6 @@ class PassageStore:
         Raises:
             InvalidInputError: This is not such a key.
         """
-        _check_key(key)
         folder = self._folder if self._reads else None
         with self._lock:
             tensors = self._memory.use(key)
@@ -167,6 +166,7 @@ class PassageStore:
             if folder:
                 folder.use(key)
             return dict(tensors)
+        _check_key(key)  # before it becomes a file's name
         tensors = self._read(folder, key) if folder else None
         with self._lock:
             if tensors is None:

@@ -47,15 +47,3 @@ class ProgressTracker:
             self._report(
                 CompressionProgress(tokens=seen, total_tokens=self.total, seconds=self.seconds)
             )
-
-    def rated(self, tokens: int, kv_tokens: int, *, reused: bool) -> None:
-        """Count passages that have been scored.
-
-        Args:
-            tokens: Their length.
-            kv_tokens: As for `chunk_done`.
-            reused: Whether they had been read before.
-        """
-        if reused:
-            self.reused += tokens
-        self.chunk_done(self.seen + tokens, kv_tokens)

@@ -8,14 +8,15 @@ The chat template is rendered once with a placeholder where the documents go.
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finch_integrations.documents import check_text
 from finch_integrations.engine.chat import check_messages, render_chat, template_variables
 from finch_integrations.engine.document_tokens import SEPARATOR
-from finch_integrations.engine.tokenization import SpecialTokenGuard, check_offsets, encode
+from finch_integrations.engine.tokenization import SpecialTokenGuard, encode
 from finch_integrations.errors import InvalidInputError, UnsupportedModelError
 from finch_integrations.types import Message, Tool
 
@@ -155,7 +156,6 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
         UnsupportedModelError: The tokenizer gives no character offsets, or its chat template
             does not put the documents before the question exactly once.
     """
-    check_offsets(tokenizer)
     question = check_text("the question", prompt.question).strip()
     if prompt.instruction != "":
         check_text("the instruction", prompt.instruction)
@@ -178,18 +178,19 @@ def build_frame(tokenizer: Any, prompt: Prompt) -> Frame:
             "the chat template does not show the last turn exactly once and in order"
         )
 
-    parts = [guard.split(part) for part in (between, guard.mark(question), after)]
-    starts, stops = _places(parts)
-    suffix = encode(tokenizer, _join(parts), before="a")
-    # Tokens that cross a border belong to the question's side.
-    asked = _first(suffix.ends, lambda end: end > starts[1])
-    stop = _first(suffix.ends, lambda end: end >= stops[1]) + 1
+    lead, asked = guard.split(between), guard.split(guard.mark(question))
+    suffix = encode(tokenizer, _join(lead, asked, guard.split(after)), before="a")
+    null = encode(tokenizer, _join(lead, [_NULL_QUESTION]), before="a")
     prefix = encode(tokenizer, guard.split(before), after="a") if before else None
+    # Where the question starts and ends, in characters. Tokens that cross a border belong to it.
+    start = sum(map(len, lead))
+    end = start + sum(map(len, asked))
+    stop = bisect_left(suffix.ends, end) + 1
     return Frame(
         prefix=prefix.ids if prefix else (),
         suffix=suffix.ids,
-        window=QuestionWindow(suffix.ids[:stop], length=stop - asked),
-        null_window=_null_window(tokenizer, parts[0]),
+        window=QuestionWindow(suffix.ids[:stop], stop - bisect_right(suffix.ends, start)),
+        null_window=QuestionWindow(null.ids, len(null) - bisect_right(null.ends, start)),
         question=question,
     )
 
@@ -209,30 +210,10 @@ def _layouts(prompt: Prompt, turn: str) -> Iterator[list[Message]]:
     yield [*messages, Message(role="user", content=turn)]
 
 
-def _null_window(tokenizer: Any, between: list[str]) -> QuestionWindow:
-    encoding = encode(tokenizer, _join([between, [_NULL_QUESTION]]), before="a")
-    asked = _first(encoding.ends, lambda end: end > len("".join(between)))
-    return QuestionWindow(encoding.ids, length=len(encoding) - asked)
-
-
-def _join(parts: Sequence[list[str]]) -> list[str]:
+def _join(*parts: list[str]) -> list[str]:
     """Join texts that are cut into pieces; there is no cut between two texts."""
     joined = [""]
     for pieces in parts:
         joined[-1] += pieces[0]
         joined += pieces[1:]
     return joined
-
-
-def _places(parts: Sequence[list[str]]) -> tuple[list[int], list[int]]:
-    """Where each part starts and ends in the joined text, in characters."""
-    starts, stops, position = [], [], 0
-    for pieces in parts:
-        starts.append(position)
-        position += sum(map(len, pieces))
-        stops.append(position)
-    return starts, stops
-
-
-def _first(values: Sequence[int], matches: Callable[[int], bool]) -> int:
-    return next((index for index, value in enumerate(values) if matches(value)), len(values))

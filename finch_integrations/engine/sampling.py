@@ -44,7 +44,7 @@ class Sampler:
             self._logits = logits
         if self._penalised:
             logits = penalise(logits.cpu(), self._said, self._params)
-        token = self._choose(logits)
+        token = int(logits.argmax()) if self._params.temperature == 0 else self._draw(logits)
         if self._penalised:
             self._said.append(token)
         return token
@@ -57,9 +57,7 @@ class Sampler:
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return float(values[token]), list(pairs)
 
-    def _choose(self, logits: Tensor) -> int:
-        if self._params.temperature == 0:
-            return int(logits.argmax())
+    def _draw(self, logits: Tensor) -> int:
         # The warpers do not use the earlier ids.
         nothing = torch.empty(1, 0, dtype=torch.long)
         warped = self._warpers(nothing, logits.cpu()[None])  # [1, vocabulary]

@@ -9,9 +9,9 @@ from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.sentences import line_ends, sentence_ends
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Segment:
-    """A run of document tokens.
+    """A run of document tokens; sorted, they are in document order.
 
     Attributes:
         start: Its first token among the document tokens.

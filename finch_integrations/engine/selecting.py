@@ -26,7 +26,7 @@ from finch_integrations.engine.methods.sizing import choose_size
 from finch_integrations.engine.model_input import ModelInput
 from finch_integrations.engine.passage_store import PassageStore
 from finch_integrations.engine.progress import ProgressTracker
-from finch_integrations.engine.prompt import Frame, build_frame, rating_prompt
+from finch_integrations.engine.prompt import build_frame, rating_prompt
 from finch_integrations.engine.segments import Segment, translate_segments
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.vectors import Vectors
@@ -145,7 +145,8 @@ def further_inputs(
             total = len(inputs.tokens)
             budget = make_budget(config, backbone.spec, other.frame, total)
             check_answer_fits(backbone.spec, other.frame, total, budget.most)
-            reading_length(config, reader.backbone.spec, _rating_frame(reader, other))
+            rating = build_frame(reader.backbone.tokenizer, rating_prompt(prompt))
+            reading_length(config, reader.backbone.spec, rating)
             found.append((other, budget))
     return found
 
@@ -162,7 +163,7 @@ def _begin(
     documents = inputs[0].tokens
     if reader.backbone is not backbone:
         documents = tokenize_documents(reader.backbone.tokenizer, inputs[0].documents)
-    frames = [_rating_frame(reader, one) for one in inputs]
+    frames = [build_frame(reader.backbone.tokenizer, rating_prompt(one.prompt)) for one in inputs]
     length = min(reading_length(config, reader.backbone.spec, frame) for frame in frames)
     return Reading(
         backbone=reader.backbone,
@@ -176,10 +177,6 @@ def _begin(
         tracker=tracker,
         vectors=reader.vectors,
     )
-
-
-def _rating_frame(reader: Reader, inputs: ModelInput) -> Frame:
-    return build_frame(reader.backbone.tokenizer, rating_prompt(inputs.prompt))
 
 
 def _make(

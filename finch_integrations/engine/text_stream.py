@@ -24,7 +24,7 @@ class TextStream:
             shown: Strings whose special tokens are part of the text; others are left out.
         """
         self._tokenizer = tokenizer.backend_tokenizer
-        self._shown = _special_tokens(tokenizer, shown)
+        self._shown = _special_tokens(tokenizer, shown) if shown else {}
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._stop = tuple(stop)
         self._held = ""
@@ -72,8 +72,6 @@ class TextStream:
 
 def _special_tokens(tokenizer: Any, texts: Sequence[str]) -> dict[int, str]:
     """The special tokens that are spelled in texts."""
-    if not any(texts):
-        return {}
     return {
         id: token.content
         for id, token in tokenizer.added_tokens_decoder.items()

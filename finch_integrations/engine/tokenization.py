@@ -29,18 +29,6 @@ class Encoding:
         return len(self.ids)
 
 
-def check_offsets(tokenizer: Any) -> None:
-    """Check that a tokenizer says where its tokens are.
-
-    Raises:
-        UnsupportedModelError: It does not.
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        raise UnsupportedModelError(
-            f"{type(tokenizer).__name__} gives no character offsets; use the model's fast tokenizer"
-        )
-
-
 def encode(tokenizer: Any, pieces: Sequence[str], *, before: str = "", after: str = "") -> Encoding:
     """Tokenize a text as it would be tokenized between two others.
 
@@ -111,6 +99,16 @@ class SpecialTokenGuard:
     """
 
     def __init__(self, tokenizer: Any) -> None:
+        """Find the marks of a tokenizer and its chat template.
+
+        Raises:
+            UnsupportedModelError: The tokenizer does not say where its tokens are.
+        """
+        if not getattr(tokenizer, "is_fast", False):
+            raise UnsupportedModelError(
+                f"{type(tokenizer).__name__} gives no character offsets; use the model's fast "
+                "tokenizer"
+            )
         self._tokenizer = tokenizer
         self._marks = find_marks(tokenizer)
         self._cut = f"CUT{secrets.token_hex(8)}"
@@ -123,7 +121,19 @@ class SpecialTokenGuard:
             trusted: Whether it may write marks that are no special tokens: those that write system
                 text describe the format of tool calls, and an assistant's turns have them.
         """
-        cuts = self._places(text, trusted)
+        marks = self._marks
+        folded = text.translate(marks.fold) if marks.fold else text
+        tokens = marks.special if trusted else marks.tokens
+        # Where to cut, and whether a blank is read there.
+        cuts = {start + 1: False for start, _ in tokens.find(folded)}
+        if not trusted:
+            for start, mark in marks.texts.find(folded):
+                # Labels are cut before their colon.
+                cuts[start + (len(mark) - 1 if mark[0].isalpha() else 1)] = True
+        if marks.disguised:
+            forbidden = marks.special_ids if trusted else marks.ids
+            while more := self._disguised(text, cuts, forbidden):
+                cuts |= dict.fromkeys(more, False)
         starts = [0, *sorted(cuts)]
         pieces = [text[a:b] for a, b in pairwise([*starts, len(text)])]
         return pieces[0] + "".join(
@@ -145,22 +155,6 @@ class SpecialTokenGuard:
     def split(self, text: str) -> list[str]:
         """Cut a marked text into the pieces to tokenize one by one, as `encode` takes them."""
         return text.split(self._cut)
-
-    def _places(self, text: str, trusted: bool) -> dict[int, bool]:
-        """Where to cut, and whether a blank is read there."""
-        marks = self._marks
-        folded = text.translate(marks.fold) if marks.fold else text
-        tokens = marks.special if trusted else marks.tokens
-        cuts = {start + 1: False for start, _ in tokens.find(folded)}
-        if not trusted:
-            for start, mark in marks.texts.find(folded):
-                # Labels are cut before their colon.
-                cuts[start + (len(mark) - 1 if mark[0].isalpha() else 1)] = True
-        if marks.disguised:
-            forbidden = marks.special_ids if trusted else marks.ids
-            while more := self._disguised(text, cuts, forbidden):
-                cuts |= dict.fromkeys(more, False)
-        return cuts
 
     def _disguised(self, text: str, cuts: Mapping[int, bool], forbidden: Set[int]) -> list[int]:
         """Places inside tokens that are still formed because the tokenizer changes the text."""

@@ -1,25 +1,22 @@
 """One call: from LangChain's messages to a request, from the answer's pieces to chunks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 
-from finch_integrations.adapters.llm import CallArguments
 from finch_integrations.adapters.logprobs import as_openai_logprobs
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.langchain.citations import PROVIDER, make_citations
 from finch_integrations.langchain.documents import as_documents
-from finch_integrations.langchain.evidence import current_run, is_retrieving
-from finch_integrations.langchain.messages import to_turns
 from finch_integrations.langchain.tools import to_chunk, to_invalid_chunk
 from finch_integrations.pipeline.ask import AnswerPiece, AskRequest
-from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import find_quotes
-from finch_integrations.pipeline.request import describe, make_request
+from finch_integrations.pipeline.request import describe
 from finch_integrations.pipeline.shared_engine import SharedEngine
+from finch_integrations.pipeline.turns import DocumentsFrom
 from finch_integrations.types import Document
 
 ADVICE = (
@@ -88,26 +85,6 @@ class Call:
 
 def _thoughts(piece: AnswerPiece) -> dict[str, str]:
     return {"reasoning_content": piece.reasoning} if piece.reasoning else {}
-
-
-def make_call(messages: Sequence[BaseMessage], arguments: CallArguments) -> Call:
-    """Take the documents out of a call's messages.
-
-    Raises:
-        InvalidInputError: Messages or documents are unusable.
-    """
-    prompt = replace(arguments.prompt, strict=arguments.prompt.strict and not is_retrieving())
-    request, source = make_request(
-        to_turns(messages),
-        given_documents(messages, arguments.documents),
-        prompt,
-        arguments.options,
-        arguments.answer,
-        run=current_run(),
-        advice=ADVICE,
-        trim_history=True,
-    )
-    return Call(arguments.handle, request, source)
 
 
 def given_documents(

@@ -21,14 +21,16 @@ from pydantic import Field
 from finch_integrations import __version__
 from finch_integrations.adapters.llm import LLMAdapter
 from finch_integrations.errors import ConfigurationError
-from finch_integrations.langchain.call import Call, given_documents, make_call
+from finch_integrations.langchain.call import ADVICE, Call, given_documents
 from finch_integrations.langchain.citations import PROVIDER
+from finch_integrations.langchain.evidence import current_run
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.langchain.structured import Method, structured
 from finch_integrations.langchain.tools import AnyTool, check_choice, convert_tools
 from finch_integrations.pipeline.answer_options import read_tools
 from finch_integrations.pipeline.ask import convert
 from finch_integrations.pipeline.detection import detect
+from finch_integrations.pipeline.request import make_request
 
 
 class ChatFinch(LLMAdapter, BaseChatModel):
@@ -311,7 +313,20 @@ class ChatFinch(LLMAdapter, BaseChatModel):
     def _prepare(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> Call:
-        return make_call(messages, self._read_call({**kwargs, "stop": stop}))
+        """Read a call's options, and take the documents out of its messages."""
+        arguments, run = self._read_call({**kwargs, "stop": stop}), current_run()
+        prompt = arguments.prompt
+        request, source = make_request(
+            to_turns(messages),
+            given_documents(messages, arguments.documents),
+            replace(prompt, strict=prompt.strict and not run.retrieving),
+            arguments.options,
+            arguments.answer,
+            run=run.root,
+            advice=ADVICE,
+            trim_history=True,
+        )
+        return Call(arguments.handle, request, source)
 
 
 def _together(answers: Sequence[ChatResult]) -> ChatResult:

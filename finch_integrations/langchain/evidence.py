@@ -25,30 +25,26 @@ _MAX_RUNS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
     """Where a run belongs.
 
     Attributes:
         root: The outermost run.
-        retrieving: Whether it is a retriever's, or inside of one's.
+        retrieving: Whether it is a retriever's, or inside of one's: who asks for other queries,
+            say, wants no answer from documents.
     """
 
     root: UUID | None = None
     retrieving: bool = False
 
 
-_NO_RUN = _Run()
-_run: ContextVar[_Run] = ContextVar("finch_run", default=_NO_RUN)
+_NO_RUN = Run()
+_run: ContextVar[Run] = ContextVar("finch_run", default=_NO_RUN)
 
 
-def current_run() -> UUID | None:
-    """The outermost run that the model's call belongs to."""
-    return _run.get().root
-
-
-def is_retrieving() -> bool:
-    """Whether a retriever asks: for other queries, say, which is no answer from documents."""
-    return _run.get().retrieving
+def current_run() -> Run:
+    """The run that the model's call belongs to."""
+    return _run.get()
 
 
 class _Listener(BaseCallbackHandler):
@@ -59,13 +55,13 @@ class _Listener(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._runs: OrderedDict[UUID, _Run] = OrderedDict()
+        self._runs: OrderedDict[UUID, Run] = OrderedDict()
 
-    def _start(self, run_id: UUID, parent_run_id: UUID | None, *, retrieving: bool = False) -> _Run:
+    def _start(self, run_id: UUID, parent_run_id: UUID | None, *, retrieving: bool = False) -> Run:
         with self._lock:
-            run = _Run(run_id)
+            run = Run(run_id)
             if parent_run_id:
-                run = self._runs.get(parent_run_id, _Run(parent_run_id))
+                run = self._runs.get(parent_run_id, Run(parent_run_id))
             if retrieving:
                 run = replace(run, retrieving=True)
             self._runs[run_id] = run
@@ -75,7 +71,7 @@ class _Listener(BaseCallbackHandler):
 
     def _end(self, run_id: UUID) -> UUID | None:
         with self._lock:
-            root = self._runs.pop(run_id, _Run(run_id)).root
+            root = self._runs.pop(run_id, Run(run_id)).root
         if root == run_id:
             RETRIEVED.end_run(run_id)
         return root

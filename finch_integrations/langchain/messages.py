@@ -17,7 +17,7 @@ from langchain_core.messages import (
 
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.langchain.documents import documents_in
-from finch_integrations.pipeline.detection import Role, Turn
+from finch_integrations.pipeline.turns import Role, Turn
 from finch_integrations.types import Document, ToolCall
 
 DOCUMENT_BLOCKS = ("text-plain", "document", "search_result")

@@ -32,14 +32,14 @@ from finch_integrations.errors import ConfigurationError
 from finch_integrations.langchain.call import ADVICE, given_documents
 from finch_integrations.langchain.chat_model import ChatFinch
 from finch_integrations.langchain.citations import PROVIDER, make_citations
-from finch_integrations.langchain.evidence import current_run, is_retrieving
+from finch_integrations.langchain.evidence import current_run
 from finch_integrations.langchain.messages import to_turns
 from finch_integrations.langchain.rewriting import rewrite
 from finch_integrations.pipeline.chooser import TokenCount
-from finch_integrations.pipeline.detection import Detected
 from finch_integrations.pipeline.placement import Placement
 from finch_integrations.pipeline.quotes import find_quotes
 from finch_integrations.pipeline.request import find_documents
+from finch_integrations.pipeline.turns import Detected
 
 # LangGraph streams a model's tokens unless it has this tag: the outer run streams them already.
 _NO_STREAM = "nostream"
@@ -322,8 +322,9 @@ def _find(
     """The messages' texts, and the documents in them."""
     turns = to_turns(messages, only_text=False)
     given = given_documents(messages, arguments.documents)
-    prompt = replace(arguments.prompt, strict=arguments.prompt.strict and not is_retrieving())
-    found = find_documents(turns, given, prompt, run=current_run())
+    run = current_run()
+    prompt = replace(arguments.prompt, strict=arguments.prompt.strict and not run.retrieving)
+    found = find_documents(turns, given, prompt, run=run.root)
     return [turn.text[turn.offset :] for turn in turns], found
 
 

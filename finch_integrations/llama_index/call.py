@@ -19,10 +19,10 @@ from finch_integrations.llama_index.evidence import is_retrieving
 from finch_integrations.llama_index.messages import shows_a_chat, to_turns
 from finch_integrations.llama_index.tools import make_message
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest
-from finch_integrations.pipeline.detection import DocumentsFrom
 from finch_integrations.pipeline.quotes import Quote, find_quotes
 from finch_integrations.pipeline.request import describe, make_request
 from finch_integrations.pipeline.shared_engine import SharedEngine
+from finch_integrations.pipeline.turns import DocumentsFrom
 from finch_integrations.types import Document, DocumentShare, TokenLogprob, ToolCall
 
 ADVICE = (

@@ -19,8 +19,8 @@ from llama_index.core.base.llms.types import (
 
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.llama_index.templates import Span, is_step, read_spans
-from finch_integrations.pipeline.detection import Role, Turn
 from finch_integrations.pipeline.places import Place, strip_place
+from finch_integrations.pipeline.turns import Role, Turn
 from finch_integrations.types import Document, ToolCall
 
 _ROLES: dict[MessageRole, Role] = {

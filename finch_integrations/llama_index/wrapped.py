@@ -29,9 +29,9 @@ from finch_integrations.llama_index.messages import as_messages, shows_a_chat, t
 from finch_integrations.llama_index.rewriting import rewrite
 from finch_integrations.llama_index.templates import format_marked
 from finch_integrations.pipeline.chooser import TokenCount
-from finch_integrations.pipeline.detection import Detected
 from finch_integrations.pipeline.placement import Placement
 from finch_integrations.pipeline.request import find_documents
+from finch_integrations.pipeline.turns import Detected
 
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
 _CHOOSING = "choosing passages failed"

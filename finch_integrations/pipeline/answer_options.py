@@ -49,6 +49,8 @@ def read_answer_options(call: Mapping[str, Any]) -> AnswerOptions:
         InvalidInputError: A tool or the choice is unusable.
         ConfigurationError: An option has another type.
     """
+    if all(call.get(name) is None for name in ANSWER_OPTIONS):
+        return AnswerOptions()
     tools = read_tools(call.get("tools") or ())
     choice = read_tool_choice(call.get("tool_choice"), tools)
     if choice == "none":

@@ -156,7 +156,8 @@ def ask(
     pieces: Iterator[GenerationResponse]
     answering = plan_answer(engine, request.answer, request.chat_template_kwargs)
     before = len(request.messages)
-    if request.trim_history:
+    # One turn alone has nothing before it to leave out.
+    if request.trim_history and sum(turn["role"] != "system" for turn in request.messages) > 1:
         request = _fitting(engine, request, answering)
     if request.documents:
         system, history, question = _split(request.messages)
@@ -173,7 +174,7 @@ def ask(
                 tools=request.answer.tools,
                 result=request.result,
                 chat_template_kwargs=answering.chat_template_kwargs,
-                progress=lambda state: _proceed(state, progress, check),
+                progress=_checking(check, progress),
                 further_questions=further_questions,
                 **options,
             )
@@ -297,7 +298,7 @@ def read_ahead(
         system=system,
         tools=request.answer.tools,
         chat_template_kwargs=answering.chat_template_kwargs,
-        progress=lambda state: _proceed(state, progress, check),
+        progress=_checking(check, progress),
         **options,
     )
 
@@ -345,12 +346,15 @@ def question_of(request: AskRequest) -> str | None:
     return content if _role(last) == "user" and isinstance(content, str) else None
 
 
-def _proceed(
-    state: CompressionProgress, progress: Progress | None, check: Callable[[], None]
-) -> None:
-    check()
-    if progress is not None:
-        progress(state)
+def _checking(check: Callable[[], None], progress: Progress | None) -> Progress:
+    """Report progress only after a check, which raises to cancel."""
+
+    def report(state: CompressionProgress) -> None:
+        check()
+        if progress is not None:
+            progress(state)
+
+    return report
 
 
 def split_question(messages: tuple[Message, ...]) -> tuple[list[Message], str]:

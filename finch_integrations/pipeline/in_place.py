@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from finch_integrations.pipeline.chooser import Choice
-from finch_integrations.pipeline.detection import DocumentRegion
 from finch_integrations.pipeline.document_tags import escape_tags, tag_document, unescape_tags
 from finch_integrations.pipeline.shorten import GAP
+from finch_integrations.pipeline.turns import DocumentRegion
 from finch_integrations.types import Document
 
 _BEFORE = re.compile(r"<document(?:\s+[\w.:-]+=\"[^\"]*\")*\s*>\s*\Z", re.IGNORECASE)

@@ -128,7 +128,7 @@ class KnownTexts:
         if escaped not in self._ready:
             self._ready[escaped] = _Ready(self._known, escaped=escaped)
         ready = self._ready[escaped]
-        found = ready.search(buffer)
+        found = [*ready.needles.search(buffer)]
         complete = {ready.numbers[index] for _, _, index, whole in found if whole}
         missed = [
             index
@@ -144,31 +144,33 @@ class KnownTexts:
                 (start - inside.count(start), end - inside.count(end), index, whole)
                 for start, end, index, whole in found
             ]
-        return _apart(text, [ready.match(hit) for hit in found], self._expected)
+        matches = [
+            Match(start, end, ready.numbers[index], whole, ready.escaped[index])
+            for start, end, index, whole in found
+        ]
+        return _apart(text, matches, self._expected)
 
 
 class _Ready:
     """All spellings of known texts, ready to be looked for.
 
     Attributes:
-        numbers: For every spelling, the number of its text.
+        needles: The spellings.
+        numbers: For every one, the number of its text.
+        escaped: For every one, whether it has escapes.
     """
 
     def __init__(self, known: Sequence[KnownText], *, escaped: bool) -> None:
         self._spellings: list[_Spelling] = []
-        self._escaped: list[bool] = []
+        self.escaped: list[bool] = []
         self.numbers: list[int] = []
         for number, one in enumerate(known):
             spellings = one.spellings(escaped=escaped)
             self._spellings += spellings
-            self._escaped += [False, *[True] * (len(spellings) - 1)]
+            self.escaped += [False, *[True] * (len(spellings) - 1)]
             self.numbers += [number] * len(spellings)
-        self._needles = Needles([one.needle for one in self._spellings])
+        self.needles = Needles([one.needle for one in self._spellings])
         self._squeezed: tuple[list[int], Needles] | None = None
-
-    def search(self, buffer: bytes) -> list[Hit]:
-        """Find spellings as they are."""
-        return [*self._needles.search(buffer)]
 
     def search_squeezed(self, buffer: bytes, wanted: list[int]) -> list[Hit]:
         """Find some spellings whatever their white space is."""
@@ -183,11 +185,6 @@ class _Ready:
             (black.place(start), black.place(end - 1) + 1, wanted[index], whole)
             for start, end, index, whole in hits
         ]
-
-    def match(self, hit: Hit) -> Match:
-        """What was found."""
-        start, end, index, whole = hit
-        return Match(start, end, self.numbers[index], whole, self._escaped[index])
 
 
 def _encode(text: str) -> bytes:

@@ -132,6 +132,9 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], *, owner: str) ->
 def check_call(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve the other names of a call's options and refuse those that have no effect.
 
+    Returns:
+        What is to change: None leaves an option as it is.
+
     Raises:
         ConfigurationError: An option is unknown or given under both of its names.
     """
@@ -143,7 +146,7 @@ def check_call(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"a call takes no option {', '.join(map(repr, unknown))}; {_instead(unknown, known)}"
         )
-    return resolved
+    return {name: value for name, value in resolved.items() if value is not None}
 
 
 def _instead(unknown: Sequence[str], known: Iterable[str]) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 
 from finch_integrations.engine.prompt import INSTRUCTION
 from finch_integrations.pipeline.chooser import Choice
-from finch_integrations.pipeline.detection import Detected, DocumentsFrom
 from finch_integrations.pipeline.document_tags import tag_document
 from finch_integrations.pipeline.in_place import Edit, edit_regions, write_documents
 from finch_integrations.pipeline.request import PromptOptions, describe_shares
+from finch_integrations.pipeline.turns import Detected, DocumentsFrom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

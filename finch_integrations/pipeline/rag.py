@@ -66,7 +66,8 @@ class WholeSet:
         Raises:
             ConfigurationError: There are options, which would do nothing.
         """
-        refuse_unknown(options, (), owner="a whole document set's retrieval")
+        if options:
+            refuse_unknown(options, (), owner="a whole document set's retrieval")
         return self.documents
 
 

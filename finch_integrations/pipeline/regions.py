@@ -6,7 +6,7 @@ and rules around all of them. Everything else stays in the message.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from finch_integrations.pipeline.known_texts import Match
@@ -50,7 +50,11 @@ def cut_out(
         labelled: The chat's documents as they are shown, by identity and text: those that are shown
             twice alike are one. Added to.
     """
-    found = [one for one in found if not _overlaps(one[0], protected)]
+    found = [
+        (match, document)
+        for match, document in found
+        if not any(start < match.end and match.start < end for start, end in protected)
+    ]
     labels = _Labels(text, found, protected)
     groups: list[list[Place]] = []
     for index, (match, document) in enumerate(found):
@@ -76,10 +80,6 @@ def with_wrapper(text: str, cut: Cut) -> Cut:
             break
         cut = Cut(opening.start(), closing, cut.places)
     return cut
-
-
-def _overlaps(match: Match, spans: Sequence[Span]) -> bool:
-    return any(start < match.end and match.start < end for start, end in spans)
 
 
 class _Labels:
@@ -113,7 +113,8 @@ class _Labels:
         if self._text[self._earliest[index] : match.start].isspace():
             return match.start
         tail = self._tail(index)
-        if not self._repeats(tail, index):
+        skeleton = self._skeleton(tail, index)
+        if not _LETTERS.search(skeleton) or self._repeated[skeleton] < 2:
             tail = self._naming_lines(index)
         return match.start - len(tail.lstrip())
 
@@ -132,10 +133,6 @@ class _Labels:
             return ""
         last = max((ending.end() for ending in _ENDING.finditer(gap)), default=0)
         return gap[last:].lstrip()
-
-    def _repeats(self, tail: str, index: int) -> bool:
-        skeleton = self._skeleton(tail, index)
-        return _LETTERS.search(skeleton) is not None and self._repeated[skeleton] > 1
 
     def _naming_lines(self, index: int) -> str:
         start = self._found[index][0].start
@@ -168,15 +165,12 @@ class _Labels:
 
     def _without_metadata(self, text: str, index: int) -> str:
         document = self._found[index][1]
-        values = [document.id, document.title, *_values(document.metadata)]
-        for value in sorted({str(v) for v in values if v not in (None, "")}, key=len, reverse=True):
+        values = [document.id, document.title, *document.metadata.values()]
+        names = {str(value) for value in values if isinstance(value, str | int | float)} - {""}
+        for value in sorted(names, key=len, reverse=True):
             if len(value) > 1:
                 text = text.replace(value, "")
         return text
-
-
-def _values(metadata: Mapping[str, object]) -> list[object]:
-    return [value for value in metadata.values() if isinstance(value, str | int | float)]
 
 
 def _closing(opening: re.Match[str], text: str, end: int) -> int | None:

@@ -9,16 +9,11 @@ from finch_integrations.documents import with_unique_ids
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.answer_options import AnswerOptions
 from finch_integrations.pipeline.ask import AnswerDetails, AskRequest
-from finch_integrations.pipeline.detection import (
-    ContextDetection,
-    Detected,
-    DocumentsFrom,
-    Turn,
-    detect,
-)
+from finch_integrations.pipeline.detection import detect
 from finch_integrations.pipeline.document_tags import join_texts
-from finch_integrations.pipeline.evidence import RETRIEVED
+from finch_integrations.pipeline.evidence import NO_EVIDENCE, RETRIEVED
 from finch_integrations.pipeline.options import CallOptions
+from finch_integrations.pipeline.turns import ContextDetection, Detected, DocumentsFrom, Turn
 from finch_integrations.types import CompressionStats, Document, DocumentShare, Message
 
 # A prompt that contains the documents has its own instruction.
@@ -95,7 +90,7 @@ def make_request(
     if instruction is None and (found.source in _WRITTEN_IN or answer.tools):
         instruction = _PROMPTS_OWN
     request = AskRequest(
-        messages=_with_note(found.messages, answer.note),
+        messages=_with_note(found.messages, answer.note) if answer.note else found.messages,
         documents=with_unique_ids(found.documents),
         instruction=instruction,
         closing=found.closing,
@@ -112,8 +107,6 @@ def make_request(
 
 def _with_note(messages: tuple[Message, ...], note: str) -> tuple[Message, ...]:
     """Add a note to the end of the system text."""
-    if not note:
-        return messages
     system = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
     rest = messages[1:] if system else messages
     return (Message(role="system", content=join_texts(system, note)), *rest)
@@ -134,7 +127,8 @@ def find_documents(
         mode=prompt.context_detection,
         patterns=prompt.context_patterns,
         strict=prompt.strict,
-        evidence=RETRIEVED.recall(run),
+        # Given documents are all there are.
+        evidence=NO_EVIDENCE if given else RETRIEVED.recall(run),
         keep_calls=keep_calls,
     )
 

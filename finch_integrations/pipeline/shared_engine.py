@@ -117,7 +117,8 @@ class SharedEngine:
             self._ready = as_engine(model, tokenizer)
             self.name = self._ready.backbone.name
         self._model = model
-        self._set_scorer(scorer)
+        if scorer is not None:
+            self._set_scorer(scorer)
 
     @classmethod
     def of(
@@ -249,7 +250,12 @@ class SharedEngine:
             FinchError: As `engine` and `ask` raise it.
         """
         waiting = waiting_for((self.loaded or self.engine).backbone.model)
-        return self._in_turn(waiting, request, progress, keep_context)
+        with waiting.queue(request) as (turn,):
+            task = partial(
+                ask, request=request, progress=progress, keep_context=keep_context, turn=turn
+            )
+            with closing(self.run(task)) as pieces:
+                yield from pieces
 
     async def astream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
@@ -358,8 +364,6 @@ class SharedEngine:
         return leases.enter_context(engine)
 
     def _set_scorer(self, scorer: Any) -> None:
-        if scorer is None:
-            return
         if self.has_scorer:
             raise ConfigurationError(
                 f"two scorers are given: {scorer!r}, and {self!r} has one. Give one"
@@ -393,20 +397,6 @@ class SharedEngine:
                 self._end_scorer = weakref.finalize(self, leases.pop_all().close)
                 self._end_scorer.atexit = False
             return self._scored
-
-    def _in_turn(
-        self,
-        waiting: Waiting,
-        request: AskRequest,
-        progress: Progress | None,
-        keep_context: bool,
-    ) -> Generator[AnswerPiece, None, None]:
-        with waiting.queue(request) as (turn,):
-            task = partial(
-                ask, request=request, progress=progress, keep_context=keep_context, turn=turn
-            )
-            with closing(self.run(task)) as pieces:
-                yield from pieces
 
     async def _aload(self) -> "FinchEngine":
         # Loading, and importing torch before that, would block the event loop.

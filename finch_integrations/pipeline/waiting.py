@@ -60,7 +60,11 @@ class Waiting:
             check()
         with self._lock:
             self._places = [other for other in self._places if other is not place]
-            others = self._alike(place.request)
+            others: list[_Place] = []
+            if place.request.documents and self._places:
+                key = _beside_the_question(place.request)
+                alike = (one for one in self._places if _beside_the_question(one.request) == key)
+                others = list(islice(alike, _TOGETHER))
             for other in others:
                 other.chosen_by = place
         try:
@@ -68,13 +72,6 @@ class Waiting:
             yield [question for question in asked if question is not None]
         finally:
             place.chosen = True
-
-    def _alike(self, request: AskRequest) -> list[_Place]:
-        if not request.documents:
-            return []
-        key = _beside_the_question(request)
-        alike = (place for place in self._places if _beside_the_question(place.request) == key)
-        return list(islice(alike, _TOGETHER))
 
 
 _by_model: "weakref.WeakKeyDictionary[object, Waiting]" = weakref.WeakKeyDictionary()
@@ -84,7 +81,10 @@ _guard = threading.Lock()
 def waiting_for(model: object) -> Waiting:
     """Return the requests that wait for a loaded model."""
     with _guard:
-        return _by_model.setdefault(model, Waiting())
+        waiting = _by_model.get(model)
+        if waiting is None:
+            waiting = _by_model[model] = Waiting()
+        return waiting
 
 
 def _beside_the_question(request: AskRequest) -> AskRequest:

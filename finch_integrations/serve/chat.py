@@ -10,9 +10,9 @@ from finch_integrations.errors import InvalidInputError
 from finch_integrations.pipeline.answer_options import AnswerOptions as Answering
 from finch_integrations.pipeline.answer_options import read_answer_options
 from finch_integrations.pipeline.ask import AskRequest
-from finch_integrations.pipeline.detection import DocumentsFrom, Turn
 from finch_integrations.pipeline.options import SAMPLING, make_options
 from finch_integrations.pipeline.request import PromptOptions, make_request
+from finch_integrations.pipeline.turns import DocumentsFrom, Turn
 from finch_integrations.serve.documents import read_documents
 from finch_integrations.serve.errors import ApiError
 from finch_integrations.serve.schemas import (

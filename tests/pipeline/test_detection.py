@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finch_integrations import Document, InvalidInputError
-from finch_integrations.pipeline.detection import Turn, detect
+from finch_integrations.pipeline.detection import detect
 from finch_integrations.pipeline.document_tags import (
     escape_tags,
     find_tagged,
     tag_document,
     unescape_tags,
 )
+from finch_integrations.pipeline.turns import Turn
 
 A = "The boat leaves at nine.\n\nIt is blue."
 B = "The door code is 7316."

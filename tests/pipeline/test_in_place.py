@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from finch_integrations import Document
-from finch_integrations.pipeline.detection import DocumentRegion, Turn, detect
+from finch_integrations.pipeline.detection import detect
 from finch_integrations.pipeline.document_tags import escape_tags, tag_document
 from finch_integrations.pipeline.in_place import Edit, apply_edits, edit_regions, write_documents
 from finch_integrations.pipeline.shorten import ShortenedDocument
+from finch_integrations.pipeline.turns import DocumentRegion, Turn
 
 
 def choice(*kept, complete=False, documents=()):

@@ -26,6 +26,8 @@ _LAST = 0.25
 _REACH = 128
 # A word in more segments than this, a name of the subject for instance, leads nowhere.
 _RARE = 3
+# Of a longer heading, only this many tokens belong to each of its document's segments.
+_HEADING = 32
 
 
 def choose(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:
@@ -72,7 +74,7 @@ def arrange(ranked: Sequence[Segment]) -> list[Segment]:
     """
     tokens = list(accumulate(len(segment) for segment in ranked))
     last = bisect_left(tokens, tokens[-1] * _LAST) + 1
-    return [*sorted(ranked[last:], key=lambda segment: segment.start), *reversed(ranked[:last])]
+    return [*sorted(ranked[last:]), *reversed(ranked[:last])]
 
 
 def positions_of(segments: Sequence[Segment]) -> tuple[int, ...]:
@@ -88,27 +90,29 @@ def groups_of(segments: Sequence[Segment]) -> tuple[Groups, Groups]:
 class WordMatcher:
     """Compares the words of questions with those of segments and of their neighbourhoods.
 
+    A segment has the words of its document's heading, too: what a document is about is often said
+    there only.
+
     Attributes:
-        texts: The segments' texts.
+        texts: The segments' texts, without headings.
     """
 
     def __init__(self, documents: DocumentTokens, segments: Sequence[Segment]) -> None:
         """Index the segments' words."""
         groups = groups_of(segments)
         self.texts = texts_of(documents, segments)
-        self._indexes = BM25Index.build_many(self.texts, groups)
-
-    def alone(self, question: str) -> Tensor:
-        """Standardised BM25 of each segment, [number of segments]."""
-        return _standard_scores(self._indexes[0], question)
-
-    def around(self, question: str) -> Tensor:
-        """Standardised BM25 of each segment's neighbourhood, [number of segments]."""
-        return _standard_scores(self._indexes[1], question)
+        headings = (
+            documents.text_between(h.start, h.stop) for h in headings_of(documents, segments)
+        )
+        self._headed = [heading + text for heading, text in zip(headings, self.texts, strict=True)]
+        self._indexes = BM25Index.build_many(self._headed, groups)
 
     def both(self, question: str) -> Tensor:
-        """The sum of the two, [number of segments]."""
-        return self.alone(question) + self.around(question)
+        """The sum of the standardised BM25 of segment and neighbourhood, [number of segments]."""
+        alone, around = (
+            standardize(torch.from_numpy(index.scores(question))) for index in self._indexes
+        )
+        return alone + around
 
     def links(self, number: int, question: str) -> Tensor:
         """How much each segment shares with one of them that the question does not say.
@@ -119,7 +123,7 @@ class WordMatcher:
         """
         index, shared = self._indexes[0], torch.zeros(len(self.texts))
         asked = set(words(question))
-        for word in dict.fromkeys(words(self.texts[number])):
+        for word in dict.fromkeys(words(self._headed[number])):
             holders = torch.from_numpy(index.holding(word).astype("int64"))
             if word not in asked and len(holders) <= _RARE:
                 shared[holders] += index.weight(word)
@@ -127,10 +131,20 @@ class WordMatcher:
         return shared
 
 
+def headings_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[range]:
+    """The tokens of the start of each segment's document's heading that it does not have itself."""
+    found = []
+    for segment in segments:
+        span = documents.spans[segment.document]
+        end = span.start
+        while end < min(segment.start, span.start + _HEADING) and (
+            documents.offsets[end] < span.text_start
+        ):
+            end += 1
+        found.append(range(span.start, end))
+    return found
+
+
 def texts_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[str]:
     """Every segment's text."""
     return [documents.text_between(segment.start, segment.end) for segment in segments]
-
-
-def _standard_scores(index: BM25Index, question: str) -> Tensor:
-    return standardize(torch.from_numpy(index.scores(question)))
