@@ -68,10 +68,13 @@ pictures: $(INSTALLED)  ## the figures that docs/ and the notebooks show, from b
 docs: $(INSTALLED)  ## the documentation, into site/; a dead link is an error (with --quiet it would not be)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from one run
+bench: $(INSTALLED)  ## speed and memory against a full prefill, as ratios from one run; an hour or more
 	$(BIN)/finch fetch
 	$(BIN)/python -m benchmarks.prefill
-	$(BIN)/python -m benchmarks.price --out .benchmarks/price.json
+	$(BIN)/python -m benchmarks.price --tokens 7900 32000 80000 --out .benchmarks/price.json
+	$(BIN)/python -m benchmarks.price --tokens 32000 64000 128000 --target 2048 \
+		--names "first, cascade" --out .benchmarks/price.json
+	$(BIN)/python -m benchmarks.price_rows --out .benchmarks/price_rows.json
 
 bench-quality: $(INSTALLED)  ## what each method leaves to answer from; DATA=folder of task files
 	$(if $(DATA),,$(error say where the task files are: make bench-quality DATA=FOLDER))

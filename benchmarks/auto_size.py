@@ -76,12 +76,12 @@ def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     table = []
     for (bucket, method), found in by.items():
         auto = by[bucket, "auto"]
-        change = np.array([found[i]["nll"] - auto[i]["nll"] for i in found])
+        by_task: dict[str, list[float]] = defaultdict(list)
+        for item, row in found.items():
+            by_task[row["task"]].append(row["nll"] - auto[item]["nll"])
+        change = np.concatenate(list(by_task.values()))
         low, high = paired_interval(change)
-        by_task = [
-            float(np.mean([found[i]["nll"] - auto[i]["nll"] for i in found if task in i]))
-            for task in TASKS
-        ]
+        means = [float(np.mean(changes)) for changes in by_task.values()]
         own = method == "auto"
         table.append(
             [
@@ -91,7 +91,7 @@ def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
                 f"{np.mean([row['survives'] for row in found.values()]):.0%}",
                 "" if own else f"{change.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
                 "" if own else f"{np.median(change):+.2f}",
-                "" if own else f"{min(by_task):+.2f} to {max(by_task):+.2f}",
+                "" if own else f"{min(means):+.2f} to {max(means):+.2f}",
             ]
         )
     return table

@@ -138,10 +138,14 @@ class Bench:
             cache: What the model read of them; None: they are read now.
         """
         ids = [self.inputs.tokens.ids[i] for i in kept]
-        text = _squeeze(self.backbone.tokenizer.decode(ids))
+        cache = self._encode(ids) if cache is None else cache
+        return {**self._scores(cache), **self.score_text(kept)}
+
+    def score_text(self, kept: Sequence[int]) -> dict[str, Any]:
+        """Return the scores of kept document tokens for which no model is needed."""
+        text = _squeeze(self.backbone.tokenizer.decode([self.inputs.tokens.ids[i] for i in kept]))
         gold = self._gold()
         return {
-            **self._scores(self._encode(ids) if cache is None else cache),
             "survives": any(_squeeze(answer) in text for answer in self.item.answers),
             "coverage": len(set(kept) & set(gold)) / max(1, len(gold)),
         }

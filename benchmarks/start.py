@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.price import FILES, ROOT
+from benchmarks.price_work import FILES, ROOT
 
 OUT = ROOT / "benchmarks" / "results" / "start.json"
 QUESTION = "What is the door code of the chemical store?"

@@ -31,8 +31,8 @@ class CompressionConfig:
         max_kv_bytes: Size in bytes of the cache the answer starts from: prefix, kept document
             tokens, question and generation prompt.
         read_size: Document tokens that the model reads at most to choose; the passages whose words
-            match the question best. `auto`: 3/8 of all tokens, and at least three times as many as
-            are kept. `all`: everything. Only of the method `likelihood`.
+            match the question best. `auto`: 3/8 of all tokens, but at most 6,144, and at least
+            three times as many as are kept. `all`: everything. Only of the method `likelihood`.
         method: `likelihood`: keep the passages that make the question likely, and encode them
             again. `contrast`: those that the question attends to more than any question would.
             `finch`: the paper's method; only it has the options from `selection` to

@@ -50,8 +50,8 @@ def reference_passages(
     else:
         parts = []
     words = [
-        split_words("".join(documents.text[documents.offsets[t]] for t in range(start, end)))
-        for start, end, _ in segments
+        split_words("".join(documents.text[documents.offsets[t]] for t in tokens))
+        for tokens in headed(documents, segments)
     ]
     for groups in (alone, around):
         joined = [[word for i in group for word in words[i]] for group in groups]
@@ -65,7 +65,7 @@ def reference_passages(
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
     texts = [documents.text_between(start, end) for start, end, _ in segments]
     if method == "likelihood":
-        scores = reference_cascade(model, inputs, segments, scores, read_size, texts)
+        scores = reference_cascade(model, inputs, segments, scores, read_size, texts, words)
 
     ranked, left = [], target
     for i in copies_last(sorted(range(len(segments)), key=lambda i: (-scores[i], i)), texts):
@@ -120,19 +120,33 @@ def parts_of(text):
     return [part for part in parts if part]
 
 
-def reference_cascade(model, inputs, segments, words, read_size, texts):
+def headed(documents, segments):
+    """Every segment's tokens after the first 32 of its document's heading that it does not have."""
+    found = []
+    for start, end, document in segments:
+        span = documents.spans[document]
+        heading = [t for t in range(span.start, start) if documents.offsets[t] < span.text_start]
+        found.append([*heading[:32], *range(start, end)])
+    return found
+
+
+def reference_cascade(model, inputs, segments, words, read_size, texts, bags):
     """Those that were read come first; what the best one leads to comes right after the good."""
     lengths = [end - start for start, end, _ in segments]
     size = sum(lengths) if read_size is None else read_size
     rated = dict(enumerate(reference_likelihoods(model, inputs, segments)))
     scores = reference_scores(reference_shortlist(words, lengths, texts, size), rated, words)
     top = max(scores)
-    links = reference_links(scores.index(top), texts, inputs.frame.question)
-    linked = links.index(max(links))
-    good = [score for score in scores if score >= min(top, top / 2)]
-    rest = [score for i, score in enumerate(scores) if score not in good and i != linked]
-    if any(links) and scores[linked] not in good and rest:
-        scores[linked] = (min(good) + max(rest)) / 2
+    links = reference_links(scores.index(top), texts, bags, inputs.frame.question)
+    good = [i for i, score in enumerate(scores) if score >= min(top, top / 2)]
+    links = [0.0 if i in good else link for i, link in enumerate(links)]
+    linked = [i for i, link in enumerate(links) if link and math.isclose(link, max(links))]
+    linked = sorted(linked, key=lambda i: (-scores[i], i))[:2]
+    rest = [score for i, score in enumerate(scores) if i not in good and i not in linked]
+    if linked and rest:
+        low, high = min(scores[i] for i in good), max(rest)
+        for n, i in enumerate(linked, 1):
+            scores[i] = low + (high - low) * n / (len(linked) + 1)
     return scores
 
 
@@ -147,9 +161,9 @@ def reference_shortlist(words, lengths, texts, size):
     return read
 
 
-def reference_links(best, texts, question):
+def reference_links(best, texts, bags, question):
     """For every text: how rare the words are that it shares with the best one, not the question."""
-    bags = [set(split_words(text)) for text in texts]
+    bags = [set(bag) for bag in bags]
     rarity = {}
     for word in bags[best] - set(split_words(question)):
         holders = sum(word in bag for bag in bags)
@@ -184,11 +198,8 @@ def reference_likelihoods(model, inputs, segments):
     """For every segment: how likely the question's tokens are after it alone."""
     documents, frame = inputs.tokens, inputs.frame
     likelihoods = []
-    for start, end, document in segments:
-        span = documents.spans[document]
-        heading = [t for t in range(span.start, start) if documents.offsets[t] < span.text_start]
-        context = [documents.ids[t] for t in [*heading[:32], *range(start, end)]]
-        ids = [*frame.prefix, *context, *frame.window.ids]
+    for tokens in headed(documents, segments):
+        ids = [*frame.prefix, *(documents.ids[t] for t in tokens), *frame.window.ids]
         logits = model(input_ids=torch.tensor([ids])).logits[0].double()
         likelihoods.append(
             mean(

@@ -6,6 +6,7 @@ import torch
 
 from benchmarks import (
     answer_report,
+    auto_size,
     cascade_report,
     hybrids,
     near_copies,
@@ -175,6 +176,28 @@ def test_with_and_without_links_are_compared_on_the_same_items():
     needle, multihop = two_steps.compare(rows)
     assert needle == ["needle:twohop, 4k", "1 of 2", "2 of 2", "-0.50 [-1.00, +0.00]", "-0.50"]
     assert multihop[:4] == ["multihop, 4k", "1 of 1", "0 of 1", "+0.50 [+0.50, +0.50]"]
+
+
+def test_what_the_scores_decide_is_compared_with_fixed_sizes():
+    def sized(item, task, nll, kept):
+        return [
+            {
+                **row(f"dev-{task}-{item}", size, value, task=task, survives=count > 100),
+                "kept": count,
+            }
+            for size, value, count in zip(("auto", "512", "2048"), nll, kept, strict=True)
+        ]
+
+    rows = [
+        *sized("a", "needle", (1.0, 1.5, 2.0), (300, 512, 2048)),
+        *sized("b", "multihop", (2.0, 1.5, 2.5), (100, 512, 2000)),
+    ]
+    table = {(bucket, method): rest for bucket, method, *rest in auto_size.compare(rows)}
+    assert list(table) == [(b, m) for m in ("auto", "512", "2048") for b in ("4k (2)", "all (2)")]
+    assert table["4k (2)", "auto"] == ["200", "50%", "", "", ""]
+    assert table["all (2)", "512"][:2] == ["512", "100%"]
+    assert table["all (2)", "512"][2:] == ["+0.00 [-0.50, +0.50]", "+0.00", "-0.50 to +0.50"]
+    assert table["all (2)", "2048"][2:] == ["+0.75 [+0.50, +1.00]", "+0.75", "+0.50 to +1.00"]
 
 
 def test_without_the_bound_of_all_documents_nothing_is_recovered(tmp_path):

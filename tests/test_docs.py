@@ -298,15 +298,29 @@ def test_the_memory_tables_bound_has_the_default_target_and_chunk(parts):
 
 def test_the_tables_of_results_have_all_results(parts):
     report = json.loads(read("benchmarks/results/prefill.json"))
-    assert all(f"| {name} |" in parts.results.prefill() for name in report["ratios"])
+    assert all(f"| {name} |" in parts.prices.prefill() for name in report["ratios"])
     assert parts.results.recall().count("\n| ") == 2 + sum(
         map(len, json.loads(read("benchmarks/results/retrieval.json"))["results"].values())
     )
     assert "\n| hybrid query | " in parts.results.scale()
     for length in ("2k", "4k", "8k", "16k"):
-        assert f"\n| {length}, 1/8 (" in parts.results.cascade()
-    assert "\n| **3/8, words** | 0.37 | " in parts.results.cascade_choice()
-    assert " seconds of the processor's time" in parts.results.start()
+        assert f"\n| {length}, 1/8 (" in parts.read_less.cascade()
+    assert "\n| **3/8, words** | 0.37 | " in parts.read_less.cascade_choice()
+    assert " seconds of the processor's time" in parts.prices.start()
+    sections = json.loads(read("benchmarks/results/price.json"))
+    long = [section for section in sections if section["target_size"] != parts.prices.TARGET]
+    assert parts.prices.price_of_length().count("\n| ") == 2 + len(long) == 5
+    assert "| 64k | **6k** | " in parts.read_less.read_cap()
+    assert "\n| titles | 1,014 | " in parts.prices.price_of_rows()
+
+
+def test_the_pages_say_how_much_of_a_long_set_is_read():
+    from finch_integrations.engine.budget import Budget, tokens_to_read
+
+    most = f"{tokens_to_read(CompressionConfig(), Budget(1, 1), 10**9):,}"
+    for page in ("methods", "choosing", "cache", "glossary", "scale"):
+        assert f"{most}" in read(f"docs/{page}.md"), page
+    assert f"at most {most}" in CompressionConfig.__doc__
 
 
 def test_the_readmes_generated_parts_are_current(parts):

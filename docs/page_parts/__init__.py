@@ -3,29 +3,33 @@
 from collections.abc import Callable
 from functools import partial
 
-from page_parts import answers, caches, reference, results
+from page_parts import answers, caches, prices, read_less, reference, results
 
 PARTS: dict[str, Callable[[], str]] = {
     "answers": answers.written,
-    "cascade": results.cascade,
-    "cascade_choice": results.cascade_choice,
+    "cascade": read_less.cascade,
+    "cascade_choice": read_less.cascade_choice,
     "commands": reference.commands,
     "elsewhere": results.elsewhere,
     "first_token": results.first_token,
     "hybrids": results.hybrids,
     "kv_bytes": caches.kv_bytes,
-    "length": results.length,
+    "length": prices.length,
     "long_sets": answers.long_sets,
     "memory": caches.memory,
     "near_copies": results.near_copies,
-    "prefill": results.prefill,
-    "price": results.price,
+    "prefill": prices.prefill,
+    "price": prices.price,
+    "price_of_length": prices.price_of_length,
+    "price_of_many": prices.price_of_many,
+    "price_of_rows": prices.price_of_rows,
     "public_names": reference.overview,
     "quality": results.quality,
+    "read_cap": read_less.read_cap,
     "recall": results.recall,
     "scale": results.scale,
     "same_items": results.same_items,
-    "start": results.start,
+    "start": prices.start,
     "two_steps": results.two_steps,
 }
 PARTS |= {

@@ -1,33 +1,9 @@
-"""Tables of what `benchmarks/` measured."""
+"""Tables of what `benchmarks/` measured: how good choices and searches are."""
 
-import json
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from statistics import median
-from typing import Any
 
 from page_parts.markdown import folded, format_bytes, make_table
-
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-
-
-def prefill() -> str:
-    """Ratios of `benchmarks.prefill`."""
-    report = _read("prefill.json")
-    ratios: Mapping[str, Sequence[float]] = report["ratios"]
-    rows = [
-        [name, f"{median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}"]
-        for name, values in ratios.items()
-    ]
-    return "\n\n".join(
-        [
-            f"{report['model']}; {report['tokens']:,} document tokens, target "
-            f"{report['target_size']:,}, chunk {report['chunk_length']:,}; {report['machine']}; "
-            f"{_versions(report)}; {report['date']}.",
-            make_table(["", "median", "range"], rows),
-        ]
-    )
+from page_parts.saved import read_saved, versions
 
 
 def quality() -> str:
@@ -88,108 +64,9 @@ def same_items() -> str:
     return make_table(head, table)
 
 
-def length() -> str:
-    """The table of `benchmarks.length`: each method against one full prefill."""
-    report = _read("length.json")
-    by: dict[int, dict[str, Any]] = {}
-    for row in report["rows"]:
-        by.setdefault(row["length"], {})[row["method"]] = row
-    methods = [name for name in next(iter(by.values())) if name != "full"]
-    rows = []
-    for size, measured in by.items():
-        full = measured["full"]
-        cells = [
-            f"{measured[m]['seconds'] / full['seconds']:.2f}× time, "
-            f"{measured[m]['bytes'] / full['bytes']:.2f}× memory"
-            if m in measured
-            else "not measured"
-            for m in methods
-        ]
-        whole = f"{full['seconds']:.1f} s, {format_bytes(full['bytes'])}"
-        rows.append([f"{size}k", whole, *cells])
-    chunk = report.get("chunk_length")
-    way = f"in chunks of {chunk:,} tokens" if chunk else "in one pass"
-    head = (
-        f"{report['model']}; target {report['target_size']:,}; full prefill {way}; "
-        f"{report['machine']}; {_versions(report)}; {report['date']}; {report['repeats']} run each."
-    )
-    return head + "\n\n" + make_table(["document tokens", "full prefill", *methods], rows)
-
-
-def price() -> str:
-    """The tables of `benchmarks.price`: shares of a full prefill, and of the first question."""
-    sections = _read("price.json")
-    names = list(dict.fromkeys(name for s in sections for run in s["runs"] for name in run))
-    heads = [f"{s['tokens']:,} tokens, {s['dtype']}" for s in sections]
-
-    def ratio(section: Mapping[str, Any], name: str, base: str, key: str) -> str:
-        runs = [
-            run for run in section["runs"] if key in run.get(name, ()) and key in run.get(base, ())
-        ]
-        return f"{median(run[name][key] / run[base][key] for run in runs):.2f}×" if runs else ""
-
-    whole = [
-        [
-            name,
-            *(
-                ", ".join(
-                    f"{share} {what}"
-                    for what, key in (("time", "seconds"), ("memory", "bytes_over_model"))
-                    if (share := ratio(s, name, "prefill", key))
-                )
-                for s in sections
-            ),
-        ]
-        for name in names
-        if name != "prefill"
-    ]
-    later = [
-        [name, *(ratio(s, name, f"first, {name.split(', ')[1]}", "seconds") for s in sections)]
-        for name in names
-        if ", " in name and not name.startswith("first")
-    ]
-    default = [
-        [name, *(ratio(s, name, "first, everything", "seconds") for s in sections)]
-        for name in names
-        if name.endswith(", cascade")
-    ]
-    facts = sorted(
-        {
-            f"{s['tokens']:,} tokens, {s['dtype']}, runs: {len(s['runs'])}; {s['model']}; target "
-            f"{s['target_size']:,}; {s['machine']}; {_versions(s)}; {s['date']}"
-            for s in sections
-        }
-    )
-    return "\n\n".join(
-        [
-            ".\n".join(facts) + ".",
-            "Shares of one full prefill:",
-            make_table(["", *heads], whole),
-            "Times as shares of the first question's, with the documents read in the same way:",
-            make_table(["", *heads], later),
-            "Of the default, as shares of a first question that reads everything:",
-            make_table(["", *heads], default),
-        ]
-    )
-
-
-def start() -> str:
-    """The numbers of `benchmarks.start`."""
-    report = _read("start.json")
-    found = report["medians"]
-    return (
-        f"{found['ready_seconds']:.1f} seconds of the processor's time, "
-        f"{found['ready_wall_seconds']:.1f} on the clock of a machine that did other work as well "
-        f"({report['model']}, {report['machine']}, {_versions(report)}, {report['date']}; medians "
-        f"of {len(report['runs'])}). Importing torch and transformers, whose model classes import "
-        "parts for training on several machines, takes most of that; the command itself "
-        f"{found['imports_seconds']:.1f}."
-    )
-
-
 def recall() -> str:
     """The table of `benchmarks.retrieval`."""
-    report = _read("retrieval.json")
+    report = read_saved("retrieval.json")
     results = report["results"]
     measures = list(next(iter(next(iter(results.values())).values())))
     rows = [
@@ -201,7 +78,7 @@ def recall() -> str:
         [
             f"{report['documents']:,} documents in {report['chunks']:,} chunks of at most "
             f"{report['chunk_size']:,} characters; encoder `{report['encoder']}`; "
-            f"{report['machine']}; {_versions(report)}; {report['date']}.",
+            f"{report['machine']}; {versions(report)}; {report['date']}.",
             make_table(["questions", "searcher", *measures], rows),
         ]
     )
@@ -227,81 +104,6 @@ def two_steps() -> str:
     return f"{head}\n\n" + make_table(names, compare(rows))
 
 
-_READ = {
-    "words 1/2": "1/2, words",
-    "words 3/8": "**3/8, words**",
-    "words x3": "x3, words",
-    "meaning x3": "x3, meaning",
-    "layer 12 3/8": "3/8, layer 12",
-    "nothing": "nothing (words alone)",
-}
-
-
-def cascade_choice() -> str:
-    """What `benchmarks.cascade` lost: on the half for choosing a default, and on the other."""
-    from benchmarks.cascade_report import PACKED, halves, losses
-    from benchmarks.quality_results import read_rows
-
-    rows = read_rows(PACKED)
-    choice, test = (losses(some) for some in halves(rows).values())
-    counts = ", ".join(
-        f"{len({row['id'] for row in rows if row['bucket'] == bucket})} at {bucket}"
-        for bucket in sorted({row["bucket"] for row in rows}, key=lambda it: int(it[:-1]))
-    )
-    table = [
-        [
-            label,
-            f"{test[name].share:.2f}",
-            *(text for half in (choice, test) for text in _loss(half[name])),
-        ]
-        for name, label in ({"everything": "everything"} | _READ).items()
-    ]
-    return (
-        f"{len({row['id'] for row in rows})} questions ({counts}); {choice['everything'].count} "
-        f"measurements for choosing, {test['everything'].count} for testing.\n\n"
-        + make_table(
-            [
-                *("read, chosen by", "share read"),
-                *("half for choosing", "answers kept"),
-                *("half for testing", "answers kept"),
-            ],
-            table,
-        )
-    )
-
-
-def cascade() -> str:
-    """What `benchmarks.cascade` lost: at each length and budget, and of each task."""
-    from benchmarks.cascade_report import PACKED, cells, losses
-    from benchmarks.quality_results import read_rows
-
-    rows = read_rows(PACKED)
-    groups = {f"{bucket}, 1/{budget}": some for bucket, budget, some in cells(rows)}
-    for task in dict.fromkeys(row["task"] for row in rows):
-        groups[f"all, `{task}`"] = [row for row in rows if row["task"] == task]
-    shown = ("words 3/8", "words 1/2", "words x3", "nothing")
-    table = []
-    for name, some in groups.items():
-        found = losses(some)
-        whole = found["everything"]
-        cells_of = (_loss(found[variant]) for variant in shown)
-        table.append(
-            [
-                f"{name} ({whole.count})",
-                f"{whole.kept:.0%}",
-                *(f"{loss}; {kept}" for loss, kept in cells_of),
-            ]
-        )
-    head = ["documents, kept (measurements)", "everything", *(_READ[name] for name in shown)]
-    return make_table(head, table)
-
-
-def _loss(loss: Any) -> tuple[str, str]:
-    low, high = loss.interval
-    nll = f"{loss.nll:+.2f} [{low:+.2f}, {high:+.2f}]" if low or high else "0"
-    return nll, f"{loss.kept:.0%}"
-
-
 def hybrids() -> str:
     """The table of `benchmarks.hybrids`."""
     # They take seconds to import, which pages without them need not wait for.
@@ -322,7 +124,7 @@ def hybrids() -> str:
 
 def near_copies() -> str:
     """The table of `benchmarks.near_copies`."""
-    report = _read("near_copies.json")
+    report = read_saved("near_copies.json")
     head = (
         f"`python -m benchmarks.near_copies`: {report['items']} questions, documents of "
         f"{report['bucket']} tokens once and twice, 1/{report['part']} kept, by words alone; "
@@ -334,7 +136,7 @@ def near_copies() -> str:
 
 def elsewhere() -> str:
     """The table of `benchmarks.elsewhere`."""
-    report = _read("elsewhere.json")
+    report = read_saved("elsewhere.json")
     rows = []
     for cell in report["cells"]:
         low, high = cell["interval_95"]
@@ -363,7 +165,7 @@ def elsewhere() -> str:
 def first_token() -> str:
     """The table of `benchmarks.first_token`."""
     rows, facts = [], []
-    for report in _read("first_token.json"):
+    for report in read_saved("first_token.json"):
         runs = report["runs"]
         clock = [run["with"]["wall_seconds"] / run["without"]["wall_seconds"] for run in runs]
         rows.append(
@@ -377,7 +179,7 @@ def first_token() -> str:
         )
         facts.append(
             f"{report['model']}: after {report['scorer']}; {report['machine']}, threads: "
-            f"{report['threads']}; {_versions(report)}; {report['date']}"
+            f"{report['threads']}; {versions(report)}; {report['date']}"
         )
     head = ["generator", "document tokens", "kept", "with / without, question by question"]
     return ".\n".join(facts) + ".\n\n" + make_table([*head, "on the clock"], rows)
@@ -385,7 +187,7 @@ def first_token() -> str:
 
 def scale() -> str:
     """The table of `benchmarks.scale`."""
-    report = _read("scale.json")
+    report = read_saved("scale.json")
     rows = []
     for name, value in report.items():
         if name.endswith("_seconds"):
@@ -396,11 +198,3 @@ def scale() -> str:
     return f"{head}\n\n" + make_table(
         ["", ""], [[name.replace("_", " "), value] for name, value in rows]
     )
-
-
-def _versions(report: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-
-
-def _read(name: str) -> Any:
-    return json.loads((RESULTS / name).read_text(encoding="utf-8"))

@@ -150,8 +150,8 @@ def ask(
     read_size: Annotated[
         str,
         typer.Option(
-            help="Document tokens that the model reads at most; auto: 3/8 of them, and at least "
-            "three times as many as are kept; or all."
+            help="Document tokens that the model reads at most; auto: 3/8 of them, but at "
+            "most 6,144, and at least three times as many as are kept; or all."
         ),
     ] = "auto",
     chunk_length: Annotated[int, typer.Option(help="Document tokens read per step.")] = 1024,

@@ -7,10 +7,10 @@ from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.support import ModelSpec, window_error
 from finch_integrations.errors import ContextTooLongError
 
-# What is read where nothing else is asked for: this share of all tokens, and at least so many times
-# what is kept. See docs/methods.md for what it loses.
-_SHARE_READ, _TIMES_READ = 3 / 8, 3
-
+# What is read where nothing else is asked for: this share of all tokens, but of long sets no more
+# than so many, and always so many times what is kept. See docs/methods.md for what that loses: what
+# the words put behind the best 6,144 tokens was not kept when it was read, however much there was.
+_SHARE_READ, _MOST_READ, _TIMES_READ = 3 / 8, 6144, 3
 
 # With target_size="auto", so many tokens are kept whatever the scores are: three passages or four.
 _LEAST_KEPT = 192
@@ -61,7 +61,7 @@ def tokens_to_read(config: CompressionConfig, budget: Budget, total: int) -> int
     if config.read_size == "all":
         return total
     if config.read_size == "auto":
-        wanted = max(_TIMES_READ * budget.least, int(_SHARE_READ * total))
+        wanted = max(_TIMES_READ * budget.least, min(_MOST_READ, int(_SHARE_READ * total)))
     else:
         wanted = config.read_size
     return min(total, max(budget.least, wanted))

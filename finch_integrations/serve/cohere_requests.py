@@ -101,7 +101,6 @@ class CohereRequest(Strict):
     target_size: int | Literal["auto"] | None = None
     compression_ratio: float | None = None
     read_size: int | Literal["auto", "all"] | None = None
-    steps: int | None = None
     method: str | None = None
     instruction: str | None = None
     retrieve: bool = True

@@ -5,8 +5,8 @@ import torch
 
 from finch_integrations import Document
 from finch_integrations.engine.methods.copies import sentences_of
-from finch_integrations.engine.methods.links import raise_linked, raise_to_half
-from finch_integrations.engine.methods.passages import WordMatcher
+from finch_integrations.engine.methods.links import raise_linked
+from finch_integrations.engine.methods.passages import WordMatcher, headings_of
 from finch_integrations.engine.segments import split_segments
 from tests.engine.test_passages import assert_equals_reference
 from tests.tiny import make_input, make_model
@@ -46,29 +46,52 @@ def test_links_are_rare_words_that_the_question_does_not_say():
 
 
 @pytest.mark.parametrize(
-    ("scores", "number", "expected"),
+    ("scores", "expected"),
     [
-        ([4.0, 2.0, 1.0, -1.0], 3, [4.0, 2.0, 1.0, 1.5]),  # after all that are half as good
-        ([4.0, 1.75, 1.0, -1.0], 3, [4.0, 1.75, 1.0, 2.875]),
-        ([4.0, 2.0, 1.0, -1.0], 1, [4.0, 2.0, 1.0, -1.0]),  # among these: it stays
-        ([4.0, 2.0, -1.0], 2, [4.0, 2.0, -1.0]),  # there is nobody to pass
-        ([0.0, 0.0, 0.0], 2, [0.0, 0.0, 0.0]),
-        ([-1.0, -3.0, -4.0], 2, [-1.0, -3.0, -2.0]),  # the best is always good
+        ([4.0, 2.0, 1.0, -1.0], [4.0, 2.0, 1.0, 1.5]),  # after all that are half as good
+        ([4.0, 1.75, 1.0, -1.0], [4.0, 1.75, 1.0, 2.875]),
+        ([4.0, 1.0, 0.5, 2.0], [4.0, 1.0, 0.5, 2.0]),  # among these: it stays
+        ([0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]),
+        ([-1.0, -3.0, -5.0, -4.0], [-1.0, -3.0, -5.0, -2.0]),  # the best is always good
     ],
 )
-def test_a_segment_is_raised_to_right_after_those_half_as_good_as_the_best(
-    scores, number, expected
-):
+def test_what_is_linked_comes_right_after_those_half_as_good_as_the_best(scores, expected):
     given = torch.tensor(scores)
-    assert raise_to_half(given, number).tolist() == pytest.approx(expected)
+    matcher = matcher_of([GIVEN, OTHERS[0], OTHERS[1], HOME])
+    found = raise_linked(given, matcher, sentences_of(matcher.texts), QUESTION)
+    assert found.tolist() == pytest.approx(expected)
     assert given.tolist() == scores
+
+
+def test_where_there_is_nobody_to_pass_nothing_is_raised():
+    assert raised([4.0, -1.0], [GIVEN, HOME]).tolist() == [4.0, -1.0]
+
+
+def test_of_equal_links_two_are_raised_and_the_better_one_comes_first():
+    homes = [f"Nils Aalto {does}." for does in ("sings", "sleeps", "sails")]
+    scores = [3.0, -4.0, 0.0, -2.0, -3.0]
+    # A word in more than three segments is not rare: with four, the names lead nowhere.
+    found = raised(scores, [GIVEN, homes[0], OTHERS[0], homes[1], OTHERS[1]]).tolist()
+    assert found == pytest.approx([3.0, 1.0, 0.0, 2.0, -3.0])
+    assert raised(scores, [GIVEN, *homes, "Fish."]).tolist() == pytest.approx(scores)
+
+
+def test_a_link_to_what_is_good_already_gives_way_to_the_next_one():
+    near = "Nils Aalto at the end of a long evening sang. "
+    found = raised([3.0, 2.0, 0.5, -1.0], [GIVEN, near, OTHERS[0], HOME]).tolist()
+    assert found == pytest.approx([3.0, 2.0, 0.5, 1.25])
 
 
 def test_what_the_best_leads_to_is_raised_and_nothing_else():
     scores = [3.0, 0.5, 0.2, -2.0, -1.0]
     found = raised(scores, [GIVEN, OTHERS[0], OTHERS[1], HOME, OTHERS[2]]).tolist()
     assert found == pytest.approx([3.0, 0.5, 0.2, 1.75, -1.0])
-    assert raised(scores, [GIVEN, *OTHERS[:4]]).tolist() == pytest.approx(scores)
+
+
+def test_where_the_best_leads_nowhere_nothing_is_raised():
+    scores = [-2.0, 3.0, 0.5, 0.2, -1.0]
+    found = raised(scores, [OTHERS[0], GIVEN, *OTHERS[1:4]]).tolist()
+    assert found == pytest.approx(scores)
 
 
 def test_a_copy_of_the_best_passage_leads_nowhere():
@@ -105,3 +128,31 @@ def test_both_passages_of_a_fact_in_two_steps_are_kept(embedded_engine):
     kept = " ".join(e.text for e in embedded_engine.extract(documents, QUESTION, target_size=120))
     assert "given to Nils Aalto" in kept
     assert "Tromso" in kept
+
+
+def test_a_heading_is_matched_with_each_of_its_documents_segments():
+    filler = "It was said again and again in the long and dark winter. " * 3
+    documents = [
+        Document(filler + "He has played in most of them.", title="Premier league appearances"),
+        Document(filler + "She has played in most of them.", title="A list of boats"),
+    ]
+    tokens = make_input(documents, "Who has most premier league appearances?").tokens
+    segments = split_segments(tokens, shortest=32, longest=96)
+    scores = WordMatcher(tokens, segments).both("Who has most premier league appearances?")
+    by_document = [
+        [
+            score
+            for score, segment in zip(scores.tolist(), segments, strict=True)
+            if segment.document == n
+        ]
+        for n in (0, 1)
+    ]
+    assert len(by_document[0]) > 2
+    assert min(by_document[0]) > max(by_document[1])
+
+
+def test_of_a_long_heading_only_the_start_belongs_to_every_segment():
+    tokens = make_input([Document("Rope. " * 60, title="word " * 40)]).tokens
+    segments = split_segments(tokens, shortest=32, longest=96)
+    found = headings_of(tokens, segments)
+    assert [len(heading) for heading in found] == [min(32, s.start) for s in segments]

@@ -103,6 +103,17 @@ def test_a_batch_over_the_same_documents_reads_them_once(model, tokenizer, how):
 # Options of other makers' models
 
 
+def test_what_a_ready_engine_has_read_ahead_no_question_reads_again(model, tokenizer):
+    engine = FinchEngine(model, tokenizer)
+    chat = ChatFinch(engine=engine, target_size=60, max_tokens=4)
+    assert engine.read_ahead(TEXTS, system="Be brief.", target_size=60) > 200
+    asked = [SystemMessage("Be brief."), HumanMessage(Q)]
+    message = chat.invoke(asked, documents=TEXTS)
+    assert finch(message)["read_tokens"] == 0 < finch(message)["rated_tokens"]
+    other = chat.invoke(Q, documents=TEXTS)  # under another system text it is of no use
+    assert finch(other)["read_tokens"] == finch(other)["rated_tokens"]
+
+
 def test_logprobs_are_in_the_answer_s_metadata(chat):
     message = chat.invoke(Q, logprobs=True, top_logprobs=2)
     content = message.response_metadata["logprobs"]["content"]

@@ -20,14 +20,18 @@ from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.links import raise_linked
 from finch_integrations.engine.methods.meaning import MeaningMatcher
-from finch_integrations.engine.methods.passages import LONGEST, SHORTEST, WordMatcher, texts_of
+from finch_integrations.engine.methods.passages import (
+    LONGEST,
+    SHORTEST,
+    WordMatcher,
+    headings_of,
+    texts_of,
+)
 from finch_integrations.engine.passage_reader import OnBatch, PassageReader
 from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
 
-# Of a longer heading, only this many tokens are read again before a segment.
-_HEADING = 32
 # The likelihood weighs as much as BM25 of the segment and of its neighbourhood together; with an
 # encoder, half as much as all that is compared.
 _WEIGHT = 2
@@ -141,13 +145,11 @@ def headed_segments(
 ) -> list[tuple[int, ...]]:
     """Each segment's tokens under the start of its document's heading, at most `longest`."""
     headed = []
-    for segment in segments:
-        span = documents.spans[segment.document]
-        room = min(_HEADING, longest - len(segment))
-        before = range(span.start, min(segment.start, span.start + room))
-        heading = [i for i in before if documents.offsets[i] < span.text_start]
-        own = range(segment.start, segment.end)
-        headed.append(tuple(documents.ids[i] for i in (*heading, *own)))
+    for segment, heading in zip(segments, headings_of(documents, segments), strict=True):
+        before = heading[: max(0, longest - len(segment))]
+        headed.append(
+            tuple(documents.ids[i] for i in (*before, *range(segment.start, segment.end)))
+        )
     return headed
 
 

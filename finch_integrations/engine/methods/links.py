@@ -4,7 +4,7 @@
 the person, and one about that person, which shares no word with the question. They share the name:
 a rare word that the question does not say.
 
-One passage is raised, and none that is half as good as the best has to give way: a question that
+Few passages are raised, and none that is half as good as the best has to give way: a question that
 takes one step loses only what the least of its budget would have been spent on.
 """
 
@@ -17,12 +17,14 @@ from finch_integrations.engine.methods.passages import WordMatcher
 
 # A passage that is at least this share as far above the average as the best one stays before it.
 _NEAR = 0.5
+# Of passages that share equally rare words with the best one, this many are raised.
+_MOST = 2
 
 
 def raise_linked(
     scores: Tensor, matcher: WordMatcher, sentences: Sequence[frozenset[str]], question: str
 ) -> Tensor:
-    """Raise the segment that the best one leads to.
+    """Put what the best segment leads to right after all that are at least half as good as it.
 
     Args:
         scores: 0 is about the average, [segments].
@@ -33,25 +35,21 @@ def raise_linked(
     Returns:
         Scores, [segments].
     """
-    best = int(scores.argmax())
-    new = torch.tensor([not said <= sentences[best] for said in sentences])
-    links = matcher.links(best, question) * new
-    return raise_to_half(scores, int(links.argmax())) if links.any() else scores
-
-
-def raise_to_half(scores: Tensor, number: int) -> Tensor:
-    """Put a segment right after all that are at least half as good as the best.
-
-    Args:
-        scores: [segments].
-        number: Which segment; if it is one of these, it stays where it is.
-    """
-    top = float(scores.max())
+    best, top = int(scores.argmax()), float(scores.max())
     near = scores >= min(top, _NEAR * top)
-    others = ~near
-    others[number] = False
-    if near[number] or not others.any():
+    new = torch.tensor([not said <= sentences[best] for said in sentences])
+    links = matcher.links(best, question) * (new & ~near)
+    if not links.any():
         return scores
+    strongest = scores.masked_fill(links < links.max(), -torch.inf)
+    order = strongest.sort(descending=True, stable=True).indices
+    linked = order[: min(_MOST, int((links == links.max()).sum()))]
+    others = ~near
+    others[linked] = False
+    if not others.any():
+        return scores
+    least, most = scores[near].min(), scores[others].max()
     raised = scores.clone()
-    raised[number] = (scores[near].min() + scores[others].max()) / 2
+    # As many steps between the two, the better one first.
+    raised[linked] = torch.linspace(float(least), float(most), len(linked) + 2)[1:-1]
     return raised

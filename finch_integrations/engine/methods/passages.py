@@ -26,6 +26,8 @@ _LAST = 0.25
 _REACH = 128
 # A word in more segments than this, a name of the subject for instance, leads nowhere.
 _RARE = 3
+# Of a longer heading, only this many tokens belong to each of its document's segments.
+_HEADING = 32
 
 
 def choose(segments: Sequence[Segment], scores: Tensor, budget: int) -> list[Segment]:
@@ -88,15 +90,22 @@ def groups_of(segments: Sequence[Segment]) -> tuple[Groups, Groups]:
 class WordMatcher:
     """Compares the words of questions with those of segments and of their neighbourhoods.
 
+    A segment has the words of its document's heading, too: what a document is about is often said
+    there only.
+
     Attributes:
-        texts: The segments' texts.
+        texts: The segments' texts, without headings.
     """
 
     def __init__(self, documents: DocumentTokens, segments: Sequence[Segment]) -> None:
         """Index the segments' words."""
         groups = groups_of(segments)
         self.texts = texts_of(documents, segments)
-        self._indexes = BM25Index.build_many(self.texts, groups)
+        headings = (
+            documents.text_between(h.start, h.stop) for h in headings_of(documents, segments)
+        )
+        self._headed = [heading + text for heading, text in zip(headings, self.texts, strict=True)]
+        self._indexes = BM25Index.build_many(self._headed, groups)
 
     def both(self, question: str) -> Tensor:
         """The sum of the standardised BM25 of segment and neighbourhood, [number of segments]."""
@@ -114,12 +123,26 @@ class WordMatcher:
         """
         index, shared = self._indexes[0], torch.zeros(len(self.texts))
         asked = set(words(question))
-        for word in dict.fromkeys(words(self.texts[number])):
+        for word in dict.fromkeys(words(self._headed[number])):
             holders = torch.from_numpy(index.holding(word).astype("int64"))
             if word not in asked and len(holders) <= _RARE:
                 shared[holders] += index.weight(word)
         shared[number] = 0
         return shared
+
+
+def headings_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[range]:
+    """The tokens of the start of each segment's document's heading that it does not have itself."""
+    found = []
+    for segment in segments:
+        span = documents.spans[segment.document]
+        end = span.start
+        while end < min(segment.start, span.start + _HEADING) and (
+            documents.offsets[end] < span.text_start
+        ):
+            end += 1
+        found.append(range(span.start, end))
+    return found
 
 
 def texts_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[str]:

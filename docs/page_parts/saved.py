@@ -1,0 +1,18 @@
+"""What `benchmarks/` measured, as it was saved."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def versions(report: Mapping[str, Any]) -> str:
+    """The versions that a result was measured with."""
+    return ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+
+
+def read_saved(name: str) -> Any:
+    """A file of `benchmarks/results`."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
