@@ -21,7 +21,7 @@ from finch_integrations.langchain import ChatFinch
 from finch_integrations.pipeline.rag import WholeSet
 
 ROOT = str(Path(finch_integrations.__file__).parent)
-TEXTS = [f"Room {n} opens with the code {n}7316. Visitors wait in its hall. " * 4 for n in (1, 2)]
+TEXTS = [f"Room {n} opens with the code {n}7316. Visitors wait in its hall. " * 3 for n in (1, 2)]
 seen: dict[CodeType, int] = {}  # function -> how deep it was at most
 following = False
 
@@ -33,8 +33,8 @@ def follow(frame: FrameType, event: str, _: object) -> None:
         following = False
     if following and event == "call":
         within = [one.f_code for one, _ in walk_stack(frame)]
-        ours = [code for code in within if code.co_filename.startswith(ROOT)]
-        ours = [code for code in ours if code.co_name not in ("<genexpr>", "<listcomp>")]
+        functions = [code for code in within if not code.co_name.endswith(("expr>", "comp>"))]
+        ours = [code for code in functions if code.co_filename.startswith(ROOT)]
         if ours and ours[0] is frame.f_code:
             seen[ours[0]] = max(seen.get(ours[0], 0), len(ours))
 

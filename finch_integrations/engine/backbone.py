@@ -154,7 +154,7 @@ class Backbone:
             Logits for the tokens after these, float32, [B, vocabulary].
         """
         pairs = zip(tokens, caches, strict=True)
-        if len(caches) == 1 or not can_feed_side_by_side(self.model):
+        if not can_feed_side_by_side(self.model):
             return torch.stack([self.forward((token,), cache) for token, cache in pairs])
         batch = [[token] for token in tokens]
         positions = torch.tensor([[cache_length(cache)] for cache in caches])

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -23,7 +24,7 @@ from finch_integrations.pipeline.ask import (
 from finch_integrations.pipeline.loaded_model import as_engine, refuse_settings
 from finch_integrations.pipeline.needs import bytes_needed, free_bytes
 from finch_integrations.pipeline.waiting import Waiting, waiting_for
-from finch_integrations.pipeline.worker import Check, worker_of
+from finch_integrations.pipeline.worker import PLACES, Check, worker_of
 
 if TYPE_CHECKING:
     from finch_integrations.engine.engine import FinchEngine
@@ -272,7 +273,7 @@ class SharedEngine:
     def answer_all(
         self, requests: Sequence[AskRequest], *, keep_context: bool = False
     ) -> list[AnswerDetails]:
-        """Answer several requests; for those over the same documents these are read once.
+        """Answer several requests together; for those over the same documents these are read once.
 
         Args:
             requests: What to answer.
@@ -446,8 +447,18 @@ def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _answering(
     engine: "FinchEngine", requests: Sequence[AskRequest], keep_context: bool, check: Check
 ) -> Generator[AnswerDetails, None, None]:
-    with Waiting().queue(*requests) as turns:
-        for request, turn in zip(requests, turns, strict=True):
-            *_, last = ask(engine, request, keep_context=keep_context, turn=turn, check=check)
-            assert last.details is not None, "the last piece has the details"
-            yield last.details
+    """Answer requests in turns, so that the steps of their answers are run together."""
+    answers: dict[int, AnswerDetails] = {}
+    with Waiting().queue(*requests) as turns, ExitStack() as ending:
+        running: dict[int, Generator[AnswerPiece, None, None]] = {}
+        waiting = enumerate(zip(requests, turns, strict=True))
+        while len(answers) < len(requests):
+            for number, (request, turn) in islice(waiting, PLACES - len(running)):
+                pieces = ask(engine, request, keep_context=keep_context, turn=turn, check=check)
+                running[number] = ending.enter_context(closing(pieces))
+            for number, pieces in list(running.items()):
+                if (details := next(pieces).details) is not None:
+                    answers[number] = details
+                    del running[number]
+            check()
+    yield from (answers[number] for number in range(len(requests)))

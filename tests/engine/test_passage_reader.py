@@ -88,6 +88,22 @@ def test_what_a_store_lists_and_has_no_longer_is_read_again():
     torch.testing.assert_close(again, fresh)
 
 
+class Noting(PassageStore):
+    puts = 0
+
+    def put(self, key, tensors):
+        self.puts += 1
+        super().put(key, tensors)
+
+
+def test_nothing_is_copied_for_a_store_that_keeps_nothing():
+    model, nowhere, somewhere = make_model(), Noting(memory_bytes=0), Noting()
+    scores, _ = rate(model, store=nowhere)
+    same, _ = rate(model, store=somewhere)
+    torch.testing.assert_close(scores, same, atol=0, rtol=0)
+    assert (nowhere.puts, somewhere.puts) == (0, len(PASSAGES))
+
+
 @pytest.mark.parametrize("room", [1, 70, 150, 5000])
 @pytest.mark.parametrize("architecture", ["llama", "granite", *SLIDING])
 def test_every_batch_size_gives_the_same_scores_within_its_memory(architecture, room):

@@ -118,6 +118,20 @@ def test_the_chat_equals_the_templates_own():
     assert list(build_chat(tokenizer, STEPS, tools=[SEARCH])) == theirs["input_ids"]
 
 
+@pytest.mark.parametrize("messages", [STEPS[:1], STEPS])
+def test_how_a_template_shows_tools_is_only_found_out_where_there_are_any(messages, monkeypatch):
+    tokenizer = make_tokenizer(templates.HERMES)
+    render, asked = tokenizer.apply_chat_template, []
+
+    def noting(*args, **kwargs):
+        asked.append("tools" in kwargs)
+        return render(*args, **kwargs)
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", noting)
+    build_chat(tokenizer, messages)
+    assert any(asked) == (messages == STEPS)
+
+
 def test_other_templates_get_a_description_and_text():
     text = rendered(CHATML, [{"role": "system", "content": "Be brief."}, *STEPS])
     system, _, rest = text.partition("<|im_end|>\n")

@@ -11,6 +11,7 @@ import torch
 
 from finch_integrations import (
     ConfigurationError,
+    Document,
     FinchEngine,
     ModelLoadError,
 )
@@ -18,7 +19,8 @@ from finch_integrations.engine import registry
 from finch_integrations.pipeline.ask import AskRequest
 from finch_integrations.pipeline.shared_engine import SharedEngine
 from tests.encoders import HashEncoder
-from tests.tiny import make_model
+from tests.engine.test_side_by_side import count_batches
+from tests.tiny import make_model, text_of
 
 CHAT = (
     {"role": "system", "content": "Be brief."},
@@ -207,3 +209,35 @@ def test_two_models_never_wait_for_each_other(engine, model, tokenizer):
     go_on.set()
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+def test_requests_of_one_call_are_answered_together_each_as_alone(engine, handle):
+    documents = [(Document(text_of(150, seed=seed)),) for seed in range(11)]
+    options = [
+        {"documents": documents[n], "compression": {"target_size": 60}} if n % 3 else {}
+        for n in range(11)
+    ]
+    requests = [
+        request(
+            messages=({"role": "user", "content": f"What is it, {n}?"},),
+            sampling={"max_tokens": 6 + n, "temperature": 3.0, "seed": n},
+            **options[n],
+        )
+        for n in range(11)
+    ]
+    alone = [handle.answer_all([one])[0] for one in requests]
+    sizes = count_batches(engine)
+    together = handle.answer_all(requests)
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    assert [answer.generation_tokens for answer in alone] == [6 + n for n in range(11)]
+    assert max(sizes) == 8
+    assert handle.answer_all([]) == []
+
+
+def test_one_request_that_fails_ends_the_others_of_its_call(engine, handle):
+    sizes = count_batches(engine)
+    long = request(sampling={"max_tokens": 500})
+    with pytest.raises(ConfigurationError, match="temperature"):
+        handle.answer_all([long, request(sampling={"temperature": -1})])
+    assert len(sizes) < 3
+    assert handle.answer_all([request()])[0].text

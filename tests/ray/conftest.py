@@ -29,10 +29,11 @@ class Cluster:
     Attributes:
         url: Where.
         model: The name that requests give.
+        process: It, or None.
     """
 
     def __init__(self, url, model, process):
-        self.url, self.model, self._process = url, model, process
+        self.url, self.model, self.process = url, model, process
 
     def client(self):
         return httpx.Client(base_url=self.url, timeout=SECONDS)
@@ -40,7 +41,7 @@ class Cluster:
     def processes(self, kind):
         """The processes of one kind of replica, as Ray names them."""
         found = []
-        for process in psutil.Process(self._process.pid).children(recursive=True):
+        for process in psutil.Process(self.process.pid).children(recursive=True):
             with_name = process.cmdline()[:1]
             if with_name and with_name[0].startswith("ray::") and kind in with_name[0]:
                 found.append(process)
@@ -59,41 +60,55 @@ def serving(folder, model, **options):
     environment = {
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
-        "RAY_raylet_start_wait_time_s": str(SECONDS),  # where others have the processor
+        "RAY_raylet_start_wait_time_s": "90",
         "RAY_USAGE_STATS_ENABLED": "0",
         **{name: value for name, value in os.environ.items() if name != "FINCH_SERVE_KEY"},
     }
     log = folder / "log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=out, stderr=subprocess.STDOUT, env=environment
-        )
-    running = Cluster(f"http://127.0.0.1:{port}", str(model), process)
+    running = Cluster(f"http://127.0.0.1:{port}", str(model), None)
+    end = time.monotonic() + SECONDS
     try:
-        _wait_until_ready(running, process, log)
+        # Where others have the processor, Ray may end because one of its parts takes 15 seconds.
+        while not _is_ready(running, end):
+            if time.monotonic() > end:
+                sys.stderr.write(log.read_text()[-4000:])
+                pytest.fail("the cluster does not answer")
+            _end(running.process)
+            with log.open("w") as out:
+                running.process = subprocess.Popen(
+                    list(map(str, command)), stdout=out, stderr=subprocess.STDOUT, env=environment
+                )
         yield running
     finally:
+        _end(running.process)
+
+
+def _end(process):
+    """End a cluster's processes, if there is one."""
+    if process is None:
+        return
+    all_of_it = []
+    if process.poll() is None:
         all_of_it = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
-        process.wait(60)
-        psutil.wait_procs(all_of_it, timeout=30)
-        for left in all_of_it:
-            if left.is_running():
-                left.kill()
+    process.wait(60)
+    psutil.wait_procs(all_of_it, timeout=30)
+    for left in all_of_it:
+        if left.is_running():
+            left.kill()
 
 
-def _wait_until_ready(running, process, log):
-    end = time.monotonic() + SECONDS
+def _is_ready(running, end):
+    """Wait until a cluster answers, or has ended."""
     with running.client() as client:
-        while time.monotonic() < end and process.poll() is None:
+        while running.process and running.process.poll() is None and time.monotonic() < end:
             try:
                 if client.get("/ready", timeout=10).status_code == 200:
-                    return
+                    return True
             except httpx.HTTPError:
                 pass
             time.sleep(1)
-    sys.stderr.write(log.read_text()[-4000:])
-    pytest.fail("the cluster does not answer")
+    return False
 
 
 @pytest.fixture(scope="session")
