@@ -14,6 +14,11 @@ from tests.tiny import CONFIGS, make_model, text_of
 QUESTIONS = ["What?", "Who was it, and when did that happen?", "Why?", "Where to?"]
 LENGTHS = [5, 90, 21, 130]  # of their documents; some are longer than a sliding window
 WINDOWED = {"mistral": {"sliding_window": 48}, "phi3": {"sliding_window": 48}}
+each_architecture = pytest.mark.parametrize(
+    ("architecture", "options"),
+    [*((name, {}) for name in CONFIGS), *WINDOWED.items()],
+    ids=lambda value: value if isinstance(value, str) else ("windowed" if value else "plain"),
+)
 
 
 def contexts_of(engine):
@@ -37,11 +42,7 @@ def take_turns(streams):
     return [join_responses(iter(one)) for one in pieces.values()]
 
 
-@pytest.mark.parametrize(
-    ("architecture", "options"),
-    [*((name, {}) for name in CONFIGS), *WINDOWED.items()],
-    ids=lambda value: value if isinstance(value, str) else ("windowed" if value else "plain"),
-)
+@each_architecture
 def test_answers_that_take_turns_are_those_given_alone(architecture, options, tokenizer):
     engine = FinchEngine(make_model(architecture, **options), tokenizer)
     # Greedy, and sampled: some tiny models say the same to everything when they are greedy.
@@ -66,9 +67,10 @@ def count_batches(engine):
     return sizes
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
-def test_logits_side_by_side_are_those_of_each_cache_by_itself(architecture, tokenizer):
-    backbone = FinchEngine(make_model(architecture), tokenizer).backbone
+@each_architecture
+def test_logits_side_by_side_are_those_of_each_cache_by_itself(architecture, options, tokenizer):
+    model = make_model(architecture, **options)
+    backbone = FinchEngine(model, tokenizer).backbone
     caches = [new_cache() for _ in LENGTHS]
     for cache, length in zip(caches, LENGTHS, strict=True):
         backbone.forward(range(length), cache)

@@ -1,5 +1,6 @@
 """Requests whose process is killed: sent again, or ended as the protocol ends them."""
 
+import asyncio
 import contextlib
 import json
 from functools import partial
@@ -193,3 +194,21 @@ def _beside(other, app):
         await (app if known else other)(scope, receive, send)
 
     return both
+
+
+def test_what_ends_because_the_client_left_is_not_sent_again():
+    asked = []
+
+    async def app(scope, receive, send):
+        asked.append(scope["path"])
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        raise AssertionError(message)
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+    asyncio.run(Repeating(app)(scope, receive, send))
+    assert asked == [CHAT]
