@@ -50,11 +50,18 @@ def load(cluster, bodies, clients=8, ask=ask):
 
 def test_questions_about_the_same_documents_go_to_where_they_were_read(cluster):
     with cluster.client() as client:
-        for number in range(len(SETS)):
-            bodies = [chat(cluster, number, f"What is it, {n}?", max_tokens=3) for n in range(4)]
-            usages = [client.post(PATH, json=body).json()["usage"] for body in bodies]
-            reused = [one["prompt_tokens_details"]["cached_tokens"] for one in usages]
-            assert all(reused[1:]), reused
+
+        def reused(number, question):
+            body = chat(cluster, number, question, max_tokens=3)
+            usage = client.post(PATH, json=body).json()["usage"]
+            return usage["prompt_tokens_details"]["cached_tokens"]
+
+        # A process that is still starting takes over some of the documents when it is there.
+        sets = range(len(SETS))
+        until(lambda: all([reused(number, f"Was it {time.monotonic()}?") for number in sets]))
+        for number in sets:
+            found = [reused(number, f"What is it, {n}?") for n in range(3)]
+            assert all(found), found
 
 
 def test_the_same_application_answers_as_elsewhere(cluster):
