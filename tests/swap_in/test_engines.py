@@ -371,6 +371,18 @@ def test_a_history_that_outgrows_the_window_is_trimmed_oldest_first(engine, capl
     assert llm.chat(more, **options).raw["finch"]["trimmed_messages"] == 2
 
 
+def test_the_one_exchange_before_a_question_is_left_out_if_it_does_not_fit(engine):
+    llm = FinchLLM(engine=engine, max_tokens=8)
+    exchange = [
+        ChatMessage(role="user", content="x" * engine.window),
+        ChatMessage(role="assistant", content="Long."),
+    ]
+    question = ChatMessage(role="user", content=Q)
+    answer = llm.chat([*exchange, question])
+    assert answer.raw["finch"]["trimmed_messages"] == 2
+    assert answer.message.content == llm.chat([question]).message.content
+
+
 def test_a_question_that_does_not_fit_alone_is_an_error(engine):
     llm = FinchLLM(engine=engine, max_tokens=8)
     question = ChatMessage(role="user", content="x" * engine.window)
