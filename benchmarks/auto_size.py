@@ -71,10 +71,11 @@ def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Per length, fixed numbers of tokens against `auto`: tokens, answers, and paired NLL."""
     by: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
-        for bucket in (row["bucket"], "all"):
-            by[bucket, row["method"]][row["id"]] = row
+        by[row["bucket"], row["method"]][row["id"]] = row
+    for (_, method), found in tuple(by.items()):
+        by["all", method] |= found
     table = []
-    for (bucket, method), found in by.items():
+    for (bucket, method), found in sorted(by.items(), key=lambda pair: pair[0][0]):
         auto = by[bucket, "auto"]
         by_task: dict[str, list[float]] = defaultdict(list)
         for item, row in found.items():

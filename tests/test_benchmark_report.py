@@ -193,7 +193,7 @@ def test_what_the_scores_decide_is_compared_with_fixed_sizes():
         *sized("b", "multihop", (2.0, 1.5, 2.5), (100, 512, 2000)),
     ]
     table = {(bucket, method): rest for bucket, method, *rest in auto_size.compare(rows)}
-    assert list(table) == [(b, m) for m in ("auto", "512", "2048") for b in ("4k (2)", "all (2)")]
+    assert list(table) == [(b, m) for b in ("4k (2)", "all (2)") for m in ("auto", "512", "2048")]
     assert table["4k (2)", "auto"] == ["200", "50%", "", "", ""]
     assert table["all (2)", "512"][:2] == ["512", "100%"]
     assert table["all (2)", "512"][2:] == ["+0.00 [-0.50, +0.50]", "+0.00", "-0.50 to +0.50"]
