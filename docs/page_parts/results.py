@@ -130,8 +130,10 @@ def hybrids() -> str:
     rows = read_rows(PACKED)
     facts = rows[0]
     commits = ", ".join(sorted({row["commit"] for row in rows}))
+    dtypes = {row["bucket"]: row["dtype"] for row in rows}
+    measured = ", ".join(f"{dtype} ({bucket})" for bucket, dtype in dtypes.items())
     head = (
-        f"Model `{facts['model']}`, 1/8 kept; {facts['machine']}, {facts['dtype']}, torch "
+        f"Model `{facts['model']}`, 1/8 kept; {facts['machine']}, {measured}, torch "
         f"{facts['torch']}, transformers {facts['transformers']}, commit {commits}."
     )
     names = ["documents (questions)", "rival", "NLL above the default's", "median"]

@@ -125,9 +125,14 @@ class PassageReader:
             (len(passage) + len(head)) * self.backbone.spec.kv_bytes_per_token
             for passage in passages
         )
-        fitting = [n for n, size in enumerate(sizes) if size <= store.max_bytes]
+        keys = [
+            self._key(passage, head)
+            for passage, size in zip(passages, sizes, strict=True)
+            if size <= store.max_bytes
+        ]
+        store.touch(keys)  # reading the others must not push these out
         known = store.keys()
-        return [n for n in fitting if self._key(passages[n], head) not in known]
+        return [n for n, key in enumerate(keys) if key not in known]
 
     def read_ahead(
         self,

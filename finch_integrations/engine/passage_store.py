@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,12 @@ class PassageStore:
         with self._lock:
             keys = set(self._memory)
         return keys.union(folder.keys() if folder else ())
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """Count passages in memory as used, so that others leave it before them."""
+        with self._lock:
+            for key in keys:
+                self._memory.use(key)
 
     @property
     def nbytes(self) -> int:

@@ -129,6 +129,19 @@ def test_no_more_is_read_ahead_than_the_store_has_room_for(engine):
     assert without.read_ahead(DISTINCT, target_size=60) == 0
 
 
+def test_reading_ahead_pushes_out_others_before_what_it_finds_in_the_store(tokenizer):
+    first, second, other = ([text_of(300, seed=seed)] for seed in (1, 2, 3))
+    with FinchEngine(make_model(), tokenizer) as engine:
+        engine.read_ahead(first + second, target_size=20)
+        room = engine.store.nbytes
+    store = PassageStore(memory_bytes=room)
+    with FinchEngine(make_model(), tokenizer, store=store) as engine:
+        for documents in (first, other, first + second):
+            assert engine.read_ahead(documents, target_size=20)
+        assert engine.read_ahead(first + second, target_size=20) == 0
+        assert engine.read_ahead(other, target_size=20)
+
+
 def test_documents_that_fit_the_budget_are_not_read_ahead(engine):
     assert engine.read_ahead(DOCUMENTS) == len(engine.store) == 0
 
