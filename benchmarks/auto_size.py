@@ -10,20 +10,19 @@ interrupted continues where it stopped, and tasks and lengths grow together.
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.cascade import TASKS
 from benchmarks.items import Item, load_items
 from benchmarks.quality import CHUNK, RESULTS, Bench, facts, read_lines
 from benchmarks.quality_report import paired_interval
-from benchmarks.quality_results import read_rows, write
+from benchmarks.quality_results import read_rows
+from benchmarks.resumable import append_lines, make_parser, run
 from finch_integrations import FinchEngine
 
 BUCKETS = ("2k", "4k")
@@ -45,26 +44,21 @@ def plan(data: Path, count: int) -> Iterator[Item]:
 
 def measure(options: argparse.Namespace) -> None:
     """Append what is not measured yet."""
-    dtype = getattr(torch, options.dtype)
-    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=dtype)
+    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=options.dtype)
     known = facts("embedded", engine.backbone.device, options.dtype)
     done = {row["id"] for row in read_lines(options.raw)}
-    options.raw.parent.mkdir(parents=True, exist_ok=True)
-    with options.raw.open("a", encoding="utf-8") as out:
-        for item in plan(options.data, options.items):
-            if item.id in done:
-                continue
-            bench = Bench(engine, None, item, answer=False, feed=CHUNK, compare=False)
-            about = {"id": item.id, "task": item.task, "bucket": item.bucket, "budget": None}
-            lines = []
-            for size in ("auto", *SIZES):
-                chosen = engine.select(item.documents, item.question, target_size=size)
-                scores = {**bench.score_kept(chosen.positions), "kept": len(chosen.positions)}
-                lines.append({**about, "method": str(size), **scores, **known})
-            # An item is written whole, so that an interrupted one is measured again.
-            out.write("".join(json.dumps(line) + "\n" for line in lines))
-            out.flush()
-            print(item.id, flush=True)
+    for item in plan(options.data, options.items):
+        if item.id in done:
+            continue
+        bench = Bench(engine, None, item, answer=False, feed=CHUNK, compare=False)
+        about = {"id": item.id, "task": item.task, "bucket": item.bucket, "budget": None}
+        lines = []
+        for size in ("auto", *SIZES):
+            chosen = engine.select(item.documents, item.question, target_size=size)
+            scores = {**bench.score_kept(chosen.positions), "kept": len(chosen.positions)}
+            lines.append({**about, "method": str(size), **scores, **known})
+        append_lines(options.raw, lines)
+        print(item.id, flush=True)
 
 
 def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -100,19 +94,11 @@ def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def main() -> None:
     """Measure, or pack what was measured."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path)
+    parser = make_parser(__doc__, RAW, PACKED)
     parser.add_argument("--items", type=int, default=10, help="per task and length")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--raw", type=Path, default=RAW)
-    parser.add_argument("--pack", action="store_true", help=f"write the raw lines to {PACKED.name}")
     options = parser.parse_args()
-    if options.data:
-        measure(options)
+    run(options, measure, PACKED)
     if options.pack:
-        write(read_lines(options.raw), PACKED)
         for cells in compare(read_rows(PACKED)):
             print(" | ".join(cells))
 

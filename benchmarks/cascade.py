@@ -17,7 +17,6 @@ that was interrupted continues where it stopped. `benchmarks.cascade_report` has
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch import Tensor
 from benchmarks.cascade_report import PACKED
 from benchmarks.items import Item, load_items
 from benchmarks.quality import Bench, facts, read_lines
-from benchmarks.quality_results import write
+from benchmarks.resumable import append_lines, make_parser, run
 from finch_integrations import FinchEngine
 from finch_integrations.engine.backbone import Backbone
 from finch_integrations.engine.cache import KVCache
@@ -175,61 +174,47 @@ def plan(data: Path, rounds: int) -> Iterator[Item]:
 
 def measure(options: argparse.Namespace) -> None:
     """Append what is not measured yet."""
-    dtype = getattr(torch, options.dtype)
-    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=dtype)
+    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=options.dtype)
     loaded = engine.backbone
     engine._backbone = ShallowBackbone(loaded.model, loaded.tokenizer, loaded.name)
     encoder = SentenceTransformerEncoder(device="cpu")
     known = facts("embedded", loaded.device, options.dtype)
     done = {row["id"] for row in read_lines(options.raw)}
-    options.raw.parent.mkdir(parents=True, exist_ok=True)
-    with options.raw.open("a", encoding="utf-8") as out:
-        for item in plan(options.data, options.rounds):
-            if item.id in done:
-                continue
-            bench = CascadeBench(engine, encoder, item, answer=False, feed=1024)
-            bench.read()
-            lines = []
-            for part in BUDGETS:
-                budget = max(1, len(bench.inputs.tokens) // part)
-                known_choices: dict[tuple[int, ...], dict[str, Any]] = {}
-                for name, share in bench.choose_in_all_ways(budget).items():
-                    kept = tuple(bench._kept(name, budget))
-                    if kept not in known_choices:
-                        known_choices[kept] = bench.run(name, budget)
-                    lines.append(
-                        {
-                            "id": item.id,
-                            "task": item.task,
-                            "bucket": item.bucket,
-                            "method": name,
-                            "budget": part,
-                            **known_choices[kept],
-                            "read": share,
-                            **known,
-                        }
-                    )
-            # An item is written whole, so that an interrupted one is measured again.
-            out.write("".join(json.dumps(line) + "\n" for line in lines))
-            out.flush()
-            print(item.id, flush=True)
+    for item in plan(options.data, options.rounds):
+        if item.id in done:
+            continue
+        bench = CascadeBench(engine, encoder, item, answer=False, feed=1024)
+        bench.read()
+        lines = []
+        for part in BUDGETS:
+            budget = max(1, len(bench.inputs.tokens) // part)
+            known_choices: dict[tuple[int, ...], dict[str, Any]] = {}
+            for name, share in bench.choose_in_all_ways(budget).items():
+                kept = tuple(bench._kept(name, budget))
+                if kept not in known_choices:
+                    known_choices[kept] = bench.run(name, budget)
+                lines.append(
+                    {
+                        "id": item.id,
+                        "task": item.task,
+                        "bucket": item.bucket,
+                        "method": name,
+                        "budget": part,
+                        **known_choices[kept],
+                        "read": share,
+                        **known,
+                    }
+                )
+        append_lines(options.raw, lines)
+        print(item.id, flush=True)
 
 
 def main() -> None:
     """Measure, and pack what was measured."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path)
+    parser = make_parser(__doc__, RAW, PACKED)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--raw", type=Path, default=RAW)
-    parser.add_argument("--pack", action="store_true", help=f"write the raw lines to {PACKED.name}")
     options = parser.parse_args()
-    if options.data:
-        measure(options)
-    if options.pack:
-        write(read_lines(options.raw), PACKED)
+    run(options, measure, PACKED)
 
 
 if __name__ == "__main__":

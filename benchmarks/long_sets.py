@@ -11,7 +11,6 @@ the numbers of `benchmarks.quality`; a run that was interrupted continues. FOLDE
 
 import argparse
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.items import Item, load_items
-from benchmarks.quality import CHUNK, DTYPES, RESULTS, Bench, facts, read_lines
+from benchmarks.quality import CHUNK, RESULTS, Bench, facts, read_lines
 from benchmarks.quality_report import paired_interval
-from benchmarks.quality_results import Row, Rows, read_all, write
+from benchmarks.quality_results import Row, Rows, read_all
+from benchmarks.resumable import append_lines, make_parser, run
 from finch_integrations import FinchEngine, PassageStore
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
 from finch_integrations.types import Document
@@ -128,27 +128,22 @@ def measure(options: argparse.Namespace) -> None:
     known = facts("embedded", engine.backbone.device, options.dtype)
     done = {(row["id"], row["bucket"], row["method"]) for row in read_lines(options.raw)}
     found = [load_items(options.data, task, f"{BASE}k") for task in options.tasks]
-    options.raw.parent.mkdir(parents=True, exist_ok=True)
-    with options.raw.open("a", encoding="utf-8") as out:
-        for item, items, length, method in plan(
-            options.items, found, options.lengths, options.methods
-        ):
-            bucket = f"{length}k"
-            if (item.id, bucket, method) in done:
-                continue
-            if length > BASE:
-                pool = pool_of(item, items)
-                longer = lengthen(item, pool, length * 1024, engine.count_tokens)
-            else:
-                longer = item
-            started = time.process_time()
-            bench = Bench(engine, encoder, longer, answer=False, feed=CHUNK, compare=False)
-            scores = bench.run(method, BUDGET)
-            row = {"id": item.id, "task": item.task, "bucket": bucket, "method": method}
-            out.write(json.dumps({**row, "budget": BUDGET, **scores, **known}) + "\n")
-            out.flush()
-            took = time.process_time() - started
-            print(f"{item.id} {bucket} {method} {scores['nll']:.2f} {took:.0f} s", flush=True)
+    for item, items, length, method in plan(options.items, found, options.lengths, options.methods):
+        bucket = f"{length}k"
+        if (item.id, bucket, method) in done:
+            continue
+        if length > BASE:
+            pool = pool_of(item, items)
+            longer = lengthen(item, pool, length * 1024, engine.count_tokens)
+        else:
+            longer = item
+        started = time.process_time()
+        bench = Bench(engine, encoder, longer, answer=False, feed=CHUNK, compare=False)
+        scores = bench.run(method, BUDGET)
+        row = {"id": item.id, "task": item.task, "bucket": bucket, "method": method}
+        append_lines(options.raw, [{**row, "budget": BUDGET, **scores, **known}])
+        took = time.process_time() - started
+        print(f"{item.id} {bucket} {method} {scores['nll']:.2f} {took:.0f} s", flush=True)
 
 
 def gains(by_length: Mapping[str, Rows], method: str) -> dict[str, np.ndarray]:
@@ -211,22 +206,13 @@ def load_packed(path: Path = PACKED) -> dict[str, Rows]:
 
 def main() -> None:
     """Measure what is not measured yet, pack it, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path)
+    parser = make_parser(__doc__, RAW, PACKED)
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS, help="in 1,024 tokens")
     parser.add_argument("--items", type=int, default=2, help="per task")
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES)
-    parser.add_argument("--raw", type=Path, default=RAW)
-    parser.add_argument("--pack", action="store_true", help=f"write the raw lines to {PACKED.name}")
     options = parser.parse_args()
-    if options.data:
-        measure(options)
-    if options.pack:
-        write(read_lines(options.raw), PACKED)
+    run(options, measure, PACKED)
     for cells in compare(load_packed()):
         print(" | ".join(cells))
 

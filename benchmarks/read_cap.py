@@ -12,7 +12,6 @@ A cap is chosen on the even items of every task and shown on the odd ones. FOLDE
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,8 @@ from benchmarks.items import Item, load_items
 from benchmarks.long_sets import BASE, TASKS, lengthen, pool_of
 from benchmarks.quality import CHUNK, RESULTS, Bench, facts, read_lines
 from benchmarks.quality_report import paired_interval
-from benchmarks.quality_results import read_rows, write
+from benchmarks.quality_results import read_rows
+from benchmarks.resumable import append_lines, make_parser, run
 from finch_integrations import FinchEngine
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.likelihood import combine, headed_segments, shortlist
@@ -107,12 +107,10 @@ def plan(items: int, found: Sequence[Sequence[Item]]) -> Iterator[tuple[Item, Se
 
 def measure(options: argparse.Namespace) -> None:
     """Append what is not measured yet; an item is written whole."""
-    dtype = getattr(torch, options.dtype)
-    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=dtype)
+    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=options.dtype)
     known = facts("embedded", engine.backbone.device, options.dtype)
     done = {row["id"] for row in read_lines(options.raw)}
     found = [load_items(options.data, task, f"{BASE}k") for task in TASKS]
-    options.raw.parent.mkdir(parents=True, exist_ok=True)
     for item, items in plan(options.items, found):
         if item.id in done:
             continue
@@ -132,8 +130,7 @@ def measure(options: argparse.Namespace) -> None:
                     row: Row = {"id": item.id, "task": item.task, "bucket": f"{length}k"}
                     row |= {"method": method, "budget": budget}
                     lines.append({**row, "read": read, **scored[kept, whole], **known})
-        with options.raw.open("a", encoding="utf-8") as out:
-            out.write("".join(json.dumps(line) + "\n" for line in lines))
+        append_lines(options.raw, lines)
         print(item.id, flush=True)
 
 
@@ -175,19 +172,10 @@ def compare(rows: Sequence[Row]) -> list[list[str]]:
 
 def main() -> None:
     """Measure what is not measured yet, pack it, and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path)
+    parser = make_parser(__doc__, RAW, PACKED)
     parser.add_argument("--items", type=int, default=10, help="per task")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--raw", type=Path, default=RAW)
-    parser.add_argument("--pack", action="store_true", help=f"write the raw lines to {PACKED.name}")
     options = parser.parse_args()
-    if options.data:
-        measure(options)
-    if options.pack:
-        write(read_lines(options.raw), PACKED)
+    run(options, measure, PACKED)
     for half, rows in halves(read_rows(PACKED)).items():
         print(f"\n{half}")
         for cells in compare(rows):

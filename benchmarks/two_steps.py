@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.items import Item, load_items
-from benchmarks.quality import CHUNK, DTYPES, NO_LINKS, RESULTS, Bench, facts, read_lines
+from benchmarks.quality import CHUNK, NO_LINKS, RESULTS, Bench, facts, read_lines
 from benchmarks.quality_report import paired_interval
-from benchmarks.quality_results import read_rows, write
+from benchmarks.quality_results import read_rows
+from benchmarks.resumable import append_lines, make_parser, run
 from finch_integrations import FinchEngine
 
 PART = 8
@@ -48,23 +48,18 @@ def _items_of(data: Path, task: str, subtask: str, bucket: str) -> list[Item]:
 
 def measure(options: argparse.Namespace) -> None:
     """Append what is not measured yet."""
-    dtype = getattr(torch, options.dtype)
-    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=dtype)
+    engine = FinchEngine.from_pretrained("embedded", device="cpu", dtype=options.dtype)
     known = facts("embedded", engine.backbone.device, options.dtype)
     done = {row["id"] for row in read_lines(options.raw)}
-    options.raw.parent.mkdir(parents=True, exist_ok=True)
-    with options.raw.open("a", encoding="utf-8") as out:
-        for task, item in plan(options.data, options.tasks, options.bucket, options.items):
-            if item.id in done:
-                continue
-            bench = Bench(engine, None, item, answer=False, feed=CHUNK, compare=False)
-            budget = max(1, len(bench.inputs.tokens) // PART)
-            about = {"id": item.id, "task": task, "bucket": item.bucket, "budget": PART, **known}
-            lines = [{**about, "method": name, **bench.run(name, budget)} for name in COMPARED]
-            # An item is written whole, so that an interrupted one is measured again.
-            out.write("".join(json.dumps(line) + "\n" for line in lines))
-            out.flush()
-            print(task, item.id, flush=True)
+    for task, item in plan(options.data, options.tasks, options.bucket, options.items):
+        if item.id in done:
+            continue
+        bench = Bench(engine, None, item, answer=False, feed=CHUNK, compare=False)
+        budget = max(1, len(bench.inputs.tokens) // PART)
+        about = {"id": item.id, "task": task, "bucket": item.bucket, "budget": PART, **known}
+        lines = [{**about, "method": name, **bench.run(name, budget)} for name in COMPARED]
+        append_lines(options.raw, lines)
+        print(task, item.id, flush=True)
 
 
 def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -85,21 +80,13 @@ def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def main() -> None:
     """Measure, or pack what was measured."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path)
+    parser = make_parser(__doc__, RAW, PACKED)
     parser.add_argument("--tasks", nargs="+", default=["needle:twohop", "multihop"])
     parser.add_argument("--bucket", default="2k")
     parser.add_argument("--items", type=int, default=20, help="per task")
-    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES)
-    parser.add_argument("--raw", type=Path, default=RAW)
-    parser.add_argument("--pack", action="store_true", help=f"write the raw lines to {PACKED.name}")
     options = parser.parse_args()
-    if options.data:
-        measure(options)
+    run(options, measure, PACKED)
     if options.pack:
-        write(read_lines(options.raw), PACKED)
         for cells in compare(read_rows(PACKED)):
             print(" | ".join(cells))
 
