@@ -1,10 +1,9 @@
 """Tables of what was answered: from sets of any length, and in the models' own words."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from page_parts.markdown import make_table
+from page_parts.saved import circumstances
 
 
 def long_sets() -> str:
@@ -14,7 +13,7 @@ def long_sets() -> str:
 
     facts = read_rows(PACKED)[0]
     head = (
-        f"Model `{facts['model']}`, {BUDGET:,} tokens kept; {_circumstances(facts)}. The distance "
+        f"Model `{facts['model']}`, {BUDGET:,} tokens kept; {circumstances(facts)}. The distance "
         "from the default is paired, with its 95 % interval; above zero the default is better."
     )
     names = ["tokens (questions)", "method", "gain over none", "answers kept", "NLL, distance"]
@@ -30,12 +29,5 @@ def written() -> str:
     for (model, bucket), rows in read_all(PACKED).items():
         facts = next(row for measured in rows.values() for row in measured.values())
         found = re.sub("^## ", f"**{model}**, ", answer_tables(rows, bucket), flags=re.M).strip()
-        parts.append(f"{found}\n\n{_circumstances(facts)}.")
+        parts.append(f"{found}\n\n{circumstances(facts)}.")
     return "\n\n".join(parts)
-
-
-def _circumstances(facts: Mapping[str, Any]) -> str:
-    return (
-        f"{facts['machine']}, {facts['dtype']}, torch {facts['torch']}, transformers "
-        f"{facts['transformers']}, commit {facts['commit']}"
-    )

@@ -3,7 +3,7 @@
 import re
 
 from page_parts.markdown import folded, format_bytes, make_table
-from page_parts.saved import read_saved, versions
+from page_parts.saved import circumstances, read_saved, versions
 
 
 def quality() -> str:
@@ -23,12 +23,7 @@ def quality() -> str:
             pooled(of_model),
         ]
     for (model, bucket), rows in results.items():
-        where = {
-            f"{row['machine']}, {row['dtype']}, torch {row['torch']}, "
-            f"transformers {row['transformers']}, commit {row['commit']}"
-            for measured in rows.values()
-            for row in measured.values()
-        }
+        where = {circumstances(row) for measured in rows.values() for row in measured.values()}
         about = f"Model `{model}`, documents of about {bucket} tokens; {'; '.join(sorted(where))}."
         found = re.sub("^## ", f"### {model}, ", tables(rows, bucket), flags=re.M)
         parts.append(folded(f"{model}, {bucket}", f"{about}\n\n{found}"))
@@ -90,12 +85,11 @@ def auto_size() -> str:
     from benchmarks.quality_results import read_rows
 
     rows = read_rows(PACKED)
-    facts = rows[0]
     head = (
-        f"`python -m benchmarks.auto_size`: model `{facts['model']}`; {facts['machine']}, "
-        f"{facts['dtype']}, torch {facts['torch']}, transformers {facts['transformers']}. The "
-        "questions of 2k tokens that the rule was chosen on are left out at both lengths; 2,048 is "
-        "what is kept without a budget. NLL minus that of `auto` is paired, with its 95 % interval."
+        f"`python -m benchmarks.auto_size`: model `{rows[0]['model']}`; {circumstances(rows[0])}. "
+        "The questions of 2k tokens that the rule was chosen on are left out at both lengths; "
+        "2,048 is what is kept without a budget. NLL minus that of `auto` is paired, with its 95 % "
+        "interval."
     )
     names = ["documents (questions)", "`target_size`", "tokens", "answers kept", "NLL", "median"]
     return f"{head}\n\n" + make_table([*names, "by task"], compare(rows))
@@ -108,14 +102,11 @@ def two_steps() -> str:
     from benchmarks.two_steps import PACKED, PART, compare
 
     rows = read_rows(PACKED)
-    facts = rows[0]
     head = (
-        f"`python -m benchmarks.two_steps`: model `{facts['model']}`, 1/{PART} kept; "
-        f"{facts['machine']}, {facts['dtype']}, torch {facts['torch']}, transformers "
-        f"{facts['transformers']}, commit {facts['commit']}. `needle:twohop` are facts in books "
-        "that take two steps, `needle:single` those that take one; other tasks are those of the "
-        "benchmarks. The change of the right answer's NLL is paired, with its 95 % interval; below "
-        "zero links are better."
+        f"`python -m benchmarks.two_steps`: model `{rows[0]['model']}`, 1/{PART} kept; "
+        f"{circumstances(rows[0])}. `needle:twohop` are facts in books that take two steps, "
+        "`needle:single` those that take one; other tasks are those of the benchmarks. The change "
+        "of the right answer's NLL is paired, with its 95 % interval; below zero links are better."
     )
     names = ["task", "answer kept, without links", "with links", "NLL, change", "median"]
     return f"{head}\n\n" + make_table(names, compare(rows))
@@ -172,11 +163,8 @@ def elsewhere() -> str:
                 f"{cell['survives']:.0%}",
             ]
         )
-    facts = report["facts"]
-    head = (
-        f"Questions of {report['cells'][0]['tasks']} kinds; {facts['machine']}, {facts['dtype']}, "
-        f"torch {facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}."
-    )
+    about = circumstances(report["facts"])
+    head = f"Questions of {report['cells'][0]['tasks']} kinds; {about}."
     names = ["documents, kept (questions)", "answers", "chooses", "NLL, median", "mean"]
     return f"{head}\n\n" + make_table([*names, "over its own choice", "answer kept"], rows)
 
