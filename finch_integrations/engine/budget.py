@@ -9,7 +9,7 @@ from finch_integrations.errors import ContextTooLongError
 
 # What is read where nothing else is asked for: this share of all tokens, but of long sets no more
 # than so many, and always so many times what is kept. See docs/methods.md for what that loses: what
-# the words put behind the best 6,144 tokens was not kept when it was read, however much there was.
+# the words put after the best 6,144 tokens was not kept when it was read, however much there was.
 _SHARE_READ, _MOST_READ, _TIMES_READ = 3 / 8, 6144, 3
 
 # With target_size="auto", so many tokens are kept whatever the scores are: three passages or four.

@@ -41,9 +41,8 @@ def raise_linked(
     links = matcher.links(best, question) * (new & ~near)
     if not links.any():
         return scores
-    strongest = scores.masked_fill(links < links.max(), -torch.inf)
-    order = strongest.sort(descending=True, stable=True).indices
-    linked = order[: min(_MOST, int((links == links.max()).sum()))]
+    strongest = (links == links.max()).nonzero().flatten().tolist()
+    linked = sorted(strongest, key=lambda number: -float(scores[number]))[:_MOST]
     others = ~near
     others[linked] = False
     if not others.any():

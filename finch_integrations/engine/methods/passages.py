@@ -136,12 +136,8 @@ def headings_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[
     found = []
     for segment in segments:
         span = documents.spans[segment.document]
-        end = span.start
-        while end < min(segment.start, span.start + _HEADING) and (
-            documents.offsets[end] < span.text_start
-        ):
-            end += 1
-        found.append(range(span.start, end))
+        own_start = bisect_left(documents.offsets, span.text_start, span.start)
+        found.append(range(span.start, min(segment.start, own_start, span.start + _HEADING)))
     return found
 
 
