@@ -123,7 +123,7 @@ def make_task(
     for question in TASKS[task].ask(rows, f"{seed} {task}"):
         if done == items:
             break
-        if _usable(question, count):
+        if usable(question, count):
             made += grow(task, question, buckets, count)
             done += 1
     if done < items:
@@ -179,7 +179,8 @@ def grow(
         }
 
 
-def _usable(question: Question, count: Callable[[str], int]) -> bool:
+def usable(question: Question, count: Callable[[str], int]) -> bool:
+    """Whether the gold documents are short enough and say the answer."""
     answers = [answer.lower() for answer in question.answers[:1]]
     told = any(answer in page.text.lower() for answer in answers for page in question.gold)
     return told and all(_size(page, count) <= LONGEST for page in question.gold)

@@ -73,9 +73,11 @@ class CachedEncoder:
             )
 
 
-def found(retriever: HybridRetriever, question: str, options: dict[str, Any]) -> list[str]:
+def found(
+    retriever: HybridRetriever, question: str, options: dict[str, Any], top_k: int = 100
+) -> list[str]:
     """Ids of the documents of the best chunks, best first."""
-    chunks = retriever.retrieve(question, top_k=100, **options)
+    chunks = retriever.retrieve(question, top_k=top_k, **options)
     return list(dict.fromkeys(chunk.metadata["document_id"] for chunk in chunks))
 
 

@@ -49,15 +49,15 @@ def reference_passages(
         parts = [z_scores(reference_ratios(asked, null, groups)) for groups in tokens]
     else:
         parts = []
-    words = [
-        split_words("".join(documents.text[documents.offsets[t]] for t in tokens))
+    said = [
+        "".join(documents.text[documents.offsets[t]] for t in tokens)
         for tokens in headed(documents, segments)
     ]
+    words = [split_words(text) for text in said]
     for groups in (alone, around):
         joined = [[word for i in group for word in words[i]] for group in groups]
         parts.append(z_scores(reference_bm25(joined, frame.question)))
     if encoder is not None:
-        said = [documents.text_between(start, end) for start, end, _ in segments]
         vectors = [encoder.encode_query(text).tolist() for text in said]
         asked = encoder.encode_query(frame.question).tolist()
         for groups in (alone, around):

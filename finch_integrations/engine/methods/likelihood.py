@@ -24,8 +24,8 @@ from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
     WordMatcher,
+    headed_texts,
     headings_of,
-    texts_of,
 )
 from finch_integrations.engine.passage_reader import OnBatch, PassageReader
 from finch_integrations.engine.progress import ProgressTracker
@@ -53,7 +53,7 @@ def score_by_likelihood(
     questions = [frame.question for frame in reading.frames]
     words = torch.stack([matcher.both(question) for question in questions])
     if reading.vectors is not None:
-        meaning = MeaningMatcher(reading.vectors, segments, matcher.texts)
+        meaning = MeaningMatcher(reading.vectors, segments, matcher.headed)
         words = words + torch.stack([meaning.both(question) for question in questions])
     read = torch.stack(
         [
@@ -85,7 +85,7 @@ def read_ahead(reading: Reading, *, shortest: int = SHORTEST, longest: int = LON
     segments = _cut(reading, shortest, longest)
     passages = headed_segments(reading.documents, segments, longest=reading.chunk_length)
     if reading.vectors is not None:
-        reading.vectors.of_documents(texts_of(reading.documents, segments))
+        reading.vectors.of_documents(headed_texts(reading.documents, segments))
     reader, window = _reader(reading), reading.frames[0].window
     unread = reader.unread(passages, window)
     reading.tracker.total = sum(len(segments[number]) for number in unread)

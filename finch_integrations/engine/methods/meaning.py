@@ -21,7 +21,7 @@ class MeaningMatcher:
         Args:
             vectors: Encodes.
             segments: U of them.
-            texts: Of each.
+            texts: Of each, with its document's heading.
         """
         self._vectors = vectors
         own = vectors.of_documents(texts)
