@@ -24,7 +24,6 @@ from finch_integrations import Document
 from finch_integrations.retrieval import HybridRetriever
 from finch_integrations.retrieval.encoders import as_encoder
 
-
 # Chunks: more than fit the longest bucket.
 _FIND = 800
 
@@ -94,7 +93,7 @@ def main() -> None:
     encoder.save()
 
     count = token_counter(options.tokenizer)
-    lines = defaultdict(list)
+    lines: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for subtask, question in questions_of(
         rows, documents, lambda text: found(retriever, text, {}, _FIND)
     ):
