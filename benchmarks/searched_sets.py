@@ -10,7 +10,6 @@ that the task files of `--leave-out` have are left out.
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -62,6 +61,16 @@ def questions_of(
         )
 
 
+def questions_in(folder: Path) -> set[str]:
+    """The questions of all lines that are items; those about a collection have no documents."""
+    rows = (row for task in tasks_of(folder) for row in read_lines(folder / f"{task}.jsonl"))
+    return {_plain(row["question"]) for row in rows if isinstance(row.get("documents"), list)}
+
+
+def _plain(question: str) -> str:
+    return question.strip().lower()
+
+
 def main() -> None:
     """Write the files of tasks."""
     parser = argparse.ArgumentParser(
@@ -77,13 +86,8 @@ def main() -> None:
     parser.add_argument("--tokenizer", default=TOKENIZER, help="what buckets are measured with")
     options = parser.parse_args()
 
-    seen = {
-        json.loads(line)["question"].strip().lower()
-        for task in (tasks_of(options.leave_out) if options.leave_out else ())
-        for line in (options.leave_out / f"{task}.jsonl").open(encoding="utf-8")
-        if options.questions.stem != task and "question" in json.loads(line)
-    }
-    rows = [r for r in read_lines(options.questions) if r["question"].strip().lower() not in seen]
+    seen = questions_in(options.leave_out) if options.leave_out else set()
+    rows = [row for row in read_lines(options.questions) if _plain(row["question"]) not in seen]
     documents = [
         Document(line["text"], id=line["id"], title=line["title"])
         for line in read_lines(options.documents)
