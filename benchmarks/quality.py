@@ -71,8 +71,10 @@ CACHED: dict[str, dict[str, Any]] = {
 DEFAULT = "default"
 # The same with an encoder.
 WITH_MEANING = "default + meaning"
+# The first documents: where a search has put the best ones first, what it would give without us.
+FIRST = "first"
 METHODS = (
-    *(*BOUNDS, "truncate", *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS),
+    *(*BOUNDS, "truncate", FIRST, *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS),
     *(DEFAULT, WITH_MEANING),
 )
 # Without documents there is no text above that a prompt could speak of.
@@ -228,6 +230,10 @@ class Bench:
         if method in RETRIEVAL:
             assert self.encoder is not None
             return rank_by_retrieval(method, self.inputs, self.encoder)
+        if method == FIRST:
+            spans = enumerate(self.inputs.tokens.spans)
+            whole = [Segment(span.start, span.end, number) for number, span in spans]
+            return whole, -torch.arange(len(whole), dtype=torch.float32)
         inputs = self._read_as(self._question(method))
         score = (SEGMENT_SCORERS | SCORER_ABLATIONS)[method]
         prefix = self.backbone.encode(inputs.frame.prefix, self._feed)
