@@ -1,55 +1,92 @@
-"""The default against hybrid retrieval in all its forms, on items that nothing was chosen on.
+"""The default against hybrid retrieval in all its forms, at every length and budget.
 
-    python -m benchmarks.quality --data FOLDER --skip 40 --items 20 --budgets 8 --methods METHODS
-    python -m benchmarks.hybrids .benchmarks/quality.jsonl
+    python -m benchmarks.quality --data FOLDER --buckets 4k --methods METHODS
+    python -m benchmarks.hybrids .benchmarks/quality.jsonl --out hybrids.json
 
-METHODS are `default`, `default + meaning` and their rivals (`rag-…`). The second command packs what
-was measured into results, and shows how far each rival is from the default.
+METHODS are `default`, `default + meaning` and their rivals (`rag-…`, `first`). The second command
+packs what was measured into results, and shows how far each rival is from the default.
+`hybrids.json` is of questions that nothing was chosen on; `searched.json` is of questions over the
+documents that a search finds for them (`benchmarks.searched_sets`).
 """
 
 import argparse
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import BOUNDS, CACHED, DEFAULT, RESULTS, read_lines
-from benchmarks.quality_report import paired_interval
-from benchmarks.quality_results import read_rows, write
+from benchmarks.quality import BOUNDS, CACHED, DEFAULT, METHODS, RESULTS, read_lines
+from benchmarks.quality_report import differences, measured, paired_interval, pool
+from benchmarks.quality_results import Rows, read_all, write
 
-PACKED = RESULTS / "hybrids.json"
+PACKED, SEARCHED = RESULTS / "hybrids.json", RESULTS / "searched.json"
 
 
-def compare(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Per length and rival: its NLL minus the default's, paired: mean, median, every task."""
-    by: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        by[row["bucket"], row["method"]][row["id"]] = row
-    table = []
-    for (bucket, method), found in by.items():
-        own = by[bucket, DEFAULT]
-        ids = sorted(set(found) & set(own))
-        if method in (DEFAULT, *BOUNDS, *CACHED) or not ids:
-            continue
-        changes: dict[str, list[float]] = defaultdict(list)
-        for item in ids:
-            changes[own[item]["task"]].append(found[item]["nll"] - own[item]["nll"])
-        change = np.concatenate([changes[task] for task in sorted(changes)])
-        low, high = paired_interval(change)
-        kept = [f"{np.mean([of[item]['survives'] for item in ids]):.0%}" for of in (found, own)]
-        table.append(
-            [
-                f"{bucket} ({len(ids)})",
-                method,
-                f"{change.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
-                f"{np.median(change):+.2f}",
-                *(f"{np.mean(changes[task]):+.2f}" for task in sorted(changes)),
-                " against ".join(kept),
-            ]
-        )
-    return table
+def rivals(by_bucket: Mapping[str, Rows]) -> list[str]:
+    """The methods that were measured and keep text, without the default."""
+    found = {method for rows in by_bucket.values() for _, method, _ in rows}
+    return [name for name in METHODS if name in found - {DEFAULT, *BOUNDS, *CACHED}]
+
+
+def by_length(by_bucket: Mapping[str, Rows], names: Sequence[str]) -> Iterator[list[str]]:
+    """Per length and budget: how many answers the default keeps, and how far its rivals are.
+
+    Yields:
+        "4k, 1/8", questions, answers that the default keeps, and per rival its NLL minus the
+        default's, paired, with the 95 % interval, and the answers that it keeps of the same
+        questions.
+    """
+    for bucket, rows in by_bucket.items():
+        tasks = sorted({task for task, method, _ in rows if method == DEFAULT})
+        for budget in sorted({b for _, method, b in rows if method == DEFAULT and b}):
+            own = _of(rows, tasks, DEFAULT, budget)
+            cells = [f"{bucket}, 1/{budget}", f"{len(own)}", _share(own)]
+            for name in names:
+                change = np.concatenate(
+                    [differences(rows, task, name, DEFAULT, budget) for task in tasks]
+                )
+                if not change.size:
+                    cells.append("")
+                    continue
+                low, high = paired_interval(change)
+                kept = _share({i: k for i, k in _of(rows, tasks, name, budget).items() if i in own})
+                cells.append(f"{change.mean():+.2f} [{low:+.2f}, {high:+.2f}], {kept}")
+            yield cells
+
+
+def by_task(by_bucket: Mapping[str, Rows], names: Sequence[str]) -> Iterator[list[str]]:
+    """Per task, and for all: how far the default's rivals are over all lengths and budgets.
+
+    Yields:
+        Task, questions, and per rival the mean of the paired differences with its 95 % interval.
+    """
+    tasks = sorted({task for rows in by_bucket.values() for task, _, _ in rows})
+    for part in (*([task] for task in tasks), []):
+        found = [pool(by_bucket, name, DEFAULT, part) for name in names]
+        questions = max((one.questions for one in found if one), default=0)
+        yield [
+            part[0] if part else "all",
+            f"{questions}",
+            *(f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" if one else "" for one in found),
+        ]
+
+
+def _of(rows: Rows, tasks: Sequence[str], method: str, budget: int) -> dict[str, bool]:
+    """Whether each item's answer is kept."""
+    return {
+        item: row["survives"]
+        for task in tasks
+        for item, row in measured(rows, task, method, budget).items()
+    }
+
+
+def _share(kept: Mapping[str, bool]) -> str:
+    return f"{np.mean(list(kept.values())):.0%}"
+
+
+def load(path: Path) -> dict[str, Rows]:
+    """Packed results by length, the shortest first."""
+    return {bucket: rows for (_, bucket), rows in read_all(path).items()}
 
 
 def main() -> None:
@@ -57,10 +94,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("raw", type=Path, nargs="+")
+    parser.add_argument("raw", type=Path, nargs="*", help="none: show what is packed")
+    parser.add_argument("--out", type=Path, default=PACKED)
     options = parser.parse_args()
-    write((row for path in options.raw for row in read_lines(path)), PACKED)
-    for cells in compare(read_rows(PACKED)):
+    if options.raw:
+        write((row for path in options.raw for row in read_lines(path)), options.out)
+    by_bucket = load(options.out)
+    names = rivals(by_bucket)
+    for cells in (["", "questions", "default", *names], *by_length(by_bucket, names)):
+        print(" | ".join(cells))
+    for cells in by_task(by_bucket, names):
         print(" | ".join(cells))
 
 

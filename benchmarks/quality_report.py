@@ -116,33 +116,64 @@ def tables(rows: Rows, bucket: str, method: str = "likelihood") -> str:
     return "\n".join(lines)
 
 
-def pooled(by_bucket: Mapping[str, Rows], method: str = "likelihood") -> str:
-    """How far others are from `method` over all lengths and budgets, in Markdown.
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """How far one method is from another one over all lengths and budgets.
 
-    A question comes at several lengths and budgets, so the interval resamples questions.
+    Attributes:
+        mean: Of the paired differences of NLL.
+        low: Where its 95 % interval begins.
+        high: Where it ends. A question comes at several lengths and budgets, so questions are
+            resampled.
+        questions: How many.
+        measurements: How many.
     """
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    mean: float
+    low: float
+    high: float
+    questions: int
+    measurements: int
+
+
+def pool(
+    by_bucket: Mapping[str, Rows], method: str, than: str, tasks: Sequence[str] = ()
+) -> Pooled | None:
+    """Compare a method with another one over all lengths and budgets, of `tasks` or of all.
+
+    Returns:
+        None if no item was measured with both.
+    """
+    found: dict[str, list[float]] = defaultdict(list)
     for bucket, rows in by_bucket.items():
-        for task, budget in sorted({(t, b) for t, m, b in rows if m == method}):
-            own = rows[task, method, budget]
-            for name in METHODS:
-                other = measured(rows, task, name, budget)
-                for item in set(own) & set(other):
-                    question = item.replace(f"-{bucket}-", "-", 1)
-                    found[name][question].append(other[item]["nll"] - own[item]["nll"])
+        for task, budget in sorted({(t, b) for t, m, b in rows if m == than}):
+            if tasks and task not in tasks:
+                continue
+            own, other = measured(rows, task, method, budget), rows[task, than, budget]
+            for item in set(own) & set(other):
+                question = item.replace(f"-{bucket}-", "-", 1)
+                found[question].append(own[item]["nll"] - other[item]["nll"])
+    if not found:
+        return None
+    sums, counts = (
+        np.array([f(found[question]) for question in sorted(found)]) for f in (sum, len)
+    )
+    drawn = np.random.default_rng(0).integers(0, len(sums), (10_000, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    mean = sums.sum() / counts.sum()
+    return Pooled(float(mean), float(low), float(high), len(sums), int(counts.sum()))
+
+
+def pooled(by_bucket: Mapping[str, Rows], method: str = "likelihood") -> str:
+    """How far others are from `method` over all lengths and budgets, in Markdown."""
     lines = []
-    for name in (name for name in METHODS if name != method and name in found):
-        sums, counts = (
-            np.array([f(differences) for _, differences in sorted(found[name].items())])
-            for f in (sum, len)
-        )
-        drawn = np.random.default_rng(0).integers(0, len(sums), (10_000, len(sums)))
-        means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-        low, high = np.percentile(means, [2.5, 97.5])
-        lines.append(
-            f"- {name}: {sums.sum() / counts.sum():+.2f} [{low:+.2f}, {high:+.2f}] "
-            f"over {len(sums)} questions, {counts.sum()} measurements"
-        )
+    for name in (name for name in METHODS if name != method):
+        if (found := pool(by_bucket, name, method)) is not None:
+            lines.append(
+                f"- {name}: {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}] "
+                f"over {found.questions} questions, {found.measurements} measurements"
+            )
     return "\n".join(lines)
 
 

@@ -126,24 +126,32 @@ def test_written_answers_are_compared_item_by_item(tmp_path, monkeypatch, capsys
     assert "no answers of 'embedded' at '2k'" in capsys.readouterr().err
 
 
-def test_rivals_are_compared_with_the_default_on_the_items_that_both_have():
-    def measured(method, item, task, nll, survives):
-        names = ("method", "id", "task", "nll", "survives", "bucket")
-        return dict(zip(names, (method, item, task, nll, survives, "2k"), strict=True))
+def test_rivals_are_compared_with_the_default_on_the_items_that_both_have(tmp_path, monkeypatch):
+    def measured(method, bucket, item, task, nll, survives):
+        more = {"bucket": bucket, "task": task, "survives": survives}
+        return row(f"{task}-{bucket}-{item}", method, nll, **more)
 
     rows = [
-        measured("default", "a", "needle", 2.0, True),
-        measured("default", "b", "squad_long", 3.0, False),
-        measured("none", "a", "needle", 9.0, False),
-        measured("rag-hybrid", "a", "needle", 2.5, True),
-        measured("rag-hybrid", "b", "squad_long", 2.5, True),
-        measured("rag-hybrid", "c", "squad_long", 9.0, True),
-        measured("rag-128", "d", "needle", 1.0, True),
+        measured("default", "2k", "a", "needle", 2.0, True),
+        measured("default", "2k", "b", "squad_long", 3.0, False),
+        measured("default", "4k", "a", "needle", 1.0, True),
+        measured("none", "2k", "a", "needle", 9.0, False),
+        measured("rag-hybrid", "2k", "a", "needle", 2.5, True),
+        measured("rag-hybrid", "2k", "b", "squad_long", 2.5, True),
+        measured("rag-hybrid", "2k", "c", "squad_long", 9.0, False),
+        measured("rag-hybrid", "4k", "a", "needle", 2.5, False),
+        measured("rag-128", "2k", "d", "needle", 1.0, True),
     ]
-    (cells,) = hybrids.compare(rows)
-    assert cells[:2] == ["2k (2)", "rag-hybrid"]
-    assert cells[2].startswith("+0.00 [-0.50, +0.50]")
-    assert cells[3:] == ["+0.00", "+0.50", "-0.50", "100% against 50%"]
+    by_bucket = hybrids.load(write(tmp_path, rows))
+    names = hybrids.rivals(by_bucket)
+    assert names == ["rag-128", "rag-hybrid"]
+    two, four = hybrids.by_length(by_bucket, names)
+    assert two == ["2k, 1/8", "2", "50%", "", "+0.00 [-0.50, +0.50], 100%"]
+    assert four == ["4k, 1/8", "1", "100%", "", "+1.50 [+1.50, +1.50], 0%"]
+    needle, squad, everything = hybrids.by_task(by_bucket, names)
+    assert needle == ["needle", "1", "", "+1.00 [+1.00, +1.00]"]
+    assert squad == ["squad_long", "1", "", "-0.50 [-0.50, -0.50]"]
+    assert everything == ["all", "2", "", "+0.50 [-0.50, +1.00]"]
 
 
 def test_passages_are_alike_if_a_better_one_has_their_words_and_numbers():
