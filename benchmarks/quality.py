@@ -69,13 +69,11 @@ CACHED: dict[str, dict[str, Any]] = {
 }
 # What a user gets who sets no option: `likelihood` reads everything, the default does not.
 DEFAULT = "default"
-# The same with an encoder.
-WITH_MEANING = "default + meaning"
 # The first documents: where a search has put the best ones first, what it would give without us.
 FIRST = "first"
 METHODS = (
     *(*BOUNDS, "truncate", FIRST, *RETRIEVAL, "perplexity", *CACHED, *SEGMENT_SCORERS),
-    *(DEFAULT, WITH_MEANING),
+    DEFAULT,
 )
 # Without documents there is no text above that a prompt could speak of.
 ASKED_ALONE = "Answer this question:"
@@ -177,12 +175,6 @@ class Bench:
         """The question under which a method chooses."""
         return BLIND if method.endswith(", blind") else self.item.question
 
-    @cached_property
-    def _with_meaning(self) -> FinchEngine:
-        assert self.encoder is not None
-        model, tokenizer = self.backbone.model, self.backbone.tokenizer
-        return FinchEngine(model, tokenizer, encoder=self.encoder, store=self.engine.store)
-
     def _encode(self, ids: Sequence[int]) -> KVCache:
         return self.backbone.encode([*self.inputs.frame.prefix, *ids], self._feed)
 
@@ -213,10 +205,9 @@ class Bench:
             return [*range(head), *range(total - budget // 2, total)]
         if method == "perplexity":
             return self._perplexity.keep(budget)
-        if method in (DEFAULT, WITH_MEANING):
+        if method == DEFAULT:
             documents, question = self.item.documents, self.item.question
-            engine = self.engine if method == DEFAULT else self._with_meaning
-            return list(engine.select(documents, question, target_size=budget).positions)
+            return list(self.engine.select(documents, question, target_size=budget).positions)
         if method not in self._ranked:
             self._ranked[method] = self._rank(method)
         # The passages of all methods are in the same order, so that only the choice differs.

@@ -23,7 +23,6 @@ def reference_passages(
     chunk_length,
     reach=128,
     read_size=None,
-    encoder=None,
 ):
     """Return (kept positions, keys, values); `segments` are (start, end, document)."""
     model = copy.deepcopy(model)
@@ -49,19 +48,13 @@ def reference_passages(
         parts = [z_scores(reference_ratios(asked, null, groups)) for groups in tokens]
     else:
         parts = []
-    said = [
-        "".join(documents.text[documents.offsets[t]] for t in tokens)
+    words = [
+        split_words("".join(documents.text[documents.offsets[t]] for t in tokens))
         for tokens in headed(documents, segments)
     ]
-    words = [split_words(text) for text in said]
     for groups in (alone, around):
         joined = [[word for i in group for word in words[i]] for group in groups]
         parts.append(z_scores(reference_bm25(joined, frame.question)))
-    if encoder is not None:
-        vectors = [encoder.encode_query(text).tolist() for text in said]
-        asked = encoder.encode_query(frame.question).tolist()
-        for groups in (alone, around):
-            parts.append(z_scores(reference_cosines(vectors, groups, asked)))
     scores = [sum(numbers) for numbers in zip(*parts, strict=True)]
     texts = [documents.text_between(start, end) for start, end, _ in segments]
     if method == "likelihood":
@@ -90,16 +83,6 @@ def reference_ratios(asked, null, groups):
             for a, n in zip(asked, null, strict=True)
         )
         for inside in groups
-    ]
-
-
-def reference_cosines(vectors, groups, asked):
-    """For every group: how alike the mean of its vectors and another one are."""
-    means = [[mean(vectors[i][d] for i in group) for d in range(len(asked))] for group in groups]
-    return [
-        sum(a * b for a, b in zip(one, asked, strict=True))
-        / max(1e-9, math.hypot(*one) * math.hypot(*asked))
-        for one in means
     ]
 
 

@@ -141,6 +141,7 @@ def test_rivals_are_compared_with_the_default_on_the_items_that_both_have(tmp_pa
         measured("rag-hybrid", "2k", "c", "squad_long", 9.0, False),
         measured("rag-hybrid", "4k", "a", "needle", 2.5, False),
         measured("rag-128", "2k", "d", "needle", 1.0, True),
+        measured("a method of the past", "2k", "a", "needle", 1.0, True),
     ]
     by_bucket = hybrids.load(write(tmp_path, rows))
     names = hybrids.rivals(by_bucket)

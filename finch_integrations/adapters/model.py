@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from finch_integrations.config import CompressionConfig
-from finch_integrations.encoder import name_of
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.options import (
     BUDGETS,
@@ -31,8 +30,6 @@ ByName = Annotated[Any, PlainSerializer(_name)]
 # What `from_pretrained` gets, stored without secrets.
 ModelKwargs = Annotated[dict[str, Any], PlainSerializer(without_secrets)]
 Scorer = Annotated[str | SharedEngine | None, PlainSerializer(_name_of_model)]
-# An embedding model, stored by its name.
-Encoder = Annotated[Any, PlainSerializer(name_of)]
 
 
 class Adapter(BaseModel):
@@ -50,8 +47,6 @@ class Adapter(BaseModel):
         model_kwargs: Passed to transformers' `from_pretrained`.
         scorer: A smaller model that chooses the passages, so that `model` reads only those: a name
             (on the same device), a loaded model or a `SharedEngine`. With `engine` it is put there.
-        encoder: An embedding model, with which passages are compared with the question by meaning,
-            too: `embedded`, another name, or one of sentence-transformers or the framework.
         target_size: Document tokens to keep; `auto`: as many as the passages' scores call for.
         compression_ratio: Fraction of the document tokens to remove, instead of `target_size`.
         max_kv_bytes: Size of the cache in bytes, instead of `target_size`.
@@ -67,7 +62,6 @@ class Adapter(BaseModel):
     dtype: ByName = "auto"
     model_kwargs: ModelKwargs = Field(default_factory=dict, repr=False)
     scorer: Scorer = None
-    encoder: Encoder = None
     target_size: int | Literal["auto"] | None = None
     compression_ratio: float | None = None
     max_kv_bytes: int | None = None
@@ -85,7 +79,6 @@ class Adapter(BaseModel):
             "device": self.device,
             "dtype": self.dtype,
             "model_kwargs": self.model_kwargs,
-            "encoder": self.encoder,
         }
         if self.engine is not None:
             _refuse_two_models(self.model, self.engine)

@@ -27,7 +27,6 @@ class AnsweringOptions:
     retrieval: dict[str, Any]
     model: str
     scorer: str | None
-    encoder: str | None
     device: str | None
     dtype: str
     compression: dict[str, Any]

@@ -37,13 +37,6 @@ _Scorer = Annotated[
     str | None,
     typer.Option(help="A smaller model that chooses the passages, named like --model."),
 ]
-_Encoder = Annotated[
-    str | None,
-    typer.Option(
-        help="An embedding model, with which passages are compared by meaning, too: embedded, a "
-        "sentence-transformers model's hub id or folder."
-    ),
-]
 _Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the accelerator, or cpu).")
 ]
@@ -139,7 +132,6 @@ def ask(
         str, typer.Option(help="With --base-url: the environment variable with the server's key.")
     ] = "FINCH_API_KEY",
     scorer: _Scorer = None,
-    encoder: _Encoder = None,
     target_size: _TargetSize = None,
     compression_ratio: Annotated[
         float | None, typer.Option(help="Or: the fraction of the document tokens to remove.")
@@ -210,7 +202,6 @@ def ask(
             },
             model=model,
             scorer=scorer,
-            encoder=encoder,
             base_url=base_url,
             api_key_env=api_key_env,
             device=device,
@@ -268,7 +259,6 @@ def chat(
     ] = None,
     model: _Model = "embedded",
     scorer: _Scorer = None,
-    encoder: _Encoder = None,
     target_size: _TargetSize = None,
     max_tokens: Annotated[int, typer.Option(help="Upper limit of an answer's tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0,
@@ -292,7 +282,6 @@ def chat(
             retrieval={"top_k": 20, "max_document_tokens": 16384, "return_parents": True},
             model=model,
             scorer=scorer,
-            encoder=encoder,
             device=device,
             dtype=dtype,
             compression={"target_size": _number(target_size)},
@@ -363,7 +352,6 @@ def search(
 def serve(
     model: _Model = "embedded",
     scorer: _Scorer = None,
-    encoder: _Encoder = None,
     base_url: Annotated[
         str | None,
         typer.Option(help="An OpenAI-compatible server that has --model and writes the answers."),
@@ -398,7 +386,6 @@ def serve(
     run_serve(
         model=model,
         scorer=scorer,
-        encoder=encoder,
         base_url=base_url,
         index=index,
         host=host,

@@ -102,12 +102,7 @@ def _name_model(options: AskOptions) -> _Model:
     # For one question there is no use in keeping anything in memory.
     folder = passages_folder() if options.keep_passages else None
     store = PassageStore(memory_bytes=0, folder=folder)
-    place: dict[str, Any] = {
-        "device": options.device,
-        "dtype": options.dtype,
-        "encoder": options.encoder,
-        "store": store,
-    }
+    place: dict[str, Any] = {"device": options.device, "dtype": options.dtype, "store": store}
     if options.base_url is None:
         shared = SharedEngine(options.model, scorer=options.scorer, **place)
         return _Model(shared, shared)
@@ -155,7 +150,6 @@ def _as_json(
         "finish_reason": details.finish_reason,
         "model": options.model,
         "scorer": options.scorer,
-        "encoder": options.encoder,
         "method": options.compression["method"],
         "citations": [asdict(citation) for citation in answer.citations],
         "sources": [

@@ -41,7 +41,6 @@ def run_chat(options: AnsweringOptions) -> None:
     model = SharedEngine(
         options.model,
         scorer=options.scorer,
-        encoder=options.encoder,
         device=options.device,
         dtype=options.dtype,
         store=PassageStore(folder=passages_folder() if options.keep_passages else None),

@@ -14,7 +14,6 @@ def run_serve(
     *,
     model: str,
     scorer: str | None,
-    encoder: str | None,
     base_url: str | None,
     index: Path | None,
     host: str,
@@ -36,12 +35,12 @@ def run_serve(
     )
     answering: Any
     if base_url is None:
-        answering = SharedEngine(model, scorer=scorer, encoder=encoder, device=device, dtype=dtype)
+        answering = SharedEngine(model, scorer=scorer, device=device, dtype=dtype)
     else:
         from finch_integrations.pipeline.elsewhere import ChooseThenGenerate
         from finch_integrations.pipeline.openai_server import OpenAIServer
 
-        reader = SharedEngine(scorer or "embedded", encoder=encoder, device=device, dtype=dtype)
+        reader = SharedEngine(scorer or "embedded", device=device, dtype=dtype)
         answering = ChooseThenGenerate(OpenAIServer(base_url, model), reader)
     retriever = None
     if index is not None:

@@ -11,7 +11,6 @@ import torch
 from finch_integrations.config import CompressionConfig, SamplingParams, with_overrides
 from finch_integrations.constraints import Constraint
 from finch_integrations.documents import prepare_documents
-from finch_integrations.encoder import Encoder
 from finch_integrations.engine import context as contexts
 from finch_integrations.engine import loading
 from finch_integrations.engine.backbone import Backbone
@@ -38,7 +37,6 @@ from finch_integrations.engine.prompt import INSTRUCTION, build_frame, make_prom
 from finch_integrations.engine.selecting import Reader, further_inputs, read_ahead
 from finch_integrations.engine.selection import Selection
 from finch_integrations.engine.selector import Selector
-from finch_integrations.engine.vectors import Vectors
 from finch_integrations.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -77,7 +75,6 @@ class FinchEngine:
         compression: CompressionConfig | None = None,
         sampling: SamplingParams | None = None,
         scorer: "FinchEngine | None" = None,
-        encoder: Encoder | None = None,
         store: PassageStore | None = None,
     ) -> None:
         """Wrap a model that is already loaded; it is not changed.
@@ -88,7 +85,6 @@ class FinchEngine:
             compression: Defaults for `compress`.
             sampling: Defaults for `stream` and `generate`.
             scorer: As for `from_pretrained`.
-            encoder: As for `from_pretrained`.
             store: As for `from_pretrained`.
 
         Raises:
@@ -97,7 +93,7 @@ class FinchEngine:
         """
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
         backbone = Backbone(model, tokenizer, name)
-        self._set_up(backbone, None, compression, sampling, scorer, encoder, store)
+        self._set_up(backbone, None, compression, sampling, scorer, store)
 
     @classmethod
     def from_pretrained(
@@ -110,7 +106,6 @@ class FinchEngine:
         compression: CompressionConfig | None = None,
         sampling: SamplingParams | None = None,
         scorer: "FinchEngine | None" = None,
-        encoder: Encoder | None = None,
         store: PassageStore | None = None,
         **model_kwargs: Any,
     ) -> Self:
@@ -128,9 +123,6 @@ class FinchEngine:
                 this one only encodes those. Used by methods that keep passages, not by `finch`;
                 tokenizers may differ.
                 It is not closed with this engine.
-            encoder: An embedding model, such as `SentenceTransformerEncoder()`. The method
-                `likelihood` then compares passages with the question by meaning, too: it finds
-                passages that share no word with it. Other methods do not use it.
             store: Keeps what this model reads of passages, so that they are not read again for
                 another question. Default: a store of its own, in memory, of 1 GiB at most.
             model_kwargs: Passed unchanged to transformers' `from_pretrained`, for example
@@ -145,7 +137,7 @@ class FinchEngine:
             model, revision=revision, device=device, dtype=dtype, **model_kwargs
         )
         engine = cls.__new__(cls)
-        engine._set_up(lease.backbone, lease, compression, sampling, scorer, encoder, store)
+        engine._set_up(lease.backbone, lease, compression, sampling, scorer, store)
         return engine
 
     def _set_up(
@@ -155,7 +147,6 @@ class FinchEngine:
         compression: CompressionConfig | None,
         sampling: SamplingParams | None,
         scorer: "FinchEngine | None",
-        encoder: Encoder | None,
         store: PassageStore | None,
     ) -> None:
         self._backbone: Backbone | None = backbone
@@ -166,12 +157,6 @@ class FinchEngine:
         self._own_store = store is None
         self._selector = Selector()
         self.scorer = scorer
-        self._vectors = None if encoder is None else Vectors(encoder)
-
-    @property
-    def encoder(self) -> Encoder | None:
-        """What compares meanings, or None."""
-        return None if self._vectors is None else self._vectors.encoder
 
     @property
     def backbone(self) -> Backbone:
@@ -533,7 +518,7 @@ class FinchEngine:
     def _reader(self) -> Reader:
         """Who reads documents to choose of them."""
         engine = self if self.scorer is None else self.scorer
-        return Reader(engine.backbone, engine.store, self._vectors or engine._vectors)
+        return Reader(engine.backbone, engine.store)
 
     def stream(
         self,

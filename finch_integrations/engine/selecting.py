@@ -29,7 +29,6 @@ from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import build_frame, rating_prompt
 from finch_integrations.engine.segments import Segment, translate_segments
 from finch_integrations.engine.selection import Selection
-from finch_integrations.engine.vectors import Vectors
 from finch_integrations.errors import FinchError
 from finch_integrations.types import LimitedBy, SelectionStats
 
@@ -41,12 +40,10 @@ class Reader:
     Attributes:
         backbone: The model.
         store: Where what it read is kept.
-        vectors: Says what passages mean; None: their words decide alone.
     """
 
     backbone: Backbone
     store: PassageStore
-    vectors: Vectors | None = None
 
 
 def select_passages(
@@ -175,7 +172,6 @@ def _begin(
         read_sizes=[tokens_to_read(config, budget, len(documents)) for budget in budgets],
         store=reader.store,
         tracker=tracker,
-        vectors=reader.vectors,
     )
 
 

@@ -57,8 +57,7 @@ class Selector:
         assert isinstance(method, PassageMethod), "token methods do not select"
         reader = find_reader()
         check_method(config.method, reader.backbone.spec)
-        encoder = reader.vectors and reader.vectors.encoder.name
-        models = (backbone.fingerprint, reader.backbone.fingerprint, encoder)
+        models = (backbone.fingerprint, reader.backbone.fingerprint)
         documents = _digest(inputs[0].documents)
         keys = [
             repr((documents, one.prompt, config, budget, models))

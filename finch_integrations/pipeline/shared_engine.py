@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from finch_integrations.encoder import name_of
 from finch_integrations.engine import registry
 from finch_integrations.errors import ConfigurationError
 from finch_integrations.pipeline.ask import (
@@ -72,7 +71,6 @@ class SharedEngine:
         dtype: Any = "auto",
         model_kwargs: Mapping[str, Any] | None = None,
         scorer: Any = None,
-        encoder: Any = None,
         store: "PassageStore | None" = None,
     ) -> None:
         """Take a model's settings, or a model that is already loaded.
@@ -87,8 +85,6 @@ class SharedEngine:
             model_kwargs: Passed to transformers' `from_pretrained`.
             scorer: A smaller model that chooses the passages: anything that `model` may be, a
                 name meaning that model in the same device and dtype; or a `SharedEngine`.
-            encoder: An embedding model, with which passages are compared with the question by
-                meaning, too: `embedded`, another name, or whatever `as_encoder` takes.
             store: Keeps what the model that reads has read of passages; None: one in memory.
 
         Raises:
@@ -97,11 +93,6 @@ class SharedEngine:
         """
         settings = {"revision": revision, "device": device, "dtype": dtype}
         self._store = store
-        self._encoder = encoder
-        if not isinstance(encoder, str | None):
-            from finch_integrations.retrieval.encoders import as_encoder
-
-            as_encoder(encoder)  # says now what is wrong with it
         self._settings = {**settings, **(model_kwargs or {})}
         self._ready: FinchEngine | None = None
         if isinstance(model, str | Path):
@@ -112,8 +103,7 @@ class SharedEngine:
                 )
             self.name = str(model)
         else:
-            given = {"model_kwargs": model_kwargs, "encoder": encoder, "store": store}
-            refuse_settings({**settings, **given})
+            refuse_settings({**settings, "model_kwargs": model_kwargs, "store": store})
             self._ready = as_engine(model, tokenizer)
             self.name = self._ready.backbone.name
         self._model = model
@@ -188,11 +178,10 @@ class SharedEngine:
             engine = self._ready
             if engine.scorer is not None:
                 scorer = engine.scorer.backbone.fingerprint
-            encoder = engine.encoder and engine.encoder.name
-            facts = (engine.backbone.fingerprint, scorer, encoder)
-            return " ".join(map(str, (*facts, engine.compression, engine.sampling)))
+            facts = (engine.backbone.fingerprint, scorer, engine.compression, engine.sampling)
+            return " ".join(map(str, facts))
         settings = without_secrets(self._settings)
-        return repr((str(self._model), sorted(settings.items()), scorer, name_of(self._encoder)))
+        return repr((str(self._model), sorted(settings.items()), scorer))
 
     def count_tokens(self, text: str) -> int:
         """Measure a text in the model's tokens; loads the model if necessary."""
@@ -234,7 +223,7 @@ class SharedEngine:
             )
         # The revision belongs to this model only.
         settings = {**self._settings, "revision": revision}
-        return SharedEngine(model, model_kwargs=settings, scorer=self.scorer, encoder=self._encoder)
+        return SharedEngine(model, model_kwargs=settings, scorer=self.scorer)
 
     def stream(
         self, request: AskRequest, *, progress: Progress | None = None, keep_context: bool = False
@@ -351,15 +340,10 @@ class SharedEngine:
         if self._ready is not None:
             return self.engine
         from finch_integrations.engine.engine import FinchEngine
-        from finch_integrations.retrieval.encoders import as_encoder
 
         scorer = self.scorer.lease(leases) if self.scorer else None
         engine = FinchEngine.from_pretrained(
-            self._model,
-            scorer=scorer,
-            encoder=None if self._encoder is None else as_encoder(self._encoder),
-            store=self._store,
-            **self._settings,
+            self._model, scorer=scorer, store=self._store, **self._settings
         )
         return leases.enter_context(engine)
 
@@ -392,7 +376,6 @@ class SharedEngine:
                     compression=ready.compression,
                     sampling=ready.sampling,
                     scorer=scorer.lease(leases),
-                    encoder=ready.encoder,
                 )
                 self._end_scorer = weakref.finalize(self, leases.pop_all().close)
                 self._end_scorer.atexit = False
@@ -410,10 +393,7 @@ class SharedEngine:
         if self._ready is not None:
             return f"ready {id(self._ready)} {scorer}"
         store = "" if self._store is None else id(self._store)
-        # Two that are called the same need not be the same.
-        own = self._encoder
-        encoder = own if isinstance(own, str | None) else f"{name_of(own)} {id(own)}"
-        return repr((str(self._model), sorted(self._settings.items()), scorer, encoder, store))
+        return repr((str(self._model), sorted(self._settings.items()), scorer, store))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SharedEngine) and self._key == other._key

@@ -4,14 +4,13 @@ Words by BM25 (bm25s), meaning by any embedding model (numpy), fused.
 """
 
 from finch_integrations.config import RetrievalConfig
-from finch_integrations.encoder import Encoder
 from finch_integrations.retrieval.build import (
     IndexProgress,
     IndexReport,
     Source,
     build_index,
 )
-from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
+from finch_integrations.retrieval.encoders import Encoder, SentenceTransformerEncoder
 from finch_integrations.retrieval.fusion import reciprocal_rank_fusion, score_fusion
 from finch_integrations.retrieval.hybrid import HybridRetriever
 

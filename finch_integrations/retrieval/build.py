@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finch_integrations.bm25 import BM25Index
-from finch_integrations.encoder import Encoder
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.retrieval import folder, store
 from finch_integrations.retrieval.chunking import split_text
 from finch_integrations.retrieval.collection import Collection
 from finch_integrations.retrieval.dense import DTYPE, encode, probe, same_encoder
-from finch_integrations.retrieval.encoders import as_encoder, is_embedded
+from finch_integrations.retrieval.encoders import Encoder, as_encoder, is_embedded
 from finch_integrations.retrieval.hybrid import CHUNK_SIZE, check_chunk_size
 from finch_integrations.types import Document
 

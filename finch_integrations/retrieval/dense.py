@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finch_integrations.encoder import Encoder
 from finch_integrations.errors import InvalidInputError
-from finch_integrations.retrieval.encoders import unit_vectors
+from finch_integrations.retrieval.encoders import Encoder, unit_vectors
 
 # What vectors are stored in: a third decimal of the cosine is exact enough to rank by.
 DTYPE = np.float16

@@ -1,12 +1,11 @@
 """Embedding models from any library, with one interface."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finch_integrations.encoder import Encoder
 from finch_integrations.errors import (
     ConfigurationError,
     MissingExtraError,
@@ -15,6 +14,24 @@ from finch_integrations.errors import (
 )
 from finch_integrations.hub import is_out_of_reach, offline_hint
 from finch_integrations.retrieval import embedder
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors whose directions show how related they are.
+
+    Attributes:
+        name: Distinguishes encoders with different vectors.
+    """
+
+    name: str
+
+    def encode_documents(self, texts: Sequence[str]) -> Any:
+        """Encode texts to search in, [N, D]."""
+        ...
+
+    def encode_query(self, query: str) -> Any:
+        """Encode a query, [D]."""
+        ...
 
 
 class SentenceTransformerEncoder:

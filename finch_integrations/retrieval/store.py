@@ -27,10 +27,9 @@ from numpy.typing import NDArray
 from finch_integrations.bm25 import FILES as BM25_FILES
 from finch_integrations.bm25 import BM25Index
 from finch_integrations.documents import check_text
-from finch_integrations.encoder import Encoder
 from finch_integrations.errors import InvalidInputError
 from finch_integrations.retrieval.collection import Collection
-from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
+from finch_integrations.retrieval.encoders import Encoder, SentenceTransformerEncoder
 from finch_integrations.retrieval.folder import check_files, damaged, new_data, read_manifest
 from finch_integrations.types import Document
 

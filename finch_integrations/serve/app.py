@@ -10,10 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from finch_integrations import __version__
-from finch_integrations.encoder import Encoder
 from finch_integrations.errors import FinchError
 from finch_integrations.pipeline.rag import Retriever
 from finch_integrations.pipeline.shared_engine import SharedEngine
+from finch_integrations.retrieval.encoders import Encoder
 from finch_integrations.serve.errors import ApiError, as_api_error
 from finch_integrations.serve.guard import Guard
 from finch_integrations.serve.page import make_page_routes

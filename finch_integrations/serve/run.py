@@ -8,8 +8,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from finch_integrations.encoder import Encoder
 from finch_integrations.pipeline.rag import Retriever
+from finch_integrations.retrieval.encoders import Encoder
 from finch_integrations.serve.app import make_app
 from finch_integrations.serve.settings import ServerSettings
 

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from finch_integrations.encoder import Encoder
 from finch_integrations.pipeline.ask import AnswerDetails, AnswerPiece, AskRequest, Progress
 from finch_integrations.pipeline.rag import Retriever
 from finch_integrations.pipeline.shared_engine import SharedEngine
+from finch_integrations.retrieval.encoders import Encoder
 from finch_integrations.serve.errors import ApiError
 from finch_integrations.serve.memory import Room
 from finch_integrations.serve.metrics import Metrics

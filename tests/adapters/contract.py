@@ -29,7 +29,6 @@ from finch_integrations import (
 from finch_integrations.engine import loading
 from finch_integrations.engine.generate import join_responses
 from finch_integrations.pipeline.shared_engine import SharedEngine
-from tests.encoders import HashEncoder
 from tests.heartbeat import count_beats
 from tests.tiny import DYNAMIC, make_model, make_tokenizer, text_of
 
@@ -159,19 +158,6 @@ class AdapterContract:
         assert adapter.handle.engine is engine
         assert self.adapter(model=large, device="cpu", dtype="float64").handle != adapter.handle
         adapter.close()
-
-    def test_an_encoder_compares_meanings(self, folder, engine):
-        encoder = HashEncoder()
-        adapter = self.adapter(model=folder, encoder=encoder)
-        assert adapter.handle.engine.encoder is encoder
-        assert adapter.handle != self.adapter(model=folder).handle
-        assert self.adapter(model=folder, encoder="embedded").handle.engine.encoder.name == (
-            "embedded"
-        )
-        with pytest.raises(ConfigurationError, match="encoder cannot be applied to a model that"):
-            _ = self.adapter(engine=engine, encoder=encoder).handle
-        with pytest.raises(ConfigurationError, match="the encoder must be the name of"):
-            self.adapter(model=folder, encoder=5)
 
     def test_a_scorer_may_be_loaded_already(self, folder, engine, model, tokenizer):
         small = FinchEngine(make_model(num_hidden_layers=1), tokenizer)

@@ -139,25 +139,6 @@ def test_ask_shows_the_best_passage_of_the_best_source_first(tmp_path, model_fol
     assert not any("a.txt" in line for line in lines[:first])
 
 
-@pytest.mark.model
-def test_an_encoder_finds_what_shares_no_word_with_the_question(
-    tmp_path, model_folder, embedded_encoder
-):
-    days = [f"On day {n} the sea was grey and the boats stayed in the harbour. " for n in range(40)]
-    days[21] = "The physician treats patients in the cabin beside the mast all week long. "
-    folder = tmp_path / "log"
-    folder.mkdir()
-    (folder / "log.txt").write_text("\n\n".join(days))
-    question = "Where can I see a doctor?"
-    more = ("--target-size", "70", "--read-size", "70", "--max-tokens", "2", "--json")
-    for encoder, found in ((("--encoder", "embedded"), True), ((), False)):
-        result = run(app, ["ask", question, str(folder), *options(model_folder, *more, *encoder)])
-        assert result.exit_code == 0, result.output
-        answer = json.loads(result.stdout)
-        assert answer["encoder"] == ("embedded" if found else None)
-        assert ("physician" in answer["sources"][0]["best_passage"]["text"]) == found
-
-
 def test_a_scorer_chooses_what_the_model_reads(folders, files):
     large, small = map(str, folders)
     more = ("--scorer", small, "--target-size", "50", "--max-tokens", "3", "--json")

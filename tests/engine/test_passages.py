@@ -23,7 +23,6 @@ from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.scoring import contrast_scores, standardize
 from finch_integrations.engine.segments import Segment, split_segments
 from finch_integrations.engine.selecting import Reader, select_passages
-from finch_integrations.engine.vectors import Vectors
 from finch_integrations.report import question_attention
 from tests.reference_passages import reference_passages, reference_scores
 from tests.tiny import (
@@ -52,7 +51,6 @@ def compress(
     documents=DOCUMENTS,
     question=QUESTION,
     read_size="all",
-    encoder=None,
 ):
     inputs = make_input(documents, question)
     config = CompressionConfig(target_size=target, chunk_length=chunk_length, read_size=read_size)
@@ -68,7 +66,7 @@ def compress(
         METHODS[method],
         config,
         tracker,
-        Reader(backbone, store, None if encoder is None else Vectors(encoder)),
+        Reader(backbone, store),
     )
     context = encode_selection(
         backbone, selection, inputs.frame, chunk_length, ProgressTracker(None), store.encodings

@@ -18,7 +18,6 @@ from finch_integrations import (
 from finch_integrations.engine import registry
 from finch_integrations.pipeline.ask import AskRequest
 from finch_integrations.pipeline.shared_engine import SharedEngine
-from tests.encoders import HashEncoder
 from tests.engine.test_side_by_side import count_batches
 from tests.tiny import make_model, text_of
 
@@ -56,23 +55,6 @@ def test_a_handle_by_name_loads_when_first_used_and_shares(folder):
     assert not first.loaded
     assert text(first.stream(request()))  # loads again
     first.close()
-
-
-def test_an_encoder_is_kept_for_other_models_and_tells_answers_apart(folder, engine, tokenizer):
-    encoder = HashEncoder()
-    handle = SharedEngine(folder, encoder=encoder)
-    assert handle.identity != SharedEngine(folder).identity
-    other = handle.named(f"{folder}/.")
-    assert other.engine.encoder is encoder
-    other.close()
-    ready = FinchEngine(make_model(), tokenizer, encoder=encoder)
-    scored = SharedEngine(ready, scorer=engine)
-    assert scored.engine.encoder is encoder
-    assert scored.engine.scorer is engine
-    assert (
-        SharedEngine(ready).identity != SharedEngine(FinchEngine(make_model(), tokenizer)).identity
-    )
-    scored.close()
 
 
 def test_handles_that_load_at_once_share_one_engine(folder):

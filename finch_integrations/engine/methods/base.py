@@ -16,7 +16,6 @@ from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.prompt import Frame
 from finch_integrations.engine.segments import Segment
 from finch_integrations.engine.support import Capability
-from finch_integrations.engine.vectors import Vectors
 
 # Called after every step with (document tokens read so far, the most tokens that the KV cache held
 # during this step).
@@ -36,7 +35,6 @@ class Reading:
         batch_tokens: Tokens of separate passages to read per step.
         read_sizes: For each question, the document tokens to read at most.
         store: Keeps what the model computes when it reads passages; None: nowhere.
-        vectors: Says what passages mean; None: nothing does.
         tracker: Follows the reading.
     """
 
@@ -49,7 +47,6 @@ class Reading:
     read_sizes: Sequence[int]
     store: PassageStore | None
     tracker: ProgressTracker
-    vectors: Vectors | None = None
 
 
 class SegmentScorer(Protocol):

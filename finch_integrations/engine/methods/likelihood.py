@@ -19,12 +19,10 @@ from finch_integrations.engine.document_tokens import DocumentTokens
 from finch_integrations.engine.methods.base import Reading
 from finch_integrations.engine.methods.copies import demote_copies, sentences_of
 from finch_integrations.engine.methods.links import raise_linked
-from finch_integrations.engine.methods.meaning import MeaningMatcher
 from finch_integrations.engine.methods.passages import (
     LONGEST,
     SHORTEST,
     WordMatcher,
-    headed_texts,
     headings_of,
 )
 from finch_integrations.engine.passage_reader import OnBatch, PassageReader
@@ -32,8 +30,7 @@ from finch_integrations.engine.progress import ProgressTracker
 from finch_integrations.engine.scoring import standardize
 from finch_integrations.engine.segments import Segment, split_segments
 
-# The likelihood weighs as much as BM25 of the segment and of its neighbourhood together; with an
-# encoder, half as much as all that is compared.
+# The likelihood weighs as much as BM25 of the segment and of its neighbourhood together.
 _WEIGHT = 2
 
 
@@ -42,9 +39,8 @@ def score_by_likelihood(
 ) -> tuple[list[Segment], Tensor]:
     """Score segments of `shortest` to `longest` tokens, see `SegmentScorer`.
 
-    Where not everything is read, those are whose words match best, and with an encoder their
-    meaning, too; all others come after them, in the order of these scores. With `linked`, what the
-    best one leads to is raised.
+    Where not everything is read, those are whose words match best; all others come after them, in
+    the order of their words. With `linked`, what the best one leads to is raised.
     """
     documents, sizes = reading.documents, reading.read_sizes
     segments = _cut(reading, shortest, longest)
@@ -52,9 +48,6 @@ def score_by_likelihood(
     sentences = sentences_of(matcher.texts)
     questions = [frame.question for frame in reading.frames]
     words = torch.stack([matcher.both(question) for question in questions])
-    if reading.vectors is not None:
-        meaning = MeaningMatcher(reading.vectors, segments, matcher.headed)
-        words = words + torch.stack([meaning.both(question) for question in questions])
     read = torch.stack(
         [
             shortlist(segments, demote_copies(free, sentences), size)
@@ -84,8 +77,6 @@ def read_ahead(reading: Reading, *, shortest: int = SHORTEST, longest: int = LON
     """Read into the store what `score_by_likelihood` may need for any question."""
     segments = _cut(reading, shortest, longest)
     passages = headed_segments(reading.documents, segments, longest=reading.chunk_length)
-    if reading.vectors is not None:
-        reading.vectors.of_documents(headed_texts(reading.documents, segments))
     reader, window = _reader(reading), reading.frames[0].window
     unread = reader.unread(passages, window)
     reading.tracker.total = sum(len(segments[number]) for number in unread)

@@ -95,15 +95,17 @@ class WordMatcher:
 
     Attributes:
         texts: The segments' texts, without headings.
-        headed: The same with what they have of their document's heading.
     """
 
     def __init__(self, documents: DocumentTokens, segments: Sequence[Segment]) -> None:
         """Index the segments' words."""
         groups = groups_of(segments)
         self.texts = texts_of(documents, segments)
-        self.headed = headed_texts(documents, segments)
-        self._indexes = BM25Index.build_many(self.headed, groups)
+        headings = (
+            documents.text_between(h.start, h.stop) for h in headings_of(documents, segments)
+        )
+        self._headed = [heading + text for heading, text in zip(headings, self.texts, strict=True)]
+        self._indexes = BM25Index.build_many(self._headed, groups)
 
     def both(self, question: str) -> Tensor:
         """The sum of the standardised BM25 of segment and neighbourhood, [number of segments]."""
@@ -121,7 +123,7 @@ class WordMatcher:
         """
         index, shared = self._indexes[0], torch.zeros(len(self.texts))
         asked = set(words(question))
-        for word in dict.fromkeys(words(self.headed[number])):
+        for word in dict.fromkeys(words(self._headed[number])):
             holders = torch.from_numpy(index.holding(word).astype("int64"))
             if word not in asked and len(holders) <= _RARE:
                 shared[holders] += index.weight(word)
@@ -137,16 +139,6 @@ def headings_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[
         own_start = bisect_left(documents.offsets, span.text_start, span.start)
         found.append(range(span.start, min(segment.start, own_start, span.start + _HEADING)))
     return found
-
-
-def headed_texts(documents: DocumentTokens, segments: Sequence[Segment]) -> list[str]:
-    """Every segment's text after its document's heading."""
-    return [
-        documents.text_between(heading.start, heading.stop) + text
-        for heading, text in zip(
-            headings_of(documents, segments), texts_of(documents, segments), strict=True
-        )
-    ]
 
 
 def texts_of(documents: DocumentTokens, segments: Sequence[Segment]) -> list[str]:
