@@ -104,20 +104,20 @@ def measured(tmp_path):
     return long_sets.load_packed(tmp_path / "long_sets.json")
 
 
-def test_methods_are_compared_on_the_questions_that_all_have(measured):
-    assert [gain.tolist() for gain in gains(measured, "default").values()] == [[4, 1], [3]]
+def test_a_method_is_compared_on_the_questions_that_it_shares_with_the_default(measured):
+    assert [gain.tolist() for gain in gains(measured, "default").values()] == [[4, 1], [3, 0]]
     assert compare(measured) == [
         ["4k (2)", "default", "2.50", "1", ""],
         ["4k (2)", "finch", "2.00", "", "+0.50 [+0.50, +0.50]"],
-        ["64k (1)", "default", "3.00", "1", ""],
+        ["64k (2)", "default", "1.50", "1", ""],
         ["64k (1)", "finch", "1.50", "", "+1.50 [+1.50, +1.50]"],
     ]
 
 
-def test_the_figure_draws_gains_against_length(measured):
+def test_the_figure_draws_gains_on_the_same_questions_against_length(measured):
     (axes,) = plots.long_sets_figure(measured).axes
     drawn = {container.get_label(): container[0] for container in axes.containers}
-    assert drawn["default"].get_ydata() == pytest.approx([2.5, 3])
-    assert drawn["finch (the paper's)"].get_ydata() == pytest.approx([2, 1.5])
-    assert axes.get_title() == "2,048 tokens kept, 1 to 2 questions"
+    assert drawn["default"].get_ydata() == pytest.approx([2.5, 1.5])
+    assert drawn["finch (the paper's)"].get_ydata() == pytest.approx([2])  # one question at 64k
+    assert axes.get_title() == "2,048 tokens kept, 2 questions"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4k tokens", "64k tokens"]

@@ -1,6 +1,7 @@
 """Tables of what `benchmarks/` measured: how good choices and searches are."""
 
 import re
+from pathlib import Path
 
 from page_parts.markdown import folded, format_bytes, make_table
 from page_parts.saved import circumstances, read_saved, versions
@@ -113,23 +114,37 @@ def two_steps() -> str:
 
 
 def hybrids() -> str:
-    """The table of `benchmarks.hybrids`."""
+    """The tables of `benchmarks.hybrids`, of questions that nothing was chosen on."""
+    from benchmarks.hybrids import PACKED
+
+    return _rivals(PACKED)
+
+
+def searched() -> str:
+    """The same of questions over what a search finds for them."""
+    from benchmarks.hybrids import SEARCHED
+
+    return _rivals(SEARCHED)
+
+
+def _rivals(path: Path) -> str:
     # They take seconds to import, which pages without them need not wait for.
-    from benchmarks.hybrids import PACKED, compare
+    from benchmarks.hybrids import by_length, by_task, load, rivals
     from benchmarks.quality_results import read_rows
 
-    rows = read_rows(PACKED)
-    facts = rows[0]
-    commits = ", ".join(sorted({row["commit"] for row in rows}))
-    dtypes = {row["bucket"]: row["dtype"] for row in rows}
-    measured = ", ".join(f"{dtype} ({bucket})" for bucket, dtype in dtypes.items())
-    head = (
-        f"Model `{facts['model']}`, 1/8 kept; {facts['machine']}, {measured}, torch "
-        f"{facts['torch']}, transformers {facts['transformers']}, commit {commits}."
+    by_bucket, facts = load(path), read_rows(path)[0]
+    names = rivals(by_bucket)
+    labels = [f"`{name}`" for name in names]
+    lengths = make_table(
+        ["documents, kept", "questions", "default", *labels], by_length(by_bucket, names)
     )
-    names = ["documents (questions)", "rival", "NLL above the default's", "median"]
-    tasks = [f"`{task}`" for task in sorted({row["task"] for row in rows})]
-    return f"{head}\n\n" + make_table([*names, *tasks, "answer kept"], compare(rows))
+    tasks = make_table(["task", "questions", *labels], by_task(by_bucket, names))
+    return (
+        f"Model `{facts['model']}`, {circumstances(facts)}. NLL minus that of the default, paired, "
+        "with its 95 % interval, and how often the answer is in the kept text.\n\n"
+        f"{lengths}\n\nOver all lengths and budgets; a question counts once when intervals are "
+        f"drawn:\n\n{tasks}"
+    )
 
 
 def near_copies() -> str:
