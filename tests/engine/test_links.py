@@ -151,6 +151,16 @@ def test_a_heading_is_matched_with_each_of_its_documents_segments():
     assert min(by_document[0]) > max(by_document[1])
 
 
+def test_the_words_of_a_heading_link_the_segments_under_it():
+    said = "It was said again and again in the long winter that a silver compass was given away. "
+    tokens = make_input([Document(said * 2, title="Aalto"), "Aalto sleeps.", "Fish."]).tokens
+    segments = split_segments(tokens, shortest=32, longest=96)
+    assert [segment.document for segment in segments] == [0, 0, 1, 2]
+    _, same, other, fish = WordMatcher(tokens, segments).links(1, QUESTION).tolist()
+    assert same == fish == 0
+    assert other > 0
+
+
 def test_of_a_long_heading_only_the_start_belongs_to_every_segment():
     tokens = make_input([Document("Rope. " * 60, title="word " * 40)]).tokens
     segments = split_segments(tokens, shortest=32, longest=96)

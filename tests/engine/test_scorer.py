@@ -91,6 +91,15 @@ def test_who_chooses_is_part_of_what_tells_engines_apart(tokenizer):
     assert SharedEngine(alone).identity != SharedEngine(guided).identity
 
 
+def test_what_a_scorer_has_read_is_kept_for_every_engine_that_it_chooses_for(tokenizer):
+    small = FinchEngine(make_model(), tokenizer)
+    engines = [FinchEngine(make_model(), tokenizer, scorer=small) for _ in range(2)]
+    options = {"target_size": 60, "read_size": "all"}
+    first, second = (engine.select(DOCUMENTS, QUESTION, **options).stats for engine in engines)
+    assert first.read_tokens == first.document_tokens
+    assert second.read_tokens == 0
+
+
 def test_what_fits_is_kept_whole_without_asking_the_scorer(tokenizer):
     small = FinchEngine(make_model(), tokenizer)
     large = FinchEngine(make_model(), tokenizer, scorer=small)
