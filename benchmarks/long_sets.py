@@ -5,8 +5,9 @@
 Between the documents of a question of 4k tokens come documents of other questions of the same task,
 in places that the question's id decides, until a length is reached. A longer set has all documents
 of the shorter one. None of those that are added holds a right answer. Every method keeps the same
-number of tokens, whatever the length. Per item, length and method one line goes to `--raw`, with
-the numbers of `benchmarks.quality`; a run that was interrupted continues. FOLDER is as there.
+number of tokens, whatever the length; `truncate` the first and the last ones, as servers do with a
+prompt that is too long. Per item, length and method one line goes to `--raw`, with the numbers of
+`benchmarks.quality`; a run that was interrupted continues. FOLDER is as there.
 """
 
 import argparse
@@ -34,7 +35,8 @@ BUDGET = 2048
 OURS = "default"
 METHODS = (
     *("none", OURS),
-    *("rag-hybrid-titled", "rag-hybrid-around", "rag-hybrid-both", "finch"),
+    *("rag-hybrid-titled", "rag-hybrid-around", "rag-hybrid-both"),
+    *("truncate", "finch"),
 )
 RAW, PACKED = Path(".benchmarks") / "long_sets.jsonl", RESULTS / "long_sets.json"
 # Room for what is read of one item at all lengths.

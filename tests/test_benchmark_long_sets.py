@@ -117,7 +117,7 @@ def test_a_method_is_compared_on_the_questions_that_it_shares_with_the_default(m
 def test_the_figure_draws_gains_on_the_same_questions_against_length(measured):
     (axes,) = plots.long_sets_figure(measured).axes
     drawn = {container.get_label(): container[0] for container in axes.containers}
-    assert drawn["default"].get_ydata() == pytest.approx([2.5, 1.5])
+    assert drawn["finch-integrations"].get_ydata() == pytest.approx([2.5, 1.5])
     assert drawn["finch (the paper's)"].get_ydata() == pytest.approx([2])  # one question at 64k
     assert axes.get_title() == "2,048 tokens kept, 2 questions"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4k tokens", "64k tokens"]

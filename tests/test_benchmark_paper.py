@@ -94,7 +94,7 @@ def test_the_figure_has_a_panel_for_everything_that_the_paper_shows(tmp_path):
     assert quality.lines[-2].get_label() == "all documents"
     assert drawn(cost)["default"] == [0.25, 0.25]
     assert rag.get_title() == "against retrieval, 8k, 8× (n = 4)"
-    assert drawn(rag)["likelihood (default)"] == [1.5, 1.5, 1.5]
+    assert drawn(rag)["likelihood, everything read"] == [1.5, 1.5, 1.5]
     assert [tick.get_text() for tick in rag.get_xticklabels()][-1] == "all"
     (asked,) = questions.containers
     assert asked[0].get_xdata().tolist() == [0, 1]

@@ -34,9 +34,9 @@ def test_the_quality_figure_draws_gains_in_a_panel_per_task(rows):
     (axes,) = [axes for axes in figure.axes if axes.axison]
     assert axes.get_title() == "one article (n = 3)"
     drawn = {container.get_label(): container[0] for container in axes.containers}
-    assert drawn["likelihood (default)"].get_ydata() == pytest.approx([5 - 2.5])
+    assert drawn["likelihood, everything read"].get_ydata() == pytest.approx([5 - 2.5])
     assert drawn["finch (the paper's)"].get_ydata() == pytest.approx([5 - 4.5])
-    assert legend(figure) == ["likelihood (default)", "finch (the paper's)", "all documents"]
+    assert legend(figure) == ["likelihood, everything read", "finch (the paper's)", "all documents"]
     (share,) = axes.child_axes
     figure.draw_without_rendering()
     # All documents gain 2.5 nats: that is 100 %.
@@ -75,7 +75,9 @@ def test_the_comparison_with_retrieval_is_paired(rows):
     ]
     middles = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 1]
     assert middles == [[2], [0]]
-    assert [label.get_text() for label in right.get_yticklabels()] == ["likelihood (default)"]
+    assert [label.get_text() for label in right.get_yticklabels()] == [
+        "likelihood, everything read"
+    ]
     assert [line.get_xdata() for line in right.lines][1] == pytest.approx([200 / 3])
 
 
@@ -94,9 +96,9 @@ def test_missing_cells_new_methods_tasks_and_buckets_are_drawn(tmp_path):
     write(tmp_path, rows)
     assert list(plots.load_quality(tmp_path / "quality.json")) == ["2k", "16k"]
     drawn = dict(plots.figures(tmp_path))
-    by_bucket = [f"{kind}-{b}" for b in ("2k", "16k") for kind in ("front", "quality", "rag")]
-    assert list(drawn) == [*by_bucket, "front-length", "quality-length"]
-    assert legend(drawn["quality-2k"]) == ["likelihood (default)", "new", "all documents"]
+    by_bucket = [f"{kind}-{b}" for b in ("2k", "16k") for kind in ("quality", "rag")]
+    assert list(drawn) == [*by_bucket, "quality-length"]
+    assert legend(drawn["quality-2k"]) == ["likelihood, everything read", "new", "all documents"]
     titles = [axes.get_title() for axes in drawn["quality-2k"].axes if axes.axison]
     assert titles == ["one article (n = 3)", "poems ", "all of them "]
     ticks = [label.get_text() for label in drawn["quality-length"].axes[0].get_xticklabels()]
@@ -177,13 +179,13 @@ def test_time_and_memory_are_drawn_against_length():
     seconds, memory = plots.time_figure({"rows": rows, **facts}).axes
     drawn = {line.get_label(): line.get_ydata() for line in seconds.lines}
     assert {name: list(values) for name, values in drawn.items()} == {
-        "likelihood (default)": [8, 16],
+        "likelihood, everything read": [8, 16],
         "all documents": [16, 32],
     }
     assert list(memory.lines[0].get_ydata()) == [1, 1]
 
 
-def test_the_front_figure_compares_the_same_questions(tmp_path):
+def test_methods_are_compared_on_the_same_questions(tmp_path):
     levels = {"none": 5.0, "full": 4.0, "likelihood": 2.0, "rag-hybrid": 2.5}
     levels |= {"rag-sentence": 3.5, "rag-128": 3.0, "rag-passage": 4.0, "finch": 4.5}
     rows = [
@@ -209,18 +211,6 @@ def test_the_front_figure_compares_the_same_questions(tmp_path):
     mean, (low, high), middle = difference(shared, "best-bm25")
     assert middle == pytest.approx(1)
     assert low < mean < high
-    figure = plots.front_figure(read, "4k")
-    (axes,) = figure.axes
-    assert axes.get_title() == "Documents of 4k tokens, 40 questions"
-    drawn = {container.get_label(): container[0] for container in axes.containers}
-    assert len(drawn) == 3
-    assert drawn["hybrid retrieval, plain (reads what is kept)"].get_ydata() == pytest.approx([2.5])
-    (level,) = [line for line in axes.lines if "all documents" in str(line.get_label())]
-    assert level.get_ydata() == pytest.approx([1])
-    (axes,) = plots.front_length_figure({"4k": read, "8k": {}}).axes
-    assert axes.get_title() == "12.5 % kept, 40 questions"
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4k tokens"]
-    assert plots.front_figure({}, "4k").axes  # copes with results that are not there yet
 
 
 def test_the_figures_in_the_documentation_are_current():

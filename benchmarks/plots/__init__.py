@@ -14,7 +14,6 @@ from benchmarks.long_sets import PACKED as LONG_SETS
 from benchmarks.long_sets import load_packed
 from benchmarks.paper import PACKED as PAPER
 from benchmarks.plots.cost import prefill_figure, price_figure, time_figure
-from benchmarks.plots.front import front_figure, front_length_figure
 from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
 from benchmarks.plots.long_sets import long_sets_figure
 from benchmarks.plots.paper import paper_figure
@@ -27,8 +26,6 @@ from benchmarks.quality_results import PACKED, read_rows
 __all__ = [
     "ablation_figure",
     "figures",
-    "front_figure",
-    "front_length_figure",
     "length_figure",
     "load_json",
     "load_quality",
@@ -48,13 +45,11 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
     """Draw everything that was measured, with a name for each."""
     buckets = load_quality(folder / PACKED.name)
     for bucket, rows in buckets.items():
-        yield f"front-{bucket}", front_figure(rows, bucket)
         yield f"quality-{bucket}", quality_figure(rows, bucket)
         yield f"rag-{bucket}", rag_figure(rows, bucket)
         if any(method in ABLATIONS for _, method, _ in rows):
             yield f"ablation-{bucket}", ablation_figure(rows, bucket)
     if len(buckets) > 1:
-        yield "front-length", front_length_figure(buckets)
         yield "quality-length", length_figure(buckets)
     if by_length := load_packed(folder / LONG_SETS.name):
         yield "long-sets", long_sets_figure(by_length)

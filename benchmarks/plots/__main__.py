@@ -12,9 +12,9 @@ from benchmarks.quality import RESULTS
 
 DOCS = Path(__file__).parents[2] / "docs" / "plots"
 # The figures that README and docs/ show.
-SHOWN = ("front-4k", "front-length", "length", "paper", "price")
-_CODE = ("paper", "quality_report", "shared_items")
-_RESULTS = ("quality", "length", "paper", "price")
+SHOWN = ("long-sets", "length", "paper", "price")
+_CODE = ("long_sets", "paper", "quality_report")
+_RESULTS = ("quality", "long_sets", "length", "paper", "price")
 
 
 def digest() -> str:

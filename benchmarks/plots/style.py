@@ -28,12 +28,13 @@ RC = {
 }
 # Okabe and Ito's colours, which colour-blind readers can tell apart; the shapes differ, too.
 _METHODS = {
-    "likelihood": ("likelihood (default)", BLUE, "o"),
-    "default": ("default", BLUE, "o"),
+    "likelihood": ("likelihood, everything read", BLUE, "o"),
+    "default": ("finch-integrations", BLUE, "o"),
     "contrast": ("contrast", "#882255", "P"),
     "rag-hybrid": ("BM25 + embeddings", "#332288", "h"),
     "rag-hybrid-titled": ("BM25 + embeddings, titled", "#009E73", "^"),
     "rag-hybrid-around": ("BM25 + embeddings, around", "#56B4E9", "v"),
+    "rag-hybrid-both": ("BM25 + embeddings, both", "#CC79A7", "<"),
     "finch": ("finch (the paper's)", "#D55E00", "s"),
     "snapkv": ("SnapKV's, one pass", "#E69F00", "D"),
     "perplexity": ("LongLLMLingua's", "#999933", ">"),
