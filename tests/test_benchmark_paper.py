@@ -90,9 +90,9 @@ def test_the_figure_has_a_panel_for_everything_that_the_paper_shows(tmp_path):
     figure = plots.paper_figure(read_rows(tmp_path / "paper.json"), buckets)
     quality, cost, rag, questions, chunks, attention = figure.axes
     assert quality.get_title() == "quality against compression (n = 2)"
-    assert drawn(quality)["default"] == [3, 3]
+    assert drawn(quality)["finch-integrations"] == [3, 3]
     assert quality.lines[-2].get_label() == "all documents"
-    assert drawn(cost)["default"] == [0.25, 0.25]
+    assert drawn(cost)["finch-integrations"] == [0.25, 0.25]
     assert rag.get_title() == "against retrieval, 8k, 8× (n = 4)"
     assert drawn(rag)["likelihood, everything read"] == [1.5, 1.5, 1.5]
     assert [tick.get_text() for tick in rag.get_xticklabels()][-1] == "all"
