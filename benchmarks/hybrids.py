@@ -3,7 +3,7 @@
     python -m benchmarks.quality --data FOLDER --buckets 4k --methods METHODS
     python -m benchmarks.hybrids .benchmarks/quality.jsonl --out hybrids.json
 
-METHODS are `default`, `default + meaning` and their rivals (`rag-…`, `first`). The second command
+METHODS are `default` and its rivals (`rag-…`, `first`). The second command
 packs what was measured into results, and shows how far each rival is from the default.
 `hybrids.json` is of questions that nothing was chosen on; `searched.json` is of questions over the
 documents that a search finds for them (`benchmarks.searched_sets`).

@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recall": results.recall,
     "scale": results.scale,
     "same_items": results.same_items,
+    "searched": results.searched,
     "start": prices.start,
     "two_steps": results.two_steps,
 }

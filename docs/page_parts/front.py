@@ -24,7 +24,7 @@ def quality() -> str:
     from benchmarks.shared_items import difference, read_shared
 
     rows = read_all(PACKED)["embedded", _BUCKET]
-    shared = read_shared(rows, list(_ROWS), _BUDGET, own=DEFAULT, fewest=15)
+    shared = read_shared(rows, list(_ROWS), _BUDGET, own=DEFAULT, fewest=10)
     assert shared is not None, "the results have this length and budget"
     table = []
     for method, label in _ROWS.items():
