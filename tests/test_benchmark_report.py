@@ -145,14 +145,15 @@ def test_rivals_are_compared_with_the_default_on_the_items_that_both_have(tmp_pa
     ]
     by_bucket = hybrids.load(write(tmp_path, rows))
     names = hybrids.rivals(by_bucket)
-    assert names == ["rag-128", "rag-hybrid"]
+    assert names == ["rag-hybrid"]  # rag-128 was not measured at every length
     two, four = hybrids.by_length(by_bucket, names)
-    assert two == ["2k, 1/8", "2", "50%", "", "+0.00 [-0.50, +0.50], 100%"]
-    assert four == ["4k, 1/8", "1", "100%", "", "+1.50 [+1.50, +1.50], 0%"]
+    assert two == ["2k, 1/8 (2)", "50%", "+0.00 [-0.50, +0.50], 100%"]
+    assert four == ["4k, 1/8 (1)", "100%", "+1.50 [+1.50, +1.50], 0%"]
     needle, squad, everything = hybrids.by_task(by_bucket, names)
-    assert needle == ["needle", "1", "", "+1.00 [+1.00, +1.00]"]
-    assert squad == ["squad_long", "1", "", "-0.50 [-0.50, -0.50]"]
-    assert everything == ["all", "2", "", "+0.50 [-0.50, +1.00]"]
+    assert needle == ["needle (1)", "+1.00 [+1.00, +1.00]"]
+    assert squad == ["squad_long (1)", "-0.50 [-0.50, -0.50]"]
+    assert everything == ["all (2)", "+0.50 [-0.50, +1.00]"]
+    assert hybrids.rivals({}) == []
 
 
 def test_passages_are_alike_if_a_better_one_has_their_words_and_numbers():

@@ -134,11 +134,11 @@ def _rivals(path: Path) -> str:
 
     by_bucket, facts = load(path), read_rows(path)[0]
     names = rivals(by_bucket)
-    labels = [f"`{name}`" for name in names]
+    labels = [name.removeprefix("rag-") for name in names]
     lengths = make_table(
-        ["documents, kept", "questions", "default", *labels], by_length(by_bucket, names)
+        ["documents, kept (questions)", "default", *labels], by_length(by_bucket, names)
     )
-    tasks = make_table(["task", "questions", *labels], by_task(by_bucket, names))
+    tasks = make_table(["task (questions)", *labels], by_task(by_bucket, names))
     return (
         f"Model `{facts['model']}`, {circumstances(facts)}. NLL minus that of the default, paired, "
         "with its 95 % interval, and how often the answer is in the kept text.\n\n"
