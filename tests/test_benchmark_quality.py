@@ -73,3 +73,10 @@ def test_the_method_likelihood_reads_everything(bench):
     fresh = FinchEngine(make_model(), make_tokenizer())
     everything = fresh.select(ITEM.documents, QUESTION, target_size=target, read_size="all")
     assert bench.run("likelihood", target) == bench.score_kept(everything.positions)
+
+
+def test_the_first_documents_are_kept_as_far_as_they_fit(bench):
+    first, second = bench.inputs.tokens.spans[:2]
+    kept = [*range(first.start, first.end), *range(second.start, second.start + 5)]
+    expected = bench.score_kept([*kept[-5:], *kept[:-5]])  # the best one comes last
+    assert bench.run("first", len(kept)) == expected

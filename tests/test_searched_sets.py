@@ -4,6 +4,7 @@ import json
 
 from benchmarks import searched_sets
 from benchmarks.items import load_items
+from finch_integrations import Document
 from tests.encoders import HashEncoder
 
 ROPES = [
@@ -90,3 +91,22 @@ def test_questions_of_other_tasks_are_left_out(tmp_path, monkeypatch):
     made = make(tmp_path, monkeypatch, ASKED, leave_out=str(other))
     (item,) = load_items(made, "searched_boats", "1k")
     assert item.question == ASKED[1]["question"]
+
+
+def test_a_document_that_is_not_found_at_all_has_the_last_place():
+    documents = [Document("Red.", id="a"), Document("Blue.", id="b"), Document("Gold.", id="c")]
+    asked = question("q", "Which colour?", "gold", ["c"])
+    ((_, made),) = searched_sets.questions_of([asked], documents, lambda text: ["b", "a"])
+    assert [page.text for page in sorted([*made.others, *made.gold], key=lambda p: p.place)] == [
+        "Blue.",
+        "Red.",
+        "Gold.",
+    ]
+
+
+def test_a_question_whose_documents_do_not_say_the_answer_is_left_out(tmp_path, monkeypatch):
+    wrong = question("q3", "Where does the blue lamp hang?", "cabin nine", ["fact"])
+    made = make(tmp_path, monkeypatch, [wrong, ASKED[1]])
+    assert [item.question for item in load_items(made, "searched_boats", "1k")] == [
+        ASKED[1]["question"]
+    ]
