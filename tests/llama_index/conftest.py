@@ -8,6 +8,7 @@ from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMCompletionEndEvent
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import MetadataMode
 
 from finch_integrations import FinchEngine
@@ -38,7 +39,11 @@ def documents():
 
 @pytest.fixture
 def index(documents):
-    return VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(embed_dim=8))
+    # All nodes are equally similar, and LlamaIndex then orders them by their ids.
+    splitter = SentenceSplitter(id_func=lambda number, document: f"{document.node_id}-{number}")
+    return VectorStoreIndex.from_documents(
+        documents, embed_model=MockEmbedding(embed_dim=8), transformations=[splitter]
+    )
 
 
 @pytest.fixture
