@@ -120,6 +120,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
+def read_documents(path: Path) -> list[Document]:
+    """Read the documents of a collection."""
+    return [Document(line["text"], id=line["id"], title=line["title"]) for line in read_lines(path)]
+
+
 def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
     """Print a table."""
     names = list(next(iter(next(iter(results.values())).values())))
@@ -140,10 +145,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     arguments = parser.parse_args()
 
-    documents = [
-        Document(line["text"], id=line["id"], title=line["title"])
-        for line in read_lines(arguments.documents)
-    ]
+    documents = read_documents(arguments.documents)
     questions = read_lines(arguments.questions)
     encoder = CachedEncoder(as_encoder(arguments.encoder), arguments.cache)
     retriever = HybridRetriever.from_documents(

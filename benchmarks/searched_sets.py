@@ -6,7 +6,8 @@
 A question's documents are those that hybrid retrieval finds first for it, in that order, as many as
 fit a bucket: what an application would give to the model. Documents that answer it and were not
 found come last. Files are as for `benchmarks.retrieval`; questions need `answers`, too. Questions
-that the task files of `--leave-out` have are left out.
+that the task files of `--leave-out` have are left out. So are those whose documents are too long or
+do not say the answer; they are named.
 """
 
 import argparse
@@ -18,8 +19,8 @@ from typing import Any
 from benchmarks.items import tasks_of
 from benchmarks.make_tasks import BUCKETS, TOKENIZER, grow, token_counter, usable, write_lines
 from benchmarks.questions import Page, Question
-from benchmarks.retrieval import CachedEncoder, found, read_lines
-from finch_integrations import Document
+from benchmarks.retrieval import CachedEncoder, found, read_documents, read_lines
+from finch_integrations import Document, FinchError
 from finch_integrations.retrieval import HybridRetriever
 from finch_integrations.retrieval.encoders import as_encoder
 
@@ -88,10 +89,14 @@ def main() -> None:
 
     seen = questions_in(options.leave_out) if options.leave_out else set()
     rows = [row for row in read_lines(options.questions) if _plain(row["question"]) not in seen]
-    documents = [
-        Document(line["text"], id=line["id"], title=line["title"])
-        for line in read_lines(options.documents)
-    ]
+    documents = read_documents(options.documents)
+    known = {document.id for document in documents}
+    for row in rows:
+        if strange := set(row["gold_doc_ids"]) - known:
+            raise SystemExit(
+                f"{options.questions}: {row['qid']} is answered by {', '.join(sorted(strange))}, "
+                f"and {options.documents} has no such id. Name the questions' own documents"
+            )
     encoder = CachedEncoder(as_encoder(options.encoder), options.cache)
     retriever = HybridRetriever.from_documents(documents, encoder=encoder)
     encoder.save()
@@ -101,8 +106,15 @@ def main() -> None:
     for subtask, question in questions_of(
         rows, documents, lambda text: found(retriever, text, {}, _FIND)
     ):
-        if usable(question, count):
+        if not usable(question, count):
+            print(f"{question.qid} is left out: its documents are too long, or lack the answer")
+            continue
+        try:
             lines[subtask] += grow(f"searched_{subtask}", question, options.buckets, count)
+        except FinchError as error:
+            raise SystemExit(str(error)) from error
+    if not lines:
+        raise SystemExit(f"{options.questions} has no questions left: nothing was written")
     options.out.mkdir(parents=True, exist_ok=True)
     for subtask, of in lines.items():
         write_lines(options.out / f"searched_{subtask}.jsonl", of)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from benchmarks import searched_sets
 from benchmarks.items import load_items
 from finch_integrations import Document
@@ -104,9 +106,38 @@ def test_a_document_that_is_not_found_at_all_has_the_last_place():
     ]
 
 
-def test_a_question_whose_documents_do_not_say_the_answer_is_left_out(tmp_path, monkeypatch):
+def test_a_question_whose_documents_do_not_say_the_answer_is_left_out(
+    tmp_path, monkeypatch, capsys
+):
     wrong = question("q3", "Where does the blue lamp hang?", "cabin nine", ["fact"])
     made = make(tmp_path, monkeypatch, [wrong, ASKED[1]])
     assert [item.question for item in load_items(made, "searched_boats", "1k")] == [
         ASKED[1]["question"]
     ]
+    assert "q3 is left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            question("q4", "Where?", "here", ["nowhere"]),
+            "q4 is answered by nowhere, and .* no such",
+        ),
+        (
+            question("q5", "Where?", "cabin nine", ["fact"]),
+            "no questions left: nothing was written",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_questions_is_said(tmp_path, monkeypatch, asked, message):
+    with pytest.raises(SystemExit, match=message):
+        make(tmp_path, monkeypatch, [asked])
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_collection_that_is_too_small_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_searched_sets.ROPES", ROPES[:8])
+    with pytest.raises(SystemExit, match="Leave that bucket out of --buckets"):
+        make(tmp_path, monkeypatch, [ASKED[0]])
+    assert not (tmp_path / "made").exists()
