@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.quality import CACHED, DEFAULT, METHODS, RESULTS, read_lines
 from benchmarks.quality_report import differences, measured, paired_interval, pool
-from benchmarks.quality_results import Rows, read_all, write
+from benchmarks.quality_results import Rows, read_buckets, write
 
 PACKED, SEARCHED = RESULTS / "hybrids.json", RESULTS / "searched.json"
 
@@ -89,11 +89,6 @@ def _share(kept: Mapping[str, bool]) -> str:
     return f"{np.mean(list(kept.values())):.0%}"
 
 
-def load(path: Path) -> dict[str, Rows]:
-    """Packed results by length, the shortest first."""
-    return {bucket: rows for (_, bucket), rows in read_all(path).items()}
-
-
 def main() -> None:
     """Pack results and show them."""
     parser = argparse.ArgumentParser(
@@ -104,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.raw:
         write((row for path in options.raw for row in read_lines(path)), options.out)
-    by_bucket = load(options.out)
+    by_bucket = read_buckets(options.out)
     names = rivals(by_bucket)
     for cells in (["", "default", *names], *by_length(by_bucket, names)):
         print(" | ".join(cells))

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.items import Item, load_items
 from benchmarks.quality import CACHED, CHUNK, RESULTS, Bench, facts, read_lines
 from benchmarks.quality_report import paired_interval
-from benchmarks.quality_results import Row, Rows, read_all
+from benchmarks.quality_results import Row, Rows, read_buckets
 from benchmarks.resumable import append_lines, make_parser, run
 from finch_integrations import FinchEngine, PassageStore
 from finch_integrations.retrieval.encoders import SentenceTransformerEncoder
@@ -211,11 +211,6 @@ def _of_method(rows: Rows, method: str) -> dict[str, Row]:
     return {i: row for (_, name, _), of in rows.items() if name == method for i, row in of.items()}
 
 
-def load_packed(path: Path = PACKED) -> dict[str, Rows]:
-    """The packed results by length, the shortest first; empty where there are none."""
-    return {bucket: rows for (_, bucket), rows in read_all(path).items()}
-
-
 def main() -> None:
     """Measure what is not measured yet, pack it, and print the table."""
     parser = make_parser(__doc__, RAW, PACKED)
@@ -225,7 +220,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     options = parser.parse_args()
     run(options, measure, PACKED)
-    for cells in compare(load_packed()):
+    for cells in compare(read_buckets(PACKED)):
         print(" | ".join(cells))
 
 

@@ -87,6 +87,11 @@ def read_all(path: Path = PACKED) -> dict[tuple[str, str], Rows]:
     return {name: found[name] for name in sorted(found, key=lambda it: (it[0], _tokens(it[1])))}
 
 
+def read_buckets(path: Path = PACKED, model: str = "embedded") -> dict[str, Rows]:
+    """Results of one model by bucket, the shortest first; empty where there are none."""
+    return {bucket: rows for (name, bucket), rows in read_all(path).items() if name == model}
+
+
 def _tokens(bucket: str) -> float:
     """Sort key: "2k" before "16k"; what is not a length comes last."""
     number = bucket.lower().removesuffix("k")
@@ -99,8 +104,14 @@ def read_rows(path: Path = PACKED) -> list[Row]:
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
-    """Pack rows into a file, a line per group."""
+    """Pack rows into a file, a line per group.
+
+    Raises:
+        SystemExit: There are none: a wrong path must not empty what was measured.
+    """
     packed = pack(rows)
+    if not packed["groups"]:
+        raise SystemExit(f"there are no results to pack: {path} stays as it is")
     lines = ",\n".join(json.dumps(group, separators=(",", ":")) for group in packed.pop("groups"))
     head = json.dumps(packed, separators=(",", ":"))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import long_sets, plots
 from benchmarks.items import Item
 from benchmarks.long_sets import RememberingEncoder, compare, gains, lengthen, plan, pool_of
-from benchmarks.quality_results import write
+from benchmarks.quality_results import read_buckets, write
 from finch_integrations import Document
 from tests.benchmark_rows import row
 
@@ -101,7 +101,7 @@ def measured(tmp_path):
             if (bucket, item) != ("64k", "b"):
                 rows.append(row(item, "finch", nll + 2 * more + 0.5, **of_item))
     write(rows, tmp_path / "long_sets.json")
-    return long_sets.load_packed(tmp_path / "long_sets.json")
+    return read_buckets(tmp_path / "long_sets.json")
 
 
 def test_a_method_is_compared_on_the_questions_that_it_shares_with_the_default(measured):

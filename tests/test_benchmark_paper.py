@@ -6,7 +6,7 @@ import torch
 from benchmarks import paper, plots
 from benchmarks.items import Item
 from benchmarks.paper import ATTENTION, PaperBench, plan
-from benchmarks.quality_results import read_rows, write
+from benchmarks.quality_results import read_buckets, read_rows, write
 from finch_integrations import Document
 from tests.benchmark_rows import row
 
@@ -84,9 +84,7 @@ def test_the_figure_has_a_panel_for_everything_that_the_paper_shows(tmp_path):
         for method, nll in (("rag-hybrid", 4.0), ("likelihood", 4.0 - n))
     ]
     write(rivals, tmp_path / "quality.json")
-    buckets = plots.load_quality(tmp_path / "paper.json") | plots.load_quality(
-        tmp_path / "quality.json"
-    )
+    buckets = read_buckets(tmp_path / "paper.json") | read_buckets(tmp_path / "quality.json")
     figure = plots.paper_figure(read_rows(tmp_path / "paper.json"), buckets)
     quality, cost, rag, questions, chunks, attention = figure.axes
     assert quality.get_title() == "quality against compression (n = 2)"

@@ -51,7 +51,7 @@ def test_a_method_that_was_not_measured_on_all_tasks_is_not_drawn_over_all(tmp_p
         for method, nll in scores.items()
         if (task, method) != ("needle", "finch")
     ]
-    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    (read,) = quality_results.read_buckets(write(tmp_path, rows)).values()
     assert gains_of(read, ["squad_long"], "finch", 8).tolist() == [1, 0]
     assert gains_of(read, ["needle", "squad_long"], "finch", 8).size == 0
     assert gains_of(read, ["needle", "squad_long"], "likelihood", 8).size == 6
@@ -63,7 +63,7 @@ def test_no_shares_are_given_where_documents_hardly_help(tmp_path):
     rows = [row(str(n), "none", 3.0) for n in range(4)]
     rows += [row(str(n), "full", 3.0 + (-1) ** n) for n in range(4)]
     rows += [row(str(n), "likelihood", 2.0) for n in range(4)]
-    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    (read,) = quality_results.read_buckets(write(tmp_path, rows)).values()
     assert not plots.quality_figure(read, "4k").axes[0].child_axes
 
 
@@ -94,7 +94,7 @@ def test_missing_cells_new_methods_tasks_and_buckets_are_drawn(tmp_path):
     rows.append(row("only", "rag-128", 2.0, bucket="2k", task="poems", survives=True))
     rows.append(row("other", "rag-128", 2.0, bucket="2k", model="large", task="songs"))
     write(tmp_path, rows)
-    assert list(plots.load_quality(tmp_path / "quality.json")) == ["2k", "16k"]
+    assert list(quality_results.read_buckets(tmp_path / "quality.json")) == ["2k", "16k"]
     drawn = dict(plots.figures(tmp_path))
     by_bucket = [f"{kind}-{b}" for b in ("2k", "16k") for kind in ("quality", "rag")]
     assert list(drawn) == [*by_bucket, "quality-length"]
@@ -157,12 +157,12 @@ def test_the_command_writes_the_saved_results_as_svg_and_png(tmp_path, monkeypat
 
 def test_what_was_varied_has_a_figure_of_its_own(tmp_path):
     rows = [row(i, m, 3.0 if m == "none" else 1.0) for i in "abc" for m in ("none", "finch, blind")]
-    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    (read,) = quality_results.read_buckets(write(tmp_path, rows)).values()
     (axes,) = plots.ablation_figure(read, "4k").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["finch, blind (n = 3)"]
     assert [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 1] == [[2.0]]
     as_it_is = [row(i, "finch", 0.5) for i in "abc"]
-    (both,) = plots.load_quality(write(tmp_path, [*rows, *as_it_is])).values()
+    (both,) = quality_results.read_buckets(write(tmp_path, [*rows, *as_it_is])).values()
     (axes,) = plots.ablation_figure(both, "4k").axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == ["finch (n = 3)", "finch, blind (n = 3)"]
@@ -197,10 +197,10 @@ def test_methods_are_compared_on_the_same_questions(tmp_path):
         if not (method == "rag-128" and item == 0 and task == "needle")
         if not (method == "finch" and item > 3)
     ]
-    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    (read,) = quality_results.read_buckets(write(tmp_path, rows)).values()
     assert read_shared(read, ["likelihood"], 8) is None
     rows.append(row("needle 0", "rag-128", 9.0, task="needle"))
-    (read,) = plots.load_quality(write(tmp_path, rows)).values()
+    (read,) = quality_results.read_buckets(write(tmp_path, rows)).values()
     shared = read_shared(read, ["likelihood", "rag-hybrid", "finch", "none", "full"], 8)
     assert shared.best == {"best-bm25": "rag-128"}
     assert "finch" not in shared.nll

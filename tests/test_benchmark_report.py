@@ -143,7 +143,7 @@ def test_rivals_are_compared_with_the_default_on_the_items_that_both_have(tmp_pa
         measured("rag-128", "2k", "d", "needle", 1.0, True),
         measured("a method of the past", "2k", "a", "needle", 1.0, True),
     ]
-    by_bucket = hybrids.load(write(tmp_path, rows))
+    by_bucket = quality_results.read_buckets(write(tmp_path, rows))
     names = hybrids.rivals(by_bucket)
     assert names == ["rag-hybrid"]  # rag-128 was not measured at every length
     two, four = hybrids.by_length(by_bucket, names)
@@ -154,6 +154,15 @@ def test_rivals_are_compared_with_the_default_on_the_items_that_both_have(tmp_pa
     assert squad == ["squad_long (1)", "-0.50 [-0.50, -0.50]"]
     assert everything == ["all (2)", "+0.50 [-0.50, +1.00]"]
     assert hybrids.rivals({}) == []
+
+
+def test_results_are_not_emptied_by_a_wrong_path(tmp_path, monkeypatch):
+    packed = write(tmp_path, [row("one", "default", 1.0, survives=True)])
+    before = packed.read_text(encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["hybrids", str(tmp_path / "typo"), "--out", str(packed)])
+    with pytest.raises(SystemExit, match="no results to pack: .* stays as it is"):
+        hybrids.main()
+    assert packed.read_text(encoding="utf-8") == before
 
 
 def test_passages_are_alike_if_a_better_one_has_their_words_and_numbers():

@@ -11,24 +11,22 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.long_sets import PACKED as LONG_SETS
-from benchmarks.long_sets import load_packed
 from benchmarks.paper import PACKED as PAPER
 from benchmarks.plots.cost import prefill_figure, price_figure, time_figure
 from benchmarks.plots.gains import ablation_figure, length_figure, quality_figure
 from benchmarks.plots.long_sets import long_sets_figure
 from benchmarks.plots.paper import paper_figure
-from benchmarks.plots.results import load_json, load_quality
+from benchmarks.plots.results import load_json
 from benchmarks.plots.rivals import rag_figure
 from benchmarks.plots.search import retrieval_figure, scale_figure
 from benchmarks.quality import ABLATIONS, RESULTS
-from benchmarks.quality_results import PACKED, read_rows
+from benchmarks.quality_results import PACKED, read_buckets, read_rows
 
 __all__ = [
     "ablation_figure",
     "figures",
     "length_figure",
     "load_json",
-    "load_quality",
     "long_sets_figure",
     "paper_figure",
     "prefill_figure",
@@ -43,7 +41,7 @@ __all__ = [
 
 def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
     """Draw everything that was measured, with a name for each."""
-    buckets = load_quality(folder / PACKED.name)
+    buckets = read_buckets(folder / PACKED.name)
     for bucket, rows in buckets.items():
         yield f"quality-{bucket}", quality_figure(rows, bucket)
         yield f"rag-{bucket}", rag_figure(rows, bucket)
@@ -51,7 +49,7 @@ def figures(folder: Path = RESULTS) -> Iterator[tuple[str, Figure]]:
             yield f"ablation-{bucket}", ablation_figure(rows, bucket)
     if len(buckets) > 1:
         yield "quality-length", length_figure(buckets)
-    if by_length := load_packed(folder / LONG_SETS.name):
+    if by_length := read_buckets(folder / LONG_SETS.name):
         yield "long-sets", long_sets_figure(by_length)
     if of_paper := read_rows(folder / PAPER.name):
         yield "paper", paper_figure(of_paper, buckets)

@@ -10,12 +10,7 @@ import numpy as np
 from benchmarks.plots.style import TASKS, order
 from benchmarks.quality import ABLATIONS, RESULTS
 from benchmarks.quality_report import make_cell
-from benchmarks.quality_results import PACKED, Rows, read_all
-
-
-def load_quality(path: Path = PACKED, model: str = "embedded") -> dict[str, Rows]:
-    """Read the results of `benchmarks.quality`, by bucket, the shortest documents first."""
-    return {bucket: rows for (name, bucket), rows in read_all(path).items() if name == model}
+from benchmarks.quality_results import Rows
 
 
 def load_json(name: str, folder: Path = RESULTS) -> dict[str, Any]:

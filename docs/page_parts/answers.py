@@ -8,8 +8,8 @@ from page_parts.saved import circumstances
 
 def long_sets() -> str:
     """The table of `benchmarks.long_sets`."""
-    from benchmarks.long_sets import BUDGET, PACKED, compare, load_packed
-    from benchmarks.quality_results import read_rows
+    from benchmarks.long_sets import BUDGET, PACKED, compare
+    from benchmarks.quality_results import read_buckets, read_rows
 
     facts = read_rows(PACKED)[0]
     head = (
@@ -17,7 +17,7 @@ def long_sets() -> str:
         "from the default is paired, with its 95 % interval; above zero the default is better."
     )
     names = ["tokens (questions)", "method", "gain over none", "answers kept", "NLL, distance"]
-    return f"{head}\n\n" + make_table(names, compare(load_packed()))
+    return f"{head}\n\n" + make_table(names, compare(read_buckets(PACKED)))
 
 
 def written() -> str:

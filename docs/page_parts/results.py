@@ -129,10 +129,10 @@ def searched() -> str:
 
 def _rivals(path: Path) -> str:
     # They take seconds to import, which pages without them need not wait for.
-    from benchmarks.hybrids import by_length, by_task, load, rivals
-    from benchmarks.quality_results import read_rows
+    from benchmarks.hybrids import by_length, by_task, rivals
+    from benchmarks.quality_results import read_buckets, read_rows
 
-    by_bucket, facts = load(path), read_rows(path)[0]
+    by_bucket, facts = read_buckets(path), read_rows(path)[0]
     names = rivals(by_bucket)
     labels = [name.removeprefix("rag-") for name in names]
     lengths = make_table(
